@@ -1,0 +1,1 @@
+//! The command line: demo, status, list, get, check, attach, detach.

@@ -1,0 +1,210 @@
+//! What is asked of the desk, and what it answers: good values in, outcomes out.
+
+use model::address::Addresses;
+use model::datapath::{Fault, OpenError, WireError};
+use model::key::Key;
+use model::plan::LinkPlan;
+use model::prefix::Prefix;
+use model::record::{NamespaceId, Record};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+/// Labels for people.
+pub type Labels = BTreeMap<String, String>;
+
+/// Attach this.
+#[derive(Debug, Clone)]
+pub struct AttachOrder {
+    /// What it is to be known by.
+    pub key: Key,
+    /// Where the namespace is: absolute, no NUL.
+    pub path: String,
+    /// The MTU that was asked for, in bytes.
+    pub mtu: Option<u16>,
+    /// The IPv4 address that was asked for.
+    pub v4: Option<Ipv4Addr>,
+    /// The IPv6 address that was asked for.
+    pub v6: Option<Ipv6Addr>,
+    /// For people.
+    pub labels: Labels,
+    /// The caller has gone by then: an order that has not begun is dropped.
+    pub deadline: Option<Instant>,
+}
+
+/// Take this off.
+#[derive(Debug, Clone)]
+pub struct DetachOrder {
+    /// What it is known by.
+    pub key: Key,
+    /// The namespace that the caller means; `None` where it names none.
+    pub path: Option<String>,
+}
+
+/// An attachment as the desk knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// What its link says.
+    pub record: Record,
+    /// Names, MACs, index, MTU, group.
+    pub link: LinkPlan,
+    /// For people.
+    pub labels: Labels,
+    /// A Detach is under way.
+    pub detaching: bool,
+}
+
+impl Attachment {
+    /// What it is known by.
+    pub fn key(&self) -> &Key {
+        &self.record.key
+    }
+
+    /// What the workload holds.
+    pub fn addresses(&self) -> Addresses {
+        self.record.addresses
+    }
+
+    /// Where the workload's end is.
+    pub fn namespace(&self) -> NamespaceId {
+        self.record.namespace
+    }
+}
+
+/// What became of a Detach that succeeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detached {
+    /// The link is gone, its addresses cool down.
+    Done,
+    /// Nothing was there.
+    WasAbsent,
+    /// What is attached is another sandbox's, and was left alone.
+    IsNewer,
+}
+
+/// Why an order was not carried out. Nothing of it is left.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Refusal {
+    /// Conditions in words.
+    #[error("not ready: {}", .0.join("; "))]
+    NotReady(Vec<String>),
+    /// Too much is waiting.
+    #[error("{waiting} orders are waiting, which is the most")]
+    Overloaded {
+        /// Orders that wait.
+        waiting: usize,
+    },
+    /// The daemon is on its way out.
+    #[error("the daemon is stopping")]
+    Stopping,
+    /// The caller's deadline passed before the order's turn came.
+    #[error("the deadline passed before the work began")]
+    TooLate,
+    /// The namespace's path cannot be used.
+    #[error(transparent)]
+    Namespace(#[from] OpenError),
+    /// Opening the path took too long: somebody's file system hangs.
+    #[error("{path:?} could not be opened within {limit:?}")]
+    NamespaceHangs {
+        /// The path.
+        path: String,
+        /// How long was waited.
+        limit: Duration,
+    },
+    /// The key is attached in another way.
+    #[error("{key} is attached already, with {}", .differences.join(", "))]
+    Different {
+        /// The key.
+        key: Box<Key>,
+        /// e.g. `MTU 1500 instead of 1400`.
+        differences: Vec<String>,
+    },
+    /// The host end's name is on a link that is not ours, or whose record cannot be read.
+    #[error("the link {link} is in the way: {why}")]
+    InTheWay {
+        /// Its name.
+        link: String,
+        /// Why it is not taken away.
+        why: String,
+    },
+    /// No prefix of any family has room.
+    #[error("no address is left in {}", list(.0))]
+    Exhausted(Vec<Prefix>),
+    /// A requested address is held.
+    #[error("{address} is held by {holder}")]
+    Held {
+        /// The address.
+        address: std::net::IpAddr,
+        /// Key of the holder, or what else has it.
+        holder: String,
+    },
+    /// A requested address is in no prefix, or reserved.
+    #[error("{address} cannot be given out: {why}")]
+    NotOurs {
+        /// The address.
+        address: std::net::IpAddr,
+        /// Why not.
+        why: String,
+    },
+    /// An MTU too small for IPv6 (RFC 8200, section 5), which the workload would get.
+    #[error("an MTU of {mtu} is below 1280, which IPv6 needs")]
+    MtuTooSmall {
+        /// The MTU.
+        mtu: u16,
+    },
+    /// The plan could not be made true.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The kernel refused something else.
+    #[error(transparent)]
+    Kernel(#[from] Fault),
+}
+
+fn list(prefixes: &[Prefix]) -> String {
+    prefixes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// One difference between what the kernel is to hold and what it was found to hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The attachment that it concerns; `None`: the node.
+    pub key: Option<Key>,
+    /// In words.
+    pub text: String,
+}
+
+/// The node as the desk knows it.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Every prefix that serves or drains.
+    pub prefixes: Vec<PrefixUse>,
+    /// Unmet conditions; empty: an Attach could succeed.
+    pub unready: Vec<String>,
+    /// Conditions that hinder nothing today.
+    pub warnings: Vec<String>,
+    /// How many stand.
+    pub attachments: usize,
+    /// What a link gets where the request names none.
+    pub mtu: u16,
+    /// `settings`, `uplink eth0`, or `default`.
+    pub mtu_source: String,
+    /// Orders that may wait.
+    pub max_queued: usize,
+}
+
+/// How full a prefix is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrefixUse {
+    /// The prefix.
+    pub prefix: Prefix,
+    /// Addresses that can be given out.
+    pub capacity: u128,
+    /// Held.
+    pub used: u128,
+    /// Could be given out at once.
+    pub free: u128,
+    /// Freed a short while ago.
+    pub cooling: u128,
+    /// Gives out nothing more.
+    pub draining: bool,
+}

@@ -1,0 +1,1 @@
+//! The daemon: one order per key, leases, recovery, the gRPC door.

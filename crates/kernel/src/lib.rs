@@ -1,0 +1,1 @@
+//! The only crate that speaks to the kernel: netlink, namespaces, nftables.

@@ -1,0 +1,1 @@
+//! Tests only: a fake datapath that prints itself, the daemon under test, witnesses, scenarios.

@@ -1,0 +1,186 @@
+//! The seam between decision and kernel: one coarse trait, with two implementations, Linux (`kernel`) and the fake that
+//! fails at step k (`lab`).
+//!
+//! Everything here may block for as long as the kernel takes; nothing here decides.
+
+use crate::key::{HostLink, InterfaceName};
+use crate::plan::{Op, Plan};
+use crate::record::NamespaceId;
+use crate::ruleset::Ruleset;
+use crate::survey::{FoundLink, Survey, Uplink};
+use ipnet::IpNet;
+use std::fmt;
+
+/// What makes plans true.
+pub trait Datapath: Send + Sync + 'static {
+    /// An open network namespace.
+    type Namespace: Send + 'static;
+
+    /// Opens a path, checks that it is a network namespace that a workload may live in, and tells its identity.
+    fn open(&self, path: &str) -> Result<(Self::Namespace, NamespaceId), OpenError>;
+
+    /// Makes a plan true. When it returns `Ok`, packets flow. When it fails, everything that was done is undone, and
+    /// what could not be is said.
+    ///
+    /// Returns the host end's index, which is the plan's unless that one was taken.
+    fn wire(&self, namespace: &Self::Namespace, plan: &Plan) -> Result<u32, WireError>;
+
+    /// Deletes links together, and returns when the kernel has acknowledged it. Their ends are announced through
+    /// [`Event::LinkGone`] long before. A link that is gone already is a success; one that has another name or group
+    /// than its target says is left alone, and counts as gone.
+    fn unwire(&self, links: &[Target]) -> Vec<Result<(), Fault>>;
+
+    /// Puts host ops on an existing link of ours. Goes on past errors and returns them; what is there already is no
+    /// error, but a route that somebody else has is.
+    fn restore(&self, link: &Target, ops: &[Op]) -> Vec<Fault>;
+
+    /// Everything of ours, and what the node needs beside it. Interrupted dumps are repeated.
+    fn survey(&self) -> Result<Survey, Fault>;
+
+    /// One link with all that belongs to it; `None` where no link has the name.
+    fn find(&self, link: &HostLink) -> Result<Option<FoundLink>, Fault>;
+
+    /// The device of the default route.
+    fn uplink(&self) -> Result<Option<Uplink>, Fault>;
+
+    /// Makes our nftables table what the ruleset says, in one transaction, and switches forwarding on for both
+    /// families.
+    fn publish(&self, ruleset: &Ruleset) -> Result<(), Fault>;
+
+    /// What of the ruleset and of forwarding is not as published, in words; empty: nothing.
+    fn drift(&self, ruleset: &Ruleset) -> Result<Vec<String>, Fault>;
+
+    /// Tells from now on what happens to links, routes and the table, on a thread of its own. Called once, before the
+    /// first survey.
+    fn watch(&self, sink: Box<dyn Fn(Event) + Send>) -> Result<(), Fault>;
+}
+
+/// A link of ours to act on: found by index, and touched only if name and group are right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Its name.
+    pub link: HostLink,
+    /// Its interface index.
+    pub index: u32,
+    /// The group that it carries.
+    pub group: u32,
+}
+
+/// What happened in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A link with a name like ours is gone from the daemon's namespace.
+    LinkGone {
+        /// Its name.
+        link: HostLink,
+        /// Its interface index.
+        index: u32,
+    },
+    /// A link with a name like ours is down, or lost something of what it had.
+    LinkTouched {
+        /// Its name.
+        link: HostLink,
+        /// Its interface index.
+        index: u32,
+    },
+    /// A single address's route over a link was removed.
+    RouteGone {
+        /// Where to.
+        destination: IpNet,
+        /// The interface index of the link it went over.
+        index: u32,
+    },
+    /// Somebody other than us changed our table.
+    RulesetTouched,
+    /// A default route or its device changed.
+    UplinkTouched,
+    /// Notifications were lost (ENOBUFS): only a survey can tell what is.
+    Lost,
+}
+
+/// The kernel refused: what was tried, on what, and its own words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{tried}: {reason} (errno {errno})")]
+pub struct Fault {
+    /// What was tried and on what, e.g. `ip route add 10.77.0.5/32 dev wk0123456789abc`.
+    pub tried: String,
+    /// The error's text, followed by the kernel's own message where it gave one (extended ACK).
+    pub reason: String,
+    /// The error's number; 0 where the kernel's answer could not be read.
+    pub errno: i32,
+}
+
+/// Why a path cannot be attached to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// Nothing is there.
+    #[error("there is nothing at {path:?}")]
+    NotFound {
+        /// The path.
+        path: String,
+    },
+    /// A file of another kind.
+    #[error("{path:?} is not a network namespace: {what}")]
+    NotANamespace {
+        /// The path.
+        path: String,
+        /// What it is.
+        what: String,
+    },
+    /// The node's own network: attaching to it would cut the node off.
+    #[error("{path:?} is the network namespace of {whose}")]
+    Forbidden {
+        /// The path.
+        path: String,
+        /// `the daemon itself` or `the node's init`.
+        whose: &'static str,
+    },
+    /// Anything else.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// Why a plan was not made true. Nothing of it is left, but what `Broken` says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// A link has the host end's name.
+    #[error("a link named {link} exists already")]
+    LinkTaken {
+        /// The name.
+        link: HostLink,
+    },
+    /// A link has the workload end's name inside the namespace.
+    #[error("the namespace has a link named {interface} already")]
+    InterfaceTaken {
+        /// The name.
+        interface: InterfaceName,
+    },
+    /// Somebody else routes the address.
+    #[error("{destination} is routed by somebody else already")]
+    Routed {
+        /// The address.
+        destination: IpNet,
+    },
+    /// The namespace, or the link with it, went away meanwhile.
+    #[error("the namespace went away meanwhile: {0}")]
+    Vanished(Fault),
+    /// The kernel refused.
+    #[error("{fault}{}", Left(left))]
+    Refused {
+        /// Which step, and why.
+        fault: Fault,
+        /// What could not be undone.
+        left: Vec<Fault>,
+    },
+}
+
+struct Left<'a>(&'a [Fault]);
+
+impl fmt::Display for Left<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for fault in self.0 {
+            write!(f, "; could not be undone: {fault}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,13 @@
+//! Pure decisions: what an attachment is, which addresses it gets, what the kernel is to hold.
+//!
+//! Nothing in here waits, reads a clock, touches a file or logs: values go in, values come out. The kernel is
+//! told through one coarse seam, [`datapath::Datapath`], which `kernel` and the tests' fake implement.
+
+pub mod address;
+pub mod datapath;
+pub mod key;
+pub mod plan;
+pub mod prefix;
+pub mod record;
+pub mod ruleset;
+pub mod survey;

@@ -1,0 +1,272 @@
+//! Everything that one attach puts into the kernel, as data; prints itself as the `ip` commands it stands for.
+//!
+//! ```text
+//!  create    both ends in one message, down
+//!  sysctls   of the host end, which nothing can reach yet
+//!  workload  inside the namespace: loopback and link up, addresses, first hop, default routes
+//!  host      record, link up, first hop's addresses, host routes, neighbours
+//! ```
+//! The record is written when the inside is complete, so that a crash before it leaves a link that says of itself that
+//! it is half-made; a crash after it leaves one whose missing rest is known from the record.
+
+use crate::address::{FIRST_HOP_MAC, Family, Mac};
+use crate::key::{HostLink, InterfaceName};
+use crate::record::Record;
+use ipnet::IpNet;
+use std::fmt;
+use std::net::IpAddr;
+
+/// The interface index that the workload's end gets where it is free (loopback has 1).
+pub const WORKLOAD_INDEX: u32 = 2;
+
+/// What a plan needs beside the key and the lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanSettings {
+    /// Link group that marks our links.
+    pub group: u32,
+    /// MTU of both ends, in bytes.
+    pub mtu: u16,
+}
+
+/// Everything that one attach puts into the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// What is written on the link.
+    pub record: Record,
+    /// Both ends.
+    pub link: LinkPlan,
+    /// Settings of the host end that only /proc takes, written before it is up.
+    pub sysctls: Vec<Sysctl>,
+    /// In order, inside the workload's namespace.
+    pub workload: Vec<Op>,
+    /// In order, in the daemon's namespace.
+    pub host: Vec<Op>,
+}
+
+/// Both ends of a link, as the creating message describes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkPlan {
+    /// Name of the host end.
+    pub host: HostLink,
+    /// Name of the workload's end.
+    pub workload: InterfaceName,
+    /// The host end's interface index.
+    pub host_index: u32,
+    /// The workload end's interface index.
+    pub workload_index: u32,
+    /// MAC of the host end.
+    pub host_mac: Mac,
+    /// MAC of the workload's end.
+    pub workload_mac: Mac,
+    /// Of both ends, in bytes.
+    pub mtu: u16,
+    /// Of both ends' creation, and what the host end keeps.
+    pub group: u32,
+}
+
+/// One setting below /proc/sys/net/ipv6/conf/LINK/.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sysctl {
+    /// File name.
+    pub name: &'static str,
+    /// What is written.
+    pub value: &'static str,
+}
+
+/// One message to the kernel about one end of the link (or the namespace's loopback).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// The record, no link-local autoconfiguration, strict reverse-path check, no redirects either way.
+    /// Only for a host end that is down: on one that is up, each change walks the whole IPv6 FIB.
+    Describe {
+        /// The record's text.
+        alias: String,
+    },
+    /// A second name for people. What has the name already keeps it: this op may fail with EEXIST.
+    AltName(String),
+    /// The link goes up.
+    Up,
+    /// The namespace's loopback goes up.
+    LoopbackUp,
+    /// An address, usable at once: IPv6 without duplicate address detection (RFC 4862 section 5.4).
+    Address {
+        /// With its prefix length.
+        address: IpNet,
+        /// Whether it stays on the link (scope link) or is for everywhere.
+        scope: Scope,
+    },
+    /// A route over this link. Never replaces another one.
+    Route {
+        /// Where to.
+        destination: IpNet,
+        /// By way of; on the link itself where there is none.
+        gateway: Option<IpAddr>,
+        /// Preferred source address.
+        source: Option<IpAddr>,
+    },
+    /// A permanent neighbour.
+    Neighbour {
+        /// Its address.
+        address: IpAddr,
+        /// Its MAC.
+        mac: Mac,
+    },
+}
+
+/// How far an address or a route reaches (rt_scope_t, linux/rtnetlink.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Everywhere.
+    Global,
+    /// This link.
+    Link,
+}
+
+impl Plan {
+    /// Decides everything that an attachment is in the kernel. `host_index` is the caller's choice of a free one.
+    pub fn new(record: Record, settings: &PlanSettings, host_index: u32) -> Self {
+        let link = LinkPlan {
+            host: record.key.host_link(),
+            workload: record.key.interface().clone(),
+            host_index,
+            workload_index: WORKLOAD_INDEX,
+            host_mac: FIRST_HOP_MAC,
+            workload_mac: record.key.workload_mac(),
+            mtu: settings.mtu,
+            group: settings.group,
+        };
+        Self { sysctls: sysctls(&record), workload: workload_ops(&record), host: host_ops(&record), link, record }
+    }
+}
+
+/// Settings of the host end. Where the workload has no IPv6 address, the link needs no IPv6 at all.
+///
+/// A workload that can send router advertisements must not be able to change the node's routes (CVE-2020-10749);
+/// `all.accept_ra` does not reach links that are made later, so each link gets its own.
+fn sysctls(record: &Record) -> Vec<Sysctl> {
+    let off = |name| Sysctl { name, value: "0" };
+    match record.addresses.v6() {
+        Some(_) => vec![off("accept_ra"), off("autoconf"), off("accept_redirects")],
+        None => vec![Sysctl { name: "disable_ipv6", value: "1" }],
+    }
+}
+
+/// The inside. Routes to the first hop come before those by way of it, and are routes, not the onlink flag, which gVisor
+/// does not read. At most one default route per family, which is all that gVisor takes.
+fn workload_ops(record: &Record) -> Vec<Op> {
+    let mut ops = vec![Op::LoopbackUp, Op::Up];
+    for address in record.addresses.iter() {
+        let first_hop = Family::of(address).first_hop();
+        ops.extend([
+            Op::Address { address: host_net(address), scope: Scope::Global },
+            Op::Route { destination: host_net(first_hop), gateway: None, source: None },
+            Op::Route {
+                destination: default_net(Family::of(address)),
+                gateway: Some(first_hop),
+                source: Some(address),
+            },
+            Op::Neighbour { address: first_hop, mac: FIRST_HOP_MAC },
+        ]);
+    }
+    ops
+}
+
+/// What the daemon's namespace holds of an attachment. Sweep puts back what is missing of it.
+pub fn host_ops(record: &Record) -> Vec<Op> {
+    let mut ops = vec![Op::Describe { alias: record.to_string() }];
+    ops.extend(record.key.altname().map(Op::AltName));
+    ops.push(Op::Up);
+    for address in record.addresses.iter() {
+        ops.extend([
+            Op::Address { address: first_hop_net(Family::of(address)), scope: Scope::Link },
+            Op::Route { destination: host_net(address), gateway: None, source: None },
+            Op::Neighbour { address, mac: record.key.workload_mac() },
+        ]);
+    }
+    ops
+}
+
+/// An address alone, as /32 or /128.
+pub fn host_net(address: IpAddr) -> IpNet {
+    IpNet::from(address)
+}
+
+fn default_net(family: Family) -> IpNet {
+    match family {
+        Family::V4 => IpNet::V4(ipnet::Ipv4Net::default()),
+        Family::V6 => IpNet::V6(ipnet::Ipv6Net::default()),
+    }
+}
+
+/// The first hop's address on a host end.
+///
+/// IPv4: with prefix length 0 and without a prefix route, so that it is answered under every `arp_ignore`: 2 answers only
+/// senders inside an address's own subnet (`inet_confirm_addr`, net/ipv4/devinet.c). IPv6: /128, because a /64 adds an
+/// anycast address whose release costs each deletion a second RCU grace period.
+pub fn first_hop_net(family: Family) -> IpNet {
+    let length = match family {
+        Family::V4 => 0,
+        Family::V6 => 128,
+    };
+    IpNet::new(family.first_hop(), length).expect("the length fits the family")
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LinkPlan { host, workload, host_index, workload_index, host_mac, workload_mac, mtu, group } = &self.link;
+        writeln!(
+            f,
+            "ip link add {host} index {host_index} address {host_mac} mtu {mtu} group {group} numtxqueues 1 numrxqueues 1 \
+             type veth peer {workload} index {workload_index} address {workload_mac} mtu {mtu} numtxqueues 1 \
+             numrxqueues 1 netns WORKLOAD"
+        )?;
+        for Sysctl { name, value } in &self.sysctls {
+            writeln!(f, "sysctl net.ipv6.conf.{host}.{name}={value}")?;
+        }
+        for op in &self.workload {
+            writeln!(f, "ip -n WORKLOAD {}", op.on(workload.as_str()))?;
+        }
+        for op in &self.host {
+            writeln!(f, "ip {}", op.on(host.as_str()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Op {
+    /// The op as arguments of `ip`, on a link.
+    pub fn on<'a>(&'a self, link: &'a str) -> impl fmt::Display + 'a {
+        fmt::from_fn(move |f| match self {
+            Self::Describe { alias } => {
+                write!(f, "link set {link} alias {alias:?} addrgenmode none rp_filter 1 redirects off")
+            }
+            Self::AltName(name) => write!(f, "link property add dev {link} altname {name}"),
+            Self::Up => write!(f, "link set {link} up"),
+            Self::LoopbackUp => write!(f, "link set lo up"),
+            Self::Address { address, scope } => {
+                let nodad = if address.addr().is_ipv6() { " nodad" } else { "" };
+                match scope {
+                    Scope::Global => write!(f, "address add {address} dev {link}{nodad}"),
+                    Scope::Link => write!(f, "address add {address} dev {link} scope link noprefixroute{nodad}"),
+                }
+            }
+            Self::Route { destination, gateway, source } => {
+                write!(f, "route add {destination}")?;
+                if let Some(gateway) = gateway {
+                    write!(f, " via {gateway}")?;
+                }
+                write!(f, " dev {link}")?;
+                if let Some(source) = source {
+                    write!(f, " src {source}")?;
+                }
+                if gateway.is_none() && destination.addr().is_ipv4() {
+                    write!(f, " scope link")?;
+                }
+                Ok(())
+            }
+            Self::Neighbour { address, mac } => {
+                write!(f, "neighbour add {address} lladdr {mac} dev {link} nud permanent")
+            }
+        })
+    }
+}

@@ -1,0 +1,297 @@
+//! The attachment, written on its own link: what the host end's alias says.
+//!
+//! ```text
+//! wl1 10.77.0.5 fd77::5 4:f00000d1 9c56cc51 1400 b eth0 6 k8s.io/0c5d...
+//! |   |         |       |          |        |    | |    | |      workload id, to the end
+//! |   |         |       |          |        |    | |    | owner
+//! |   |         |       |          |        |    | |    bytes of the owner
+//! |   |         |       |          |        |    | interface name
+//! |   |         |       |          |        |    addresses that were asked for: - 4 6 b(oth)
+//! |   |         |       |          |        MTU that was asked for, or -
+//! |   |         |       |          digest of the namespace's path
+//! |   |         |       identity of the namespace: device and inode, hexadecimal
+//! |   |         IPv6 address, or -
+//! |   IPv4 address, or -
+//! version
+//! ```
+//! The alias is written when the workload's end is complete and before the host end is up: a link of ours without a
+//! record was half-made when a crash came. 255 bytes hold the longest one (`IFALIASZ`, linux/if.h).
+
+use crate::address::{Addresses, Family};
+use crate::key::{InterfaceName, Key, Owner, WorkloadId, hex_digit};
+use sha2::{Digest as _, Sha256};
+use std::fmt;
+
+/// Bytes that an alias may have.
+pub const ALIAS_BYTES: usize = 255;
+
+const VERSION: &str = "wl1";
+
+/// Identity of a network namespace: `st_dev` and `st_ino` of its nsfs file. An inode is used again only after its
+/// namespace has died, and the link with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NamespaceId {
+    /// `st_dev`.
+    pub device: u64,
+    /// `st_ino`.
+    pub inode: u64,
+}
+
+impl fmt::Display for NamespaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}:{:x}", self.device, self.inode)
+    }
+}
+
+/// 32 bits of SHA-256 of a namespace's path: tells an older sandbox's Detach apart when its namespace is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PathDigest(u32);
+
+impl PathDigest {
+    /// Of the path's text, as the client sent it.
+    pub fn of(path: &str) -> Self {
+        let digest = Sha256::digest(path.as_bytes());
+        Self(u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]))
+    }
+}
+
+impl fmt::Display for PathDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+/// What a request asked for beyond the defaults, and what two requests must agree in to be the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Asked {
+    /// An MTU, in bytes.
+    pub mtu: Option<u16>,
+    /// The IPv4 address was asked for.
+    pub v4: bool,
+    /// The IPv6 address was asked for.
+    pub v6: bool,
+}
+
+impl Asked {
+    /// Whether the address of a family was asked for.
+    pub fn address(&self, family: Family) -> bool {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+}
+
+/// The attachment as its link tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// What it is known by.
+    pub key: Key,
+    /// What the workload holds.
+    pub addresses: Addresses,
+    /// Where the workload's end is.
+    pub namespace: NamespaceId,
+    /// By which path the namespace was named.
+    pub path: PathDigest,
+    /// What the request asked for.
+    pub asked: Asked,
+}
+
+/// Why an alias is no record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// A link without an alias: half-made, or not ours.
+    #[error("no record")]
+    Missing,
+    /// Somebody else's alias, or damaged.
+    #[error("the {0} cannot be read")]
+    Unreadable(&'static str),
+    /// Written by another release.
+    #[error("the record's version is not {VERSION}")]
+    Version,
+}
+
+impl Record {
+    /// Reads an alias.
+    pub fn parse(alias: &str) -> Result<Self, RecordError> {
+        use RecordError::Unreadable;
+        if alias.is_empty() {
+            return Err(RecordError::Missing);
+        }
+        let mut fields = alias.splitn(10, ' ');
+        let mut next = |what| fields.next().ok_or(Unreadable(what));
+        let version = next("version")?;
+        if version != VERSION {
+            let ours = version.strip_prefix("wl").is_some_and(|n| n.parse::<u16>().is_ok());
+            return Err(if ours { RecordError::Version } else { Unreadable("version") });
+        }
+        let v4 = optional(next("IPv4 address")?, "IPv4 address")?;
+        let v6 = optional(next("IPv6 address")?, "IPv6 address")?;
+        let (device, inode) = next("namespace")?.split_once(':').ok_or(Unreadable("namespace"))?;
+        let hex = |text, what| u64::from_str_radix(text, 16).map_err(|_| Unreadable(what));
+        let namespace =
+            NamespaceId { device: hex(device, "namespace")?, inode: hex(inode, "namespace")? };
+        let path = u32::from_str_radix(next("path digest")?, 16).map_err(|_| Unreadable("path digest"))?;
+        let mtu = optional(next("MTU")?, "MTU")?;
+        let (asked_v4, asked_v6) = match next("asked addresses")? {
+            "-" => (false, false),
+            "4" => (true, false),
+            "6" => (false, true),
+            "b" => (true, true),
+            _ => return Err(Unreadable("asked addresses")),
+        };
+        let interface =
+            InterfaceName::new(next("interface name")?).map_err(|_| Unreadable("interface name"))?;
+        let owner_bytes: usize =
+            next("owner's length")?.parse().map_err(|_| Unreadable("owner's length"))?;
+        let (owner, workload) =
+            next("owner")?.split_at_checked(owner_bytes).ok_or(Unreadable("owner"))?;
+        let workload = workload.strip_prefix('/').ok_or(Unreadable("workload id"))?;
+        let key = Key::new(
+            Owner::new(owner).map_err(|_| Unreadable("owner"))?,
+            WorkloadId::new(workload).map_err(|_| Unreadable("workload id"))?,
+            interface,
+        )
+        .map_err(|_| Unreadable("key"))?;
+        Ok(Self {
+            key,
+            addresses: Addresses::new(v4, v6).ok_or(Unreadable("addresses"))?,
+            namespace,
+            path: PathDigest(path),
+            asked: Asked { mtu, v4: asked_v4, v6: asked_v6 },
+        })
+    }
+}
+
+fn optional<T: std::str::FromStr>(text: &str, what: &'static str) -> Result<Option<T>, RecordError> {
+    match text {
+        "-" => Ok(None),
+        _ => text.parse().map(Some).map_err(|_| RecordError::Unreadable(what)),
+    }
+}
+
+impl fmt::Display for Record {
+    /// The alias.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        struct Or<T>(Option<T>);
+        impl<T: fmt::Display> fmt::Display for Or<T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match &self.0 {
+                    Some(value) => value.fmt(f),
+                    None => f.write_str("-"),
+                }
+            }
+        }
+        let asked = match (self.asked.v4, self.asked.v6) {
+            (false, false) => '-',
+            (true, false) => '4',
+            (false, true) => '6',
+            (true, true) => 'b',
+        };
+        write!(
+            f,
+            "{VERSION} {} {} {} {} {} {asked} {} {} {}/{}",
+            Or(self.addresses.v4()),
+            Or(self.addresses.v6()),
+            self.namespace,
+            self.path,
+            Or(self.asked.mtu),
+            self.key.interface(),
+            self.key.owner().as_str().len(),
+            self.key.owner().as_str(),
+            self.key.workload().as_str(),
+        )
+    }
+}
+
+/// Bytes as lower-case hexadecimal, for messages.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hex_digit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn record(owner: &str, workload: &str, interface: &str, v4: bool, v6: bool) -> Record {
+        Record {
+            key: Key::new(
+                Owner::new(owner).unwrap(),
+                WorkloadId::new(workload).unwrap(),
+                InterfaceName::new(interface).unwrap(),
+            )
+            .unwrap(),
+            addresses: Addresses::new(
+                v4.then(|| "110.177.110.105".parse().unwrap()),
+                v6.then(|| "fdaa:aaaa:aaaa:aaaa:aaaa:aaaa:aaaa:aaaa".parse().unwrap()),
+            )
+            .unwrap(),
+            namespace: NamespaceId { device: 0xffff_ffff, inode: 0xffff_ffff },
+            path: PathDigest::of("/run/netns/a"),
+            asked: Asked { mtu: Some(65535), v4, v6 },
+        }
+    }
+
+    #[test]
+    fn the_longest_record_fits_into_an_alias() {
+        let longest = record(&"o".repeat(63), &"w".repeat(77), "abcdefghijklmno", true, true);
+        assert_eq!(longest.to_string().len(), ALIAS_BYTES);
+        assert_eq!(Record::parse(&longest.to_string()), Ok(longest));
+    }
+
+    #[test]
+    fn a_record_reads_as_documented() {
+        let mut plain = record("k8s.io", "0c5d/ with a blank", "eth0", true, true);
+        plain.addresses =
+            Addresses::new(Some("10.77.0.5".parse().unwrap()), Some("fd77::5".parse().unwrap())).unwrap();
+        plain.namespace = NamespaceId { device: 4, inode: 0xf000_00d1 };
+        plain.asked = Asked::default();
+        let text = "wl1 10.77.0.5 fd77::5 4:f00000d1 1fb23846 - - eth0 6 k8s.io/0c5d/ with a blank";
+        assert_eq!(plain.to_string(), text);
+        assert_eq!(Record::parse(text), Ok(plain));
+    }
+
+    #[test]
+    fn what_is_no_record_says_why() {
+        let table = [
+            ("", "no record"),
+            ("hello", "the version cannot be read"),
+            ("wl2 10.77.0.5 -", "the record's version is not wl1"),
+            ("wl1 10.77.0.5", "the IPv6 address cannot be read"),
+            ("wl1 - - 4:1 00000000 - - eth0 0 /a", "the addresses cannot be read"),
+            ("wl1 10.77.0.5 - 4:1 00000000 - - eth0 9 /a", "the owner cannot be read"),
+            ("wl1 10.77.0.5 - 4:1 00000000 - x eth0 0 /a", "the asked addresses cannot be read"),
+            ("wl1 10.77.0.5 - 4:1 00000000 - - eth0 0 /", "the workload id cannot be read"),
+        ];
+        for (alias, why) in table {
+            assert_eq!(Record::parse(alias).unwrap_err().to_string(), why, "{alias:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_key_survives_being_written_and_read(
+            owner in "\\PC{0,15}", workload in "\\PC{1,30}", interface in "[a-z0-9.@-]{3,15}", families in 1..4u8,
+        ) {
+            prop_assume!(workload.len() <= WORKLOAD && owner.len() <= 63);
+            prop_assume!(InterfaceName::new(&interface).is_ok());
+            let written = record(&owner, &workload, &interface, families & 1 != 0, families & 2 != 0);
+            prop_assert_eq!(Record::parse(&written.to_string()), Ok(written));
+        }
+
+        #[test]
+        fn no_alias_makes_the_parser_panic(alias in "\\PC*") {
+            let _ = Record::parse(&alias);
+        }
+
+        #[test]
+        fn no_damaged_record_makes_the_parser_panic(at in 0..80usize, byte in any::<char>()) {
+            let mut text: Vec<char> = record("k8s.io", "a", "eth0", true, true).to_string().chars().collect();
+            let at = at % text.len();
+            text[at] = byte;
+            let _ = Record::parse(&text.into_iter().collect::<String>());
+        }
+    }
+    const WORKLOAD: usize = crate::key::WORKLOAD_ID_BYTES;
+}

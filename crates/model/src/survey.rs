@@ -1,0 +1,131 @@
+//! What a kernel was found to hold: links that could be ours, and what the node needs beside them.
+
+use crate::address::Mac;
+use crate::key::HostLink;
+use crate::plan::{Op, Scope, host_ops};
+use crate::record::{Record, RecordError};
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+/// What was found in the daemon's network namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Every link whose name has the form of ours, or that carries our group.
+    pub links: Vec<FoundLink>,
+    /// The device of the default route, IPv4's before IPv6's.
+    pub uplink: Option<Uplink>,
+    /// IPv4 and IPv6 forwarding, as `net.ipv4.ip_forward` and `net.ipv6.conf.all.forwarding` stand.
+    pub forwarding: Forwarding,
+    /// Addresses that links other than ours have, and single addresses that somebody else routes: never given out.
+    pub taken: Vec<IpAddr>,
+}
+
+/// The device of the default route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uplink {
+    /// Its name.
+    pub name: String,
+    /// In bytes.
+    pub mtu: u32,
+}
+
+/// Whether packets are passed on between links.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Forwarding {
+    /// IPv4.
+    pub v4: bool,
+    /// IPv6.
+    pub v6: bool,
+}
+
+/// One link as it was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FoundLink {
+    /// Its name.
+    pub name: String,
+    /// Its interface index.
+    pub index: u32,
+    /// Its link group.
+    pub group: u32,
+    /// Its alias; empty where it has none.
+    pub alias: String,
+    /// Its MAC.
+    pub mac: Option<Mac>,
+    /// In bytes.
+    pub mtu: u32,
+    /// `IFF_UP`.
+    pub up: bool,
+    /// Other names.
+    pub altnames: Vec<String>,
+    /// Its settings, as far as the kernel told them.
+    pub conf: HostConf,
+    /// Its addresses with their prefix lengths.
+    pub addresses: Vec<IpNet>,
+    /// Destinations of the routes over it in the main table, without those that the kernel made.
+    pub routes: Vec<IpNet>,
+    /// Permanent neighbours on it.
+    pub neighbours: Vec<(IpAddr, Mac)>,
+}
+
+/// Settings of a host end. `None`: not told, because the family is off on the link.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HostConf {
+    /// `net.ipv4.conf.LINK.rp_filter`.
+    pub rp_filter: Option<i32>,
+    /// `net.ipv6.conf.LINK.accept_ra`.
+    pub accept_ra: Option<i32>,
+    /// `net.ipv6.conf.LINK.autoconf`.
+    pub autoconf: Option<i32>,
+    /// `net.ipv6.conf.LINK.accept_redirects`.
+    pub accept_redirects: Option<i32>,
+    /// `net.ipv6.conf.LINK.disable_ipv6`.
+    pub disable_ipv6: Option<i32>,
+}
+
+/// What a found link is to us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// An attachment, with its record.
+    Attached(Box<Record>),
+    /// Ours, and without a record: a crash came half-way.
+    HalfMade,
+    /// Ours by name and group, but what is written on it is not for us to read: kept, never given out, never deleted.
+    Unreadable(RecordError),
+    /// Not ours.
+    Foreign,
+}
+
+impl FoundLink {
+    /// What the link is to us, whose links carry `group`.
+    pub fn standing(&self, group: u32) -> Standing {
+        let Some(name) = HostLink::parse(&self.name) else { return Standing::Foreign };
+        if self.group != group {
+            return Standing::Foreign;
+        }
+        match Record::parse(&self.alias) {
+            // A record on another key's link is no record of this one.
+            Ok(record) if record.key.host_link() == name => Standing::Attached(Box::new(record)),
+            Ok(_) => Standing::Unreadable(RecordError::Unreadable("key")),
+            Err(RecordError::Missing) => Standing::HalfMade,
+            Err(error) => Standing::Unreadable(error),
+        }
+    }
+
+    /// The host ops of a record that this link does not have, in the order in which they are to be made.
+    pub fn missing(&self, record: &Record) -> Vec<Op> {
+        host_ops(record).into_iter().filter(|op| !self.has(op)).collect()
+    }
+
+    fn has(&self, op: &Op) -> bool {
+        match op {
+            Op::Describe { alias } => self.alias == *alias && self.conf.rp_filter.is_none_or(|mode| mode == 1),
+            // Another link may have the name; then it keeps it.
+            Op::AltName(_) => true,
+            Op::Up => self.up,
+            Op::LoopbackUp => true,
+            Op::Address { address, scope: Scope::Global | Scope::Link } => self.addresses.contains(address),
+            Op::Route { destination, .. } => self.routes.contains(destination),
+            Op::Neighbour { address, mac } => self.neighbours.contains(&(*address, *mac)),
+        }
+    }
+}
