@@ -1,1 +1,17 @@
-//! The only crate that speaks to the kernel: netlink, namespaces, nftables.
+//! The only crate that speaks to the kernel: netlink, network namespaces, nftables. It acts and holds no opinions:
+//! what is to be done arrives as a value of `model`.
+
+pub mod linux;
+pub mod netns;
+pub mod socket;
+
+mod crash;
+mod encode;
+mod fault;
+mod message;
+mod nft;
+mod survey;
+mod sysctl;
+mod watch;
+
+pub use message::{Attributes, Message};

@@ -46,7 +46,10 @@ pub enum KeyError {
 
 fn checked(text: &str, limit: usize) -> Result<(), KeyError> {
     if text.len() > limit {
-        return Err(KeyError::TooLong { length: text.len(), limit });
+        return Err(KeyError::TooLong {
+            length: text.len(),
+            limit,
+        });
     }
     match text.chars().find(|c| c.is_control()) {
         Some(c) => Err(KeyError::Control(c)),
@@ -103,7 +106,9 @@ impl InterfaceName {
         }
         checked(text, INTERFACE_NAME_BYTES)?;
         if text.contains(['/', ':', '%']) || text.contains(char::is_whitespace) {
-            return Err(KeyError::NotAnInterfaceName("it has a '/', ':', '%' or white space"));
+            return Err(KeyError::NotAnInterfaceName(
+                "it has a '/', ':', '%' or white space",
+            ));
         }
         if !text.is_ascii() {
             return Err(KeyError::NotAnInterfaceName("it is not ASCII"));
@@ -141,7 +146,11 @@ impl Key {
         if length > IDENTITY_BYTES {
             return Err(KeyError::IdentityTooLong { length });
         }
-        Ok(Self { owner, workload, interface })
+        Ok(Self {
+            owner,
+            workload,
+            interface,
+        })
     }
 
     /// The owner.
@@ -164,7 +173,13 @@ impl Key {
         let digest = self.digest();
         let mut name = String::with_capacity(INTERFACE_NAME_BYTES);
         name.push_str(HostLink::PREFIX);
-        name.extend(digest.iter().flat_map(|byte| [byte >> 4, byte & 15]).take(13).map(hex_digit));
+        name.extend(
+            digest
+                .iter()
+                .flat_map(|byte| [byte >> 4, byte & 15])
+                .take(13)
+                .map(hex_digit),
+        );
         HostLink(name)
     }
 
@@ -256,26 +271,45 @@ mod tests {
         let name = key("k8s.io", "a1", "eth0").host_link();
         assert_eq!(HostLink::parse(name.as_str()), Some(name.clone()));
         assert_eq!(name.as_str().len(), INTERFACE_NAME_BYTES);
-        for other in [key("", "a1", "eth0"), key("k8s.io", "a2", "eth0"), key("k8s.io", "a1", "eth1")] {
+        for other in [
+            key("", "a1", "eth0"),
+            key("k8s.io", "a2", "eth0"),
+            key("k8s.io", "a1", "eth1"),
+        ] {
             assert_ne!(other.host_link(), name, "{other}");
         }
         // The border between the parts counts.
-        assert_ne!(key("a", "bc", "eth0").host_link(), key("ab", "c", "eth0").host_link());
+        assert_ne!(
+            key("a", "bc", "eth0").host_link(),
+            key("ab", "c", "eth0").host_link()
+        );
     }
 
     #[test]
     fn a_host_link_name_never_changes() {
         // Links made by one release are found by every later one.
-        assert_eq!(key("k8s.io", "a1", "eth0").host_link().as_str(), "wk5eaa439cb4443");
+        assert_eq!(
+            key("k8s.io", "a1", "eth0").host_link().as_str(),
+            "wk5eaa439cb4443"
+        );
     }
 
     #[test]
     fn bad_parts_are_refused_with_the_reason() {
         let text = |r: Result<_, KeyError>| r.map(|_: ()| ()).unwrap_err().to_string();
         assert_eq!(text(WorkloadId::new("").map(drop)), "must not be empty");
-        assert_eq!(text(WorkloadId::new(&"x".repeat(129)).map(drop)), "has 129 bytes, 128 is the most");
-        assert_eq!(text(WorkloadId::new("a\nb").map(drop)), "has the control character '\\n'");
-        assert_eq!(text(Owner::new(&"x".repeat(64)).map(drop)), "has 64 bytes, 63 is the most");
+        assert_eq!(
+            text(WorkloadId::new(&"x".repeat(129)).map(drop)),
+            "has 129 bytes, 128 is the most"
+        );
+        assert_eq!(
+            text(WorkloadId::new("a\nb").map(drop)),
+            "has the control character '\\n'"
+        );
+        assert_eq!(
+            text(Owner::new(&"x".repeat(64)).map(drop)),
+            "has 64 bytes, 63 is the most"
+        );
         for name in ["a/b", "a:b", "a b", "..", ".", "lo", "all", "default", "é", "a%d"] {
             let text = text(InterfaceName::new(name).map(drop));
             assert!(text.starts_with("is not an interface name: "), "{name}: {text}");
@@ -290,7 +324,14 @@ mod tests {
 
     #[test]
     fn names_of_others_are_not_taken_for_ours() {
-        for name in ["wk", "wk0123456789ab", "wk0123456789abcd", "wk0123456789abC", "eth0", "wk-1234567890ab"] {
+        for name in [
+            "wk",
+            "wk0123456789ab",
+            "wk0123456789abcd",
+            "wk0123456789abC",
+            "eth0",
+            "wk-1234567890ab",
+        ] {
             assert_eq!(HostLink::parse(name), None, "{name}");
         }
     }

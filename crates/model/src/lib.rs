@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod datapath;
+pub mod ipam;
 pub mod key;
 pub mod plan;
 pub mod prefix;

@@ -135,7 +135,13 @@ impl Plan {
             mtu: settings.mtu,
             group: settings.group,
         };
-        Self { sysctls: sysctls(&record), workload: workload_ops(&record), host: host_ops(&record), link, record }
+        Self {
+            sysctls: sysctls(&record),
+            workload: workload_ops(&record),
+            host: host_ops(&record),
+            link,
+            record,
+        }
     }
 }
 
@@ -147,7 +153,10 @@ fn sysctls(record: &Record) -> Vec<Sysctl> {
     let off = |name| Sysctl { name, value: "0" };
     match record.addresses.v6() {
         Some(_) => vec![off("accept_ra"), off("autoconf"), off("accept_redirects")],
-        None => vec![Sysctl { name: "disable_ipv6", value: "1" }],
+        None => vec![Sysctl {
+            name: "disable_ipv6",
+            value: "1",
+        }],
     }
 }
 
@@ -158,14 +167,24 @@ fn workload_ops(record: &Record) -> Vec<Op> {
     for address in record.addresses.iter() {
         let first_hop = Family::of(address).first_hop();
         ops.extend([
-            Op::Address { address: host_net(address), scope: Scope::Global },
-            Op::Route { destination: host_net(first_hop), gateway: None, source: None },
+            Op::Address {
+                address: host_net(address),
+                scope: Scope::Global,
+            },
+            Op::Route {
+                destination: host_net(first_hop),
+                gateway: None,
+                source: None,
+            },
             Op::Route {
                 destination: default_net(Family::of(address)),
                 gateway: Some(first_hop),
                 source: Some(address),
             },
-            Op::Neighbour { address: first_hop, mac: FIRST_HOP_MAC },
+            Op::Neighbour {
+                address: first_hop,
+                mac: FIRST_HOP_MAC,
+            },
         ]);
     }
     ops
@@ -173,14 +192,26 @@ fn workload_ops(record: &Record) -> Vec<Op> {
 
 /// What the daemon's namespace holds of an attachment. Sweep puts back what is missing of it.
 pub fn host_ops(record: &Record) -> Vec<Op> {
-    let mut ops = vec![Op::Describe { alias: record.to_string() }];
+    let mut ops = vec![Op::Describe {
+        alias: record.to_string(),
+    }];
     ops.extend(record.key.altname().map(Op::AltName));
     ops.push(Op::Up);
     for address in record.addresses.iter() {
         ops.extend([
-            Op::Address { address: first_hop_net(Family::of(address)), scope: Scope::Link },
-            Op::Route { destination: host_net(address), gateway: None, source: None },
-            Op::Neighbour { address, mac: record.key.workload_mac() },
+            Op::Address {
+                address: first_hop_net(Family::of(address)),
+                scope: Scope::Link,
+            },
+            Op::Route {
+                destination: host_net(address),
+                gateway: None,
+                source: None,
+            },
+            Op::Neighbour {
+                address,
+                mac: record.key.workload_mac(),
+            },
         ]);
     }
     ops
@@ -213,7 +244,16 @@ pub fn first_hop_net(family: Family) -> IpNet {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let LinkPlan { host, workload, host_index, workload_index, host_mac, workload_mac, mtu, group } = &self.link;
+        let LinkPlan {
+            host,
+            workload,
+            host_index,
+            workload_index,
+            host_mac,
+            workload_mac,
+            mtu,
+            group,
+        } = &self.link;
         writeln!(
             f,
             "ip link add {host} index {host_index} address {host_mac} mtu {mtu} group {group} numtxqueues 1 numrxqueues 1 \
@@ -238,7 +278,10 @@ impl Op {
     pub fn on<'a>(&'a self, link: &'a str) -> impl fmt::Display + 'a {
         fmt::from_fn(move |f| match self {
             Self::Describe { alias } => {
-                write!(f, "link set {link} alias {alias:?} addrgenmode none rp_filter 1 redirects off")
+                write!(
+                    f,
+                    "link set {link} alias {alias:?} addrgenmode none rp_filter 1 redirects off"
+                )
             }
             Self::AltName(name) => write!(f, "link property add dev {link} altname {name}"),
             Self::Up => write!(f, "link set {link} up"),
@@ -247,10 +290,17 @@ impl Op {
                 let nodad = if address.addr().is_ipv6() { " nodad" } else { "" };
                 match scope {
                     Scope::Global => write!(f, "address add {address} dev {link}{nodad}"),
-                    Scope::Link => write!(f, "address add {address} dev {link} scope link noprefixroute{nodad}"),
+                    Scope::Link => write!(
+                        f,
+                        "address add {address} dev {link} scope link noprefixroute{nodad}"
+                    ),
                 }
             }
-            Self::Route { destination, gateway, source } => {
+            Self::Route {
+                destination,
+                gateway,
+                source,
+            } => {
                 write!(f, "route add {destination}")?;
                 if let Some(gateway) = gateway {
                     write!(f, " via {gateway}")?;

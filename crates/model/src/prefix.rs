@@ -128,7 +128,10 @@ impl Prefix {
         for pair in sorted.windows(2) {
             // Sorted by first address, a prefix that overlaps any earlier one overlaps its neighbour.
             if pair[0].contains(pair[1].0.network()) {
-                return Err(PrefixError::Overlap { one: pair[0], other: pair[1] });
+                return Err(PrefixError::Overlap {
+                    one: pair[0],
+                    other: pair[1],
+                });
             }
         }
         Ok(())
@@ -157,7 +160,10 @@ impl FromStr for Prefix {
     type Err = PrefixError;
 
     fn from_str(text: &str) -> Result<Self, PrefixError> {
-        Self::new(text.parse().map_err(|_| PrefixError::Malformed(text.to_owned()))?)
+        Self::new(
+            text.parse()
+                .map_err(|_| PrefixError::Malformed(text.to_owned()))?,
+        )
     }
 }
 
@@ -207,19 +213,39 @@ mod tests {
 
     #[test]
     fn what_no_workload_can_live_in_is_refused() {
-        for text in ["127.0.0.0/8", "0.0.0.0/0", "169.254.77.0/24", "240.0.0.0/4", "fe80::/64", "::/0", "ff02::/16"] {
-            assert!(matches!(text.parse::<Prefix>(), Err(PrefixError::Unusable { .. })), "{text}");
+        for text in [
+            "127.0.0.0/8",
+            "0.0.0.0/0",
+            "169.254.77.0/24",
+            "240.0.0.0/4",
+            "fe80::/64",
+            "::/0",
+            "ff02::/16",
+        ] {
+            assert!(
+                matches!(text.parse::<Prefix>(), Err(PrefixError::Unusable { .. })),
+                "{text}"
+            );
         }
         for text in ["", "10.0.0.0", "10.0.0.0/33", "fd77::/129", "nonsense/8"] {
-            assert_eq!(text.parse::<Prefix>(), Err(PrefixError::Malformed(text.to_owned())));
+            assert_eq!(
+                text.parse::<Prefix>(),
+                Err(PrefixError::Malformed(text.to_owned()))
+            );
         }
     }
 
     #[test]
     fn overlaps_are_refused_in_any_order() {
         let (a, b, c) = (prefix("10.0.0.0/8"), prefix("10.1.0.0/16"), prefix("fd77::/64"));
-        assert_eq!(Prefix::disjoint(&[b, c, a]), Err(PrefixError::Overlap { one: a, other: b }));
-        assert_eq!(Prefix::disjoint(&[a, a]), Err(PrefixError::Overlap { one: a, other: a }));
+        assert_eq!(
+            Prefix::disjoint(&[b, c, a]),
+            Err(PrefixError::Overlap { one: a, other: b })
+        );
+        assert_eq!(
+            Prefix::disjoint(&[a, a]),
+            Err(PrefixError::Overlap { one: a, other: a })
+        );
         assert_eq!(Prefix::disjoint(&[a, c]), Ok(()));
     }
 }

@@ -122,15 +122,25 @@ impl Record {
         let mut next = |what| fields.next().ok_or(Unreadable(what));
         let version = next("version")?;
         if version != VERSION {
-            let ours = version.strip_prefix("wl").is_some_and(|n| n.parse::<u16>().is_ok());
-            return Err(if ours { RecordError::Version } else { Unreadable("version") });
+            let ours = version
+                .strip_prefix("wl")
+                .is_some_and(|n| n.parse::<u16>().is_ok());
+            return Err(if ours {
+                RecordError::Version
+            } else {
+                Unreadable("version")
+            });
         }
         let v4 = optional(next("IPv4 address")?, "IPv4 address")?;
         let v6 = optional(next("IPv6 address")?, "IPv6 address")?;
-        let (device, inode) = next("namespace")?.split_once(':').ok_or(Unreadable("namespace"))?;
+        let (device, inode) = next("namespace")?
+            .split_once(':')
+            .ok_or(Unreadable("namespace"))?;
         let hex = |text, what| u64::from_str_radix(text, 16).map_err(|_| Unreadable(what));
-        let namespace =
-            NamespaceId { device: hex(device, "namespace")?, inode: hex(inode, "namespace")? };
+        let namespace = NamespaceId {
+            device: hex(device, "namespace")?,
+            inode: hex(inode, "namespace")?,
+        };
         let path = u32::from_str_radix(next("path digest")?, 16).map_err(|_| Unreadable("path digest"))?;
         let mtu = optional(next("MTU")?, "MTU")?;
         let (asked_v4, asked_v6) = match next("asked addresses")? {
@@ -142,10 +152,12 @@ impl Record {
         };
         let interface =
             InterfaceName::new(next("interface name")?).map_err(|_| Unreadable("interface name"))?;
-        let owner_bytes: usize =
-            next("owner's length")?.parse().map_err(|_| Unreadable("owner's length"))?;
-        let (owner, workload) =
-            next("owner")?.split_at_checked(owner_bytes).ok_or(Unreadable("owner"))?;
+        let owner_bytes: usize = next("owner's length")?
+            .parse()
+            .map_err(|_| Unreadable("owner's length"))?;
+        let (owner, workload) = next("owner")?
+            .split_at_checked(owner_bytes)
+            .ok_or(Unreadable("owner"))?;
         let workload = workload.strip_prefix('/').ok_or(Unreadable("workload id"))?;
         let key = Key::new(
             Owner::new(owner).map_err(|_| Unreadable("owner"))?,
@@ -158,7 +170,11 @@ impl Record {
             addresses: Addresses::new(v4, v6).ok_or(Unreadable("addresses"))?,
             namespace,
             path: PathDigest(path),
-            asked: Asked { mtu, v4: asked_v4, v6: asked_v6 },
+            asked: Asked {
+                mtu,
+                v4: asked_v4,
+                v6: asked_v6,
+            },
         })
     }
 }
@@ -206,7 +222,11 @@ impl fmt::Display for Record {
 
 /// Bytes as lower-case hexadecimal, for messages.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hex_digit).collect()
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(hex_digit)
+        .collect()
 }
 
 #[cfg(test)]
@@ -227,9 +247,16 @@ mod tests {
                 v6.then(|| "fdaa:aaaa:aaaa:aaaa:aaaa:aaaa:aaaa:aaaa".parse().unwrap()),
             )
             .unwrap(),
-            namespace: NamespaceId { device: 0xffff_ffff, inode: 0xffff_ffff },
+            namespace: NamespaceId {
+                device: 0xffff_ffff,
+                inode: 0xffff_ffff,
+            },
             path: PathDigest::of("/run/netns/a"),
-            asked: Asked { mtu: Some(65535), v4, v6 },
+            asked: Asked {
+                mtu: Some(65535),
+                v4,
+                v6,
+            },
         }
     }
 
@@ -243,9 +270,15 @@ mod tests {
     #[test]
     fn a_record_reads_as_documented() {
         let mut plain = record("k8s.io", "0c5d/ with a blank", "eth0", true, true);
-        plain.addresses =
-            Addresses::new(Some("10.77.0.5".parse().unwrap()), Some("fd77::5".parse().unwrap())).unwrap();
-        plain.namespace = NamespaceId { device: 4, inode: 0xf000_00d1 };
+        plain.addresses = Addresses::new(
+            Some("10.77.0.5".parse().unwrap()),
+            Some("fd77::5".parse().unwrap()),
+        )
+        .unwrap();
+        plain.namespace = NamespaceId {
+            device: 4,
+            inode: 0xf000_00d1,
+        };
         plain.asked = Asked::default();
         let text = "wl1 10.77.0.5 fd77::5 4:f00000d1 1fb23846 - - eth0 6 k8s.io/0c5d/ with a blank";
         assert_eq!(plain.to_string(), text);
@@ -259,10 +292,22 @@ mod tests {
             ("hello", "the version cannot be read"),
             ("wl2 10.77.0.5 -", "the record's version is not wl1"),
             ("wl1 10.77.0.5", "the IPv6 address cannot be read"),
-            ("wl1 - - 4:1 00000000 - - eth0 0 /a", "the addresses cannot be read"),
-            ("wl1 10.77.0.5 - 4:1 00000000 - - eth0 9 /a", "the owner cannot be read"),
-            ("wl1 10.77.0.5 - 4:1 00000000 - x eth0 0 /a", "the asked addresses cannot be read"),
-            ("wl1 10.77.0.5 - 4:1 00000000 - - eth0 0 /", "the workload id cannot be read"),
+            (
+                "wl1 - - 4:1 00000000 - - eth0 0 /a",
+                "the addresses cannot be read",
+            ),
+            (
+                "wl1 10.77.0.5 - 4:1 00000000 - - eth0 9 /a",
+                "the owner cannot be read",
+            ),
+            (
+                "wl1 10.77.0.5 - 4:1 00000000 - x eth0 0 /a",
+                "the asked addresses cannot be read",
+            ),
+            (
+                "wl1 10.77.0.5 - 4:1 00000000 - - eth0 0 /",
+                "the workload id cannot be read",
+            ),
         ];
         for (alias, why) in table {
             assert_eq!(Record::parse(alias).unwrap_err().to_string(), why, "{alias:?}");

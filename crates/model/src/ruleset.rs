@@ -4,6 +4,7 @@
 //! which source belongs to which link. Loading the table is one transaction, and costs the same for any number of
 //! workloads.
 
+use ipnet::Ipv6Net;
 use std::fmt;
 
 /// Name of the table, of family inet.
@@ -62,10 +63,10 @@ pub enum Condition {
     Icmpv6Type(u8),
     /// It is ICMP of this type (RFC 792).
     IcmpType(u8),
-    /// Its IPv6 source is unspecified or link-local: such a packet never leaves the link.
-    SourceStaysOnLink,
-    /// Its IPv6 destination is link-local or multicast.
-    DestinationStaysOnLink,
+    /// Its IPv6 source is inside.
+    Source6(Ipv6Net),
+    /// Its IPv6 destination is inside.
+    Destination6(Ipv6Net),
     /// Routing would not send an answer back over the link that it came in by.
     SourceNotRoutedBack,
 }
@@ -93,7 +94,10 @@ impl Ruleset {
     pub fn chains(&self) -> Vec<Chain> {
         use Condition as C;
         let from = C::FromGroup(self.group);
-        let rule = |conditions: &[Condition], verdict| Rule { conditions: conditions.to_vec(), verdict };
+        let rule = |conditions: &[Condition], verdict| Rule {
+            conditions: conditions.to_vec(),
+            verdict,
+        };
         let mut chains = vec![Chain {
             name: "guard",
             kind: "filter",
@@ -104,13 +108,33 @@ impl Ruleset {
                 rule(&[from, C::Icmpv6Type(ROUTER_ADVERTISEMENT)], Verdict::Drop),
                 rule(&[from, C::Icmpv6Type(REDIRECT_V6)], Verdict::Drop),
                 rule(&[from, C::IcmpType(REDIRECT_V4)], Verdict::Drop),
-                rule(&[from, C::SourceStaysOnLink, C::DestinationStaysOnLink], Verdict::Accept),
+                // Neighbour discovery and multicast listener reports, which never leave the link.
+                rule(
+                    &[
+                        from,
+                        C::Source6(net("fe80::/10")),
+                        C::Destination6(net("fe80::/10")),
+                    ],
+                    Verdict::Accept,
+                ),
+                rule(
+                    &[
+                        from,
+                        C::Source6(net("fe80::/10")),
+                        C::Destination6(net("ff02::/16")),
+                    ],
+                    Verdict::Accept,
+                ),
+                rule(
+                    &[from, C::Source6(net("::/128")), C::Destination6(net("ff02::/16"))],
+                    Verdict::Accept,
+                ),
                 rule(&[from, C::SourceNotRoutedBack], Verdict::Drop),
             ],
         }];
         if self.masquerade {
             chains.push(Chain {
-                name: "masquerade",
+                name: "outbound",
                 kind: "nat",
                 hook: Hook::Postrouting,
                 priority: 100,
@@ -118,6 +142,19 @@ impl Ruleset {
             });
         }
         chains
+    }
+}
+
+fn net(text: &str) -> Ipv6Net {
+    text.parse().expect("written here")
+}
+
+/// As nft prints it: a single address without its length.
+fn short(net: &Ipv6Net) -> String {
+    if net.prefix_len() == 128 {
+        net.addr().to_string()
+    } else {
+        net.to_string()
     }
 }
 
@@ -135,7 +172,11 @@ impl fmt::Display for Ruleset {
                 (Hook::Postrouting, n) => ("postrouting", n.to_string()),
             };
             writeln!(f, "\tchain {} {{", chain.name)?;
-            writeln!(f, "\t\ttype {} hook {hook} priority {priority}; policy accept;", chain.kind)?;
+            writeln!(
+                f,
+                "\t\ttype {} hook {hook} priority {priority}; policy accept;",
+                chain.kind
+            )?;
             for rule in &chain.rules {
                 writeln!(f, "\t\t{rule}")?;
             }
@@ -156,8 +197,8 @@ impl fmt::Display for Rule {
                 Condition::Icmpv6Type(n) => write!(f, "icmpv6 type {n} ")?,
                 Condition::IcmpType(REDIRECT_V4) => write!(f, "icmp type redirect ")?,
                 Condition::IcmpType(n) => write!(f, "icmp type {n} ")?,
-                Condition::SourceStaysOnLink => write!(f, "ip6 saddr {{ ::, fe80::/10 }} ")?,
-                Condition::DestinationStaysOnLink => write!(f, "ip6 daddr {{ fe80::/10, ff00::/8 }} ")?,
+                Condition::Source6(net) => write!(f, "ip6 saddr {} ", short(net))?,
+                Condition::Destination6(net) => write!(f, "ip6 daddr {} ", short(net))?,
                 Condition::SourceNotRoutedBack => write!(f, "fib saddr . iif oif missing ")?,
             }
         }
@@ -175,7 +216,11 @@ mod tests {
 
     #[test]
     fn the_table_prints_as_nft_lists_it() {
-        let text = Ruleset { group: 8, masquerade: true }.to_string();
+        let text = Ruleset {
+            group: 8,
+            masquerade: true,
+        }
+        .to_string();
         assert_eq!(text, include_str!("../tests/golden/ruleset.nft"));
     }
 }

@@ -6,6 +6,11 @@ use crate::plan::{Op, Scope, host_ops};
 use crate::record::{Record, RecordError};
 use ipnet::IpNet;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+/// Link groups that links are moved to in order to be deleted together: "wk" and 16 bits. A link of ours that is found in
+/// one was being deleted when a crash came.
+pub const DYING_GROUPS: RangeInclusive<u32> = 0x776b_0000..=0x776b_ffff;
 
 /// What was found in the daemon's network namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -87,7 +92,7 @@ pub struct HostConf {
 pub enum Standing {
     /// An attachment, with its record.
     Attached(Box<Record>),
-    /// Ours, and without a record: a crash came half-way.
+    /// Ours, and without a record, or about to be deleted: a crash came half-way.
     HalfMade,
     /// Ours by name and group, but what is written on it is not for us to read: kept, never given out, never deleted.
     Unreadable(RecordError),
@@ -98,7 +103,12 @@ pub enum Standing {
 impl FoundLink {
     /// What the link is to us, whose links carry `group`.
     pub fn standing(&self, group: u32) -> Standing {
-        let Some(name) = HostLink::parse(&self.name) else { return Standing::Foreign };
+        let Some(name) = HostLink::parse(&self.name) else {
+            return Standing::Foreign;
+        };
+        if DYING_GROUPS.contains(&self.group) {
+            return Standing::HalfMade;
+        }
         if self.group != group {
             return Standing::Foreign;
         }
@@ -118,12 +128,17 @@ impl FoundLink {
 
     fn has(&self, op: &Op) -> bool {
         match op {
-            Op::Describe { alias } => self.alias == *alias && self.conf.rp_filter.is_none_or(|mode| mode == 1),
+            Op::Describe { alias } => {
+                self.alias == *alias && self.conf.rp_filter.is_none_or(|mode| mode == 1)
+            }
             // Another link may have the name; then it keeps it.
             Op::AltName(_) => true,
             Op::Up => self.up,
             Op::LoopbackUp => true,
-            Op::Address { address, scope: Scope::Global | Scope::Link } => self.addresses.contains(address),
+            Op::Address {
+                address,
+                scope: Scope::Global | Scope::Link,
+            } => self.addresses.contains(address),
             Op::Route { destination, .. } => self.routes.contains(destination),
             Op::Neighbour { address, mac } => self.neighbours.contains(&(*address, *mac)),
         }

@@ -21,46 +21,37 @@ const PAYLOAD: &[u8; 16] = b"workloadnet ping";
 
 /// Sends one echo request and waits for its answer; returns how long that took.
 pub fn ping(from: &Namespace, to: IpAddr, limit: Duration) -> Result<Duration> {
-    Pinger::open(from, to, None)?.ping(limit)
+    Pinger::open(from, Family::of(to))?.aim(to, None)?.ping(limit)
 }
 
-/// As [`ping`], over a link, which a link-local IPv6 address needs.
-pub fn ping_on(from: &Namespace, link: &str, to: IpAddr, limit: Duration) -> Result<Duration> {
-    Pinger::open(from, to, Some(link))?.ping(limit)
-}
-
-/// The first hop of a family, as a workload sees it on `link`.
+/// As [`ping`], to the first hop of a family, over the workload's own `link`.
 pub fn ping_first_hop(from: &Namespace, link: &str, family: Family, limit: Duration) -> Result<Duration> {
-    ping_on(from, link, family.first_hop(), limit)
+    Pinger::open(from, family)?.aim(family.first_hop(), Some(link))?.ping(limit)
 }
 
-/// An open socket to one destination, for echo requests without any set-up before each.
+/// A socket for echo requests, without a destination yet, so that a test can be ready before there is a way.
 #[derive(Debug)]
 pub struct Pinger {
     socket: OwnedFd,
-    to: IpAddr,
-    id: u16,
-    sequence: u16,
 }
 
 impl Pinger {
-    /// Opens a socket in a namespace; sends nothing.
-    pub fn open(from: &Namespace, to: IpAddr, link: Option<&str>) -> Result<Self> {
-        static ID: AtomicU16 = AtomicU16::new(1);
-        let (family, protocol) = match to {
-            IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP),
-            IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6),
+    /// Opens a socket in a namespace.
+    pub fn open(from: &Namespace, family: Family) -> Result<Self> {
+        let (family, protocol) = match family {
+            Family::V4 => (AddressFamily::INET, ipproto::ICMP),
+            Family::V6 => (AddressFamily::INET6, ipproto::ICMPV6),
         };
         let socket = from
-            .within(|| {
-                Ok(socket_with(
-                    family,
-                    SocketType::RAW,
-                    SocketFlags::CLOEXEC,
-                    Some(protocol),
-                )?)
-            })
+            .within(|| Ok(socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol))?))
             .context("open an ICMP socket")?;
+        Ok(Self { socket })
+    }
+
+    /// Chooses the destination; a link-local IPv6 address needs the link. Sends nothing.
+    pub fn aim(self, to: IpAddr, link: Option<&str>) -> Result<Aimed> {
+        static ID: AtomicU16 = AtomicU16::new(1);
+        let Self { socket } = self;
         let scope = match link {
             Some(name) => name_to_index(&socket, name).with_context(|| format!("there is no link {name}"))?,
             None => 0,
@@ -70,14 +61,20 @@ impl Pinger {
             IpAddr::V6(address) => connect(&socket, &SocketAddrV6::new(address, 0, 0, scope)),
         }
         .with_context(|| format!("find a way to {to}"))?;
-        Ok(Self {
-            socket,
-            to,
-            id: ID.fetch_add(1, Ordering::Relaxed),
-            sequence: 0,
-        })
+        Ok(Aimed { socket, to, id: ID.fetch_add(1, Ordering::Relaxed), sequence: 0 })
     }
+}
 
+/// A socket for echo requests to one destination.
+#[derive(Debug)]
+pub struct Aimed {
+    socket: OwnedFd,
+    to: IpAddr,
+    id: u16,
+    sequence: u16,
+}
+
+impl Aimed {
     /// One request, one answer.
     pub fn ping(&mut self, limit: Duration) -> Result<Duration> {
         self.sequence = self.sequence.wrapping_add(1);

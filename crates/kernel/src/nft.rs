@@ -1,0 +1,316 @@
+//! Our nftables table over nfnetlink (linux/netfilter/nf_tables.h): put in place as a whole in one transaction, and read
+//! back to see what is left of it.
+
+use crate::message::{Attributes, Message, flag, text};
+use crate::socket::{Answer, NETFILTER, Socket};
+use ipnet::Ipv6Net;
+use model::datapath::Fault;
+use model::ruleset::{Chain, Condition, Hook, Rule, Ruleset, TABLE, Verdict};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+const ENOENT: i32 = 2;
+
+/// `NFNL_SUBSYS_NFTABLES`, in the upper byte of a message's type.
+pub(crate) const SUBSYSTEM: u16 = 10 << 8;
+const NEWTABLE: u16 = SUBSYSTEM;
+const DELTABLE: u16 = SUBSYSTEM | 2;
+const NEWCHAIN: u16 = SUBSYSTEM | 3;
+const GETCHAIN: u16 = SUBSYSTEM | 4;
+const NEWRULE: u16 = SUBSYSTEM | 6;
+const GETRULE: u16 = SUBSYSTEM | 7;
+pub(crate) const NEWGEN: u16 = SUBSYSTEM | 15;
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+
+/// `NFPROTO_INET`.
+const INET: u8 = 1;
+/// `NFPROTO_IPV6`.
+const IPV6: u8 = 10;
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+
+/// `NFT_REG_1`; register 0 takes verdicts.
+const REGISTER: u32 = 1;
+
+/// A connection of its own, by whose port our own changes are recognised.
+#[derive(Debug)]
+pub(crate) struct Nft {
+    socket: Mutex<Socket>,
+}
+
+impl Nft {
+    pub(crate) fn open() -> Result<Self, Fault> {
+        Ok(Self {
+            socket: Mutex::new(Socket::open(NETFILTER)?),
+        })
+    }
+
+    pub(crate) fn port(&self) -> Result<u32, Fault> {
+        self.socket().port()
+    }
+
+    fn socket(&self) -> MutexGuard<'_, Socket> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces the whole table in one transaction.
+    pub(crate) fn publish(&self, ruleset: &Ruleset) -> Result<(), Fault> {
+        let tried = format!("nft replace table inet {TABLE}");
+        let table = |kind, flags| {
+            Message::new(kind, flags, &*tried)
+                .fixed(&head(INET))
+                .text(1, TABLE)
+        };
+        let mut batch = vec![
+            Message::new(BATCH_BEGIN, 0, &*tried).fixed(&[0, 0, 0, 10]),
+            // Made if it is not there, so that it can be deleted: both in the same transaction.
+            table(NEWTABLE, flag::CREATE),
+            table(DELTABLE, 0),
+            table(NEWTABLE, flag::CREATE),
+        ];
+        let chains = ruleset.chains();
+        batch.extend(chains.iter().map(new_chain));
+        for chain in &chains {
+            batch.extend(chain.rules.iter().map(|rule| new_rule(chain, rule)));
+        }
+        let last = batch.len() - 1;
+        batch.push(Message::new(BATCH_END, 0, &*tried).fixed(&[0, 0, 0, 10]));
+        self.socket()
+            .batch_with_ack_on(&batch, last)
+            .and_then(Answer::ok)
+            .map(drop)
+    }
+
+    /// What the kernel holds otherwise than the ruleset says.
+    pub(crate) fn drift(&self, ruleset: &Ruleset) -> Result<Vec<String>, Fault> {
+        let mut socket = self.socket();
+        let chains: Vec<String> = match socket.dump(&get(GETCHAIN, "nft list chains")) {
+            Ok(all) => all
+                .iter()
+                .filter_map(|payload| ours(payload, 3))
+                .map(str::to_owned)
+                .collect(),
+            Err(fault) if fault.errno == ENOENT => Vec::new(),
+            Err(fault) => return Err(fault),
+        };
+        if chains.is_empty() {
+            return Ok(vec![format!("nftables table inet {TABLE} is missing")]);
+        }
+        let mut found: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+        for payload in socket.dump(&get(GETRULE, "nft list rules").text(1, TABLE))? {
+            if let Some(chain) = ours(&payload, 2) {
+                let chain = chain.to_owned();
+                found.entry(chain).or_default().push(payload);
+            }
+        }
+        let mut drift = Vec::new();
+        for chain in ruleset.chains() {
+            let name = chain.name;
+            if !chains.iter().any(|found| found == name) {
+                drift.push(format!("nftables chain {name} is missing"));
+                continue;
+            }
+            let rules = found.remove(name).unwrap_or_default();
+            if rules.len() != chain.rules.len() {
+                let (is, should) = (rules.len(), chain.rules.len());
+                drift.push(format!(
+                    "nftables chain {name} has {is} rules instead of {should}"
+                ));
+                continue;
+            }
+            for (rule, payload) in chain.rules.iter().zip(&rules) {
+                if !holds(payload, &new_rule(&chain, rule)) {
+                    drift.push(format!("nftables chain {name}: a rule is not `{rule}`"));
+                }
+            }
+        }
+        Ok(drift)
+    }
+}
+
+/// `struct nfgenmsg`.
+fn head(family: u8) -> [u8; 4] {
+    [family, 0, 0, 0]
+}
+
+fn get(kind: u16, tried: &str) -> Message {
+    Message::new(kind, flag::DUMP, tried).fixed(&head(INET))
+}
+
+/// The name in attribute `name` of something of our table.
+fn ours(payload: &[u8], name: u16) -> Option<&str> {
+    let attributes = Attributes::after(payload, 4);
+    (payload.first() == Some(&INET) && attributes.text(1) == Some(TABLE)).then(|| attributes.text(name))?
+}
+
+/// Whether a message of nfnetlink concerns our table.
+pub(crate) fn concerns_us(payload: &[u8]) -> bool {
+    Attributes::after(payload, 4).value(1).and_then(text) == Some(TABLE)
+}
+
+fn new_chain(chain: &Chain) -> Message {
+    let hook = match chain.hook {
+        Hook::Prerouting => 0,
+        Hook::Postrouting => 4,
+    };
+    Message::new(
+        NEWCHAIN,
+        flag::CREATE,
+        format!("nft add chain inet {TABLE} {}", chain.name),
+    )
+    .fixed(&head(INET))
+    .text(1, TABLE)
+    .text(3, chain.name)
+    .nest(4, |h| h.be32(1, hook).be32(2, chain.priority.cast_unsigned()))
+    .be32(5, ACCEPT)
+    .text(7, chain.kind)
+}
+
+fn new_rule(chain: &Chain, rule: &Rule) -> Message {
+    Message::new(
+        NEWRULE,
+        flag::CREATE | flag::APPEND,
+        format!("nft add rule inet {TABLE} {} {rule}", chain.name),
+    )
+    .fixed(&head(INET))
+    .text(1, TABLE)
+    .text(2, chain.name)
+    .nest(4, |list| {
+        let list = rule.conditions.iter().fold(list, condition);
+        verdict(list, rule.verdict)
+    })
+}
+
+fn expression(list: Message, name: &str, data: impl FnOnce(Message) -> Message) -> Message {
+    list.nest(1, |element| element.text(1, name).nest(2, data))
+}
+
+fn condition(list: Message, condition: &Condition) -> Message {
+    match *condition {
+        Condition::FromGroup(group) => equal(meta(list, 21), &group.to_ne_bytes()),
+        Condition::ToOtherGroup(group) => compare(meta(list, 22), 1, &group.to_ne_bytes()),
+        Condition::Icmpv6Type(kind) => transport_type(list, ICMPV6, kind),
+        Condition::IcmpType(kind) => transport_type(list, ICMP, kind),
+        // Offsets of the addresses in an IPv6 header (RFC 8200, section 3).
+        Condition::Source6(net) => inside(list, 8, net),
+        Condition::Destination6(net) => inside(list, 24, net),
+        Condition::SourceNotRoutedBack => {
+            // NFT_FIB_RESULT_OIF; SADDR, IIF, PRESENT.
+            let list = expression(list, "fib", |e| {
+                e.be32(1, REGISTER).be32(2, 1).be32(3, 1 | 8 | 32)
+            });
+            // A boolean in a register of 32 bits.
+            equal(list, &[0; 4])
+        }
+    }
+}
+
+fn transport_type(list: Message, protocol: u8, kind: u8) -> Message {
+    let list = equal(meta(list, 16), &[protocol]);
+    equal(payload(list, 2, 0, 1), &[kind])
+}
+
+fn inside(list: Message, offset: u32, net: Ipv6Net) -> Message {
+    let list = equal(meta(list, 15), &[IPV6]);
+    match net.prefix_len() {
+        128 => equal(payload(list, 1, offset, 16), &net.network().octets()),
+        // Whole bytes need no mask; nft does the same, and prints it as a prefix again.
+        length if length % 8 == 0 => {
+            let bytes = usize::from(length / 8);
+            equal(
+                payload(list, 1, offset, u32::from(length / 8)),
+                &net.network().octets()[..bytes],
+            )
+        }
+        _ => {
+            let list = payload(list, 1, offset, 16);
+            let list = expression(list, "bitwise", |e| {
+                e.be32(1, REGISTER)
+                    .be32(2, REGISTER)
+                    .be32(3, 16)
+                    .nest(4, |mask| mask.bytes(1, &net.netmask().octets()))
+                    .nest(5, |xor| xor.bytes(1, &[0; 16]))
+            });
+            equal(list, &net.network().octets())
+        }
+    }
+}
+
+fn meta(list: Message, key: u32) -> Message {
+    expression(list, "meta", |e| e.be32(2, key).be32(1, REGISTER))
+}
+
+fn payload(list: Message, base: u32, offset: u32, length: u32) -> Message {
+    expression(list, "payload", |e| {
+        e.be32(1, REGISTER).be32(2, base).be32(3, offset).be32(4, length)
+    })
+}
+
+fn equal(list: Message, value: &[u8]) -> Message {
+    compare(list, 0, value)
+}
+
+fn compare(list: Message, operator: u32, value: &[u8]) -> Message {
+    expression(list, "cmp", |e| {
+        e.be32(1, REGISTER)
+            .be32(2, operator)
+            .nest(3, |data| data.bytes(1, value))
+    })
+}
+
+/// `NF_DROP`, `NF_ACCEPT`.
+const DROP: u32 = 0;
+const ACCEPT: u32 = 1;
+
+fn verdict(list: Message, verdict: Verdict) -> Message {
+    let immediate = |list, code| {
+        expression(list, "immediate", |e| {
+            e.be32(1, 0).nest(2, |data| data.nest(2, |v| v.be32(1, code)))
+        })
+    };
+    match verdict {
+        Verdict::Accept => immediate(list, ACCEPT),
+        Verdict::Drop => immediate(list, DROP),
+        Verdict::Masquerade => expression(list, "masq", |e| e),
+    }
+}
+
+/// Whether a rule that was read has the expressions of the one that would be written. The kernel may tell more of each than
+/// was written.
+fn holds(found: &[u8], written: &Message) -> bool {
+    let expressions = |payload| -> Vec<_> {
+        let list = Attributes::after(payload, 4).inside(4);
+        list.map(|(_, element)| {
+            let element = Attributes::after(element, 0);
+            (element.text(1).map(str::to_owned), leaves(element.inside(2)))
+        })
+        .collect()
+    };
+    let (found, written) = (expressions(found), expressions(written.payload()));
+    found.len() == written.len()
+        && found
+            .iter()
+            .zip(&written)
+            .all(|((found_name, found), (name, written))| {
+                found_name == name && written.iter().all(|attribute| found.contains(attribute))
+            })
+}
+
+/// Attributes with the values of nested ones laid flat, so that the nesting flag, which the kernel leaves out, does not
+/// matter. Nested here are only data: kind 1 (value) and kind 2 (verdict) of up to 4 bytes of header each.
+fn leaves(attributes: Attributes<'_>) -> Vec<(u16, Vec<u8>)> {
+    attributes
+        .map(|(kind, value)| {
+            let mut value = value.to_vec();
+            let mut at = 0;
+            while value.len() >= at + 8
+                && usize::from(u16::from_ne_bytes([value[at], value[at + 1]])) == value.len() - at
+            {
+                value[at + 3] &= 0x3f;
+                at += 4;
+            }
+            (kind, value)
+        })
+        .collect()
+}

@@ -1,0 +1,231 @@
+//! A blocking netlink socket: several messages in one send, one acknowledgement at the end, and every error with the
+//! message that it belongs to and the kernel's own words (NLMSGERR_ATTR_MSG, linux/netlink.h).
+
+use crate::fault::{fault, io as io_fault, sys};
+use crate::message::{Attributes, HEADER, Message, Received, flag, messages, u32_at};
+use model::datapath::Fault;
+use netlink_sys::{Socket as Raw, SocketAddr};
+use rustix::fd::BorrowedFd;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use std::os::fd::AsRawFd as _;
+use std::time::Duration;
+
+/// `NETLINK_ROUTE`.
+pub const ROUTE: isize = 0;
+/// `NETLINK_NETFILTER`.
+pub const NETFILTER: isize = 12;
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const DUMP_INTERRUPTED: u16 = 0x10;
+const CAPPED: u16 = 0x100;
+const HAS_MESSAGE: u16 = 0x200;
+
+/// The kernel answers in microseconds; an answer that takes this long was lost.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The kernel's dumps never have larger datagrams (`netlink_dump`, net/netlink/af_netlink.c).
+const DATAGRAM: usize = 64 * 1024;
+/// How often an interrupted dump is repeated.
+const DUMP_TRIES: usize = 20;
+
+/// An open socket, bound to the network namespace in which it was opened.
+#[derive(Debug)]
+pub struct Socket {
+    raw: Raw,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+/// What the kernel had against one message of a batch.
+#[derive(Debug)]
+pub struct Refused {
+    /// Position of the message in the batch.
+    pub position: usize,
+    /// Why.
+    pub fault: Fault,
+}
+
+/// What came back for a batch.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// In the order of the messages.
+    pub refused: Vec<Refused>,
+    /// Payloads of messages that were asked for.
+    pub replies: Vec<Vec<u8>>,
+}
+
+impl Answer {
+    /// The first refusal as an error.
+    pub fn ok(mut self) -> Result<Vec<Vec<u8>>, Fault> {
+        match self.refused.is_empty() {
+            true => Ok(self.replies),
+            false => Err(self.refused.remove(0).fault),
+        }
+    }
+}
+
+impl Socket {
+    /// Opens a socket in the thread's network namespace.
+    pub fn open(protocol: isize) -> Result<Self, Fault> {
+        let tried = "open a netlink socket";
+        let open = || {
+            let mut raw = Raw::new(protocol)?;
+            raw.bind_auto()?;
+            raw.connect(&SocketAddr::new(0, 0))?;
+            raw.set_cap_ack(true)?;
+            raw.set_ext_ack(true)?;
+            if protocol == ROUTE {
+                raw.set_netlink_get_strict_chk(true)?;
+            }
+            Ok(raw)
+        };
+        let raw = open().map_err(|error| io_fault(tried, &error))?;
+        let socket = Self {
+            raw,
+            sequence: 0,
+            buffer: Vec::with_capacity(DATAGRAM),
+        };
+        set_socket_timeout(socket.fd(), Timeout::Recv, Some(PATIENCE)).map_err(|errno| sys(tried, errno))?;
+        Ok(socket)
+    }
+
+    /// The descriptor, for poll.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        borrowed(&self.raw)
+    }
+
+    /// By which number the kernel knows this socket.
+    pub fn port(&self) -> Result<u32, Fault> {
+        let mut address = SocketAddr::new(0, 0);
+        self.raw
+            .get_address(&mut address)
+            .map_err(|error| io_fault("ask for a netlink port", &error))?;
+        Ok(address.port_number())
+    }
+
+    /// Sends messages together and waits until the kernel has been through all of them. The kernel goes on after an
+    /// error, so every refusal is told.
+    pub fn batch(&mut self, batch: &[Message]) -> Result<Answer, Fault> {
+        self.batch_with_ack_on(batch, batch.len().saturating_sub(1))
+    }
+
+    /// As [`Self::batch`], where the last message that can be acknowledged is another one than the last.
+    pub(crate) fn batch_with_ack_on(&mut self, batch: &[Message], last: usize) -> Result<Answer, Fault> {
+        let Some(described) = batch.first() else {
+            return Ok(Answer::default());
+        };
+        let first = self.sequence.wrapping_add(1);
+        let mut wire = Vec::with_capacity(batch.len() * 128);
+        for (n, message) in batch.iter().enumerate() {
+            self.sequence = self.sequence.wrapping_add(1);
+            message.append_to(&mut wire, self.sequence, n == last);
+        }
+        self.raw
+            .send(&wire, 0)
+            .map_err(|error| io_fault(described.describes(), &error))?;
+        let mut answer = Answer::default();
+        loop {
+            self.receive(described.describes())?;
+            for received in messages(&self.buffer) {
+                let position = received.sequence.wrapping_sub(first) as usize;
+                // What is left over from a request that was given up belongs to nobody.
+                let Some(message) = batch.get(position) else {
+                    continue;
+                };
+                if received.kind != NLMSG_ERROR {
+                    answer.replies.push(received.payload.to_vec());
+                    continue;
+                }
+                if let Some(fault) = refusal(&received, message.describes()) {
+                    answer.refused.push(Refused { position, fault });
+                }
+                // Without its first message a transaction is nothing, and nothing else is answered.
+                if position >= last || (position == 0 && last + 1 < batch.len()) {
+                    return Ok(answer);
+                }
+            }
+        }
+    }
+
+    /// Everything that a request tells of, once more from the beginning where the kernel says that it changed meanwhile.
+    pub fn dump(&mut self, request: &Message) -> Result<Vec<Vec<u8>>, Fault> {
+        for _ in 0..DUMP_TRIES {
+            if let Some(all) = self.try_dump(request)? {
+                return Ok(all);
+            }
+        }
+        Err(Fault {
+            tried: request.describes().to_owned(),
+            reason: format!("interrupted {DUMP_TRIES} times by changes"),
+            errno: 0,
+        })
+    }
+
+    fn try_dump(&mut self, request: &Message) -> Result<Option<Vec<Vec<u8>>>, Fault> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut wire = Vec::new();
+        request.append_to(&mut wire, self.sequence, false);
+        self.raw
+            .send(&wire, 0)
+            .map_err(|error| io_fault(request.describes(), &error))?;
+        let (mut all, mut interrupted) = (Vec::new(), false);
+        loop {
+            self.receive(request.describes())?;
+            for received in messages(&self.buffer) {
+                if received.sequence != self.sequence {
+                    continue;
+                }
+                interrupted |= received.flags & DUMP_INTERRUPTED != 0;
+                match received.kind {
+                    NLMSG_DONE => return Ok((!interrupted).then_some(all)),
+                    NLMSG_ERROR => {
+                        return match refusal(&received, request.describes()) {
+                            Some(fault) => Err(fault),
+                            None => Ok(Some(all)),
+                        };
+                    }
+                    _ => all.push(received.payload.to_vec()),
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self, tried: &str) -> Result<(), Fault> {
+        loop {
+            self.buffer.clear();
+            match self.raw.recv(&mut self.buffer, 0) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(io_fault(tried, &error)),
+            }
+        }
+    }
+}
+
+/// The raw socket's descriptor.
+#[expect(unsafe_code, reason = "netlink-sys offers only the raw descriptor")]
+pub(crate) fn borrowed(raw: &Raw) -> BorrowedFd<'_> {
+    // SAFETY: the socket is open for as long as it is borrowed.
+    unsafe { BorrowedFd::borrow_raw(raw.as_raw_fd()) }
+}
+
+/// `None`: an acknowledgement.
+fn refusal(received: &Received<'_>, tried: &str) -> Option<Fault> {
+    let code = u32_at(received.payload, 0)?.cast_signed();
+    if code == 0 {
+        return None;
+    }
+    let original = match received.flags & CAPPED {
+        0 => u32_at(received.payload, 4)? as usize,
+        _ => HEADER,
+    };
+    let text = (received.flags & HAS_MESSAGE != 0)
+        .then(|| Attributes::after(received.payload, 4 + original.next_multiple_of(4)).text(1))
+        .flatten();
+    Some(fault(tried, -code, text))
+}
+
+/// A request for everything of a kind.
+pub(crate) fn dump_of(kind: u16, fixed: &[u8], describes: &str) -> Message {
+    Message::new(kind, flag::DUMP, describes).fixed(fixed)
+}

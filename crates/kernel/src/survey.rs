@@ -1,0 +1,288 @@
+//! What the namespace holds, read from dumps: links, addresses, routes, permanent neighbours.
+
+use crate::encode::{
+    GETADDR, GETLINK, GETNEIGH, GETROUTE, LOOPBACK, PERMANENT, TABLE_MAIN, UNICAST, UP, ifinfo, link,
+    link_by_name,
+};
+use crate::message::{Attributes, text, u16_at, u32_at};
+use crate::socket::{Socket, dump_of};
+use crate::sysctl;
+use ipnet::IpNet;
+use model::address::Mac;
+use model::datapath::Fault;
+use model::key::HostLink;
+use model::survey::{FoundLink, HostConf, Survey, Uplink};
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+const ENODEV: i32 = 19;
+const AF_UNSPEC: u8 = 0;
+/// `RTPROT_KERNEL`.
+const PROTOCOL_KERNEL: u8 = 2;
+
+struct Address {
+    index: u32,
+    net: IpNet,
+}
+
+struct Route {
+    index: u32,
+    destination: IpNet,
+    metric: u32,
+}
+
+struct Neighbour {
+    index: u32,
+    address: IpAddr,
+    mac: Mac,
+}
+
+/// Everything of ours, and what the node needs beside it.
+pub(crate) fn survey(socket: &mut Socket, group: u32) -> Result<Survey, Fault> {
+    let links: Vec<FoundLink> = socket
+        .dump(&dump_of(GETLINK, &ifinfo(0, 0, 0), "ip link show").u32(link::EXT_MASK, 8))?
+        .iter()
+        .filter_map(|payload| parse_link(payload))
+        .collect();
+    let addresses = addresses(socket)?;
+    let routes = routes(socket)?;
+    let neighbours = neighbours(socket)?;
+
+    let uplink = uplink_of(&links, &routes);
+    let mut ours: Vec<FoundLink> = links
+        .into_iter()
+        .filter(|l| l.group == group || HostLink::parse(&l.name).is_some())
+        .collect();
+    let place: HashMap<u32, usize> = ours.iter().enumerate().map(|(n, l)| (l.index, n)).collect();
+    let mut taken = Vec::new();
+    for address in addresses {
+        match place.get(&address.index) {
+            Some(&n) => ours[n].addresses.push(address.net),
+            None => taken.push(address.net.addr()),
+        }
+    }
+    for route in routes {
+        match place.get(&route.index) {
+            Some(&n) => ours[n].routes.push(route.destination),
+            None if is_single(route.destination) => taken.push(route.destination.addr()),
+            None => {}
+        }
+    }
+    for neighbour in neighbours {
+        if let Some(&n) = place.get(&neighbour.index) {
+            ours[n].neighbours.push((neighbour.address, neighbour.mac));
+        }
+    }
+    Ok(Survey {
+        links: ours,
+        uplink,
+        forwarding: sysctl::forwarding(),
+        taken,
+    })
+}
+
+/// One link by name, with all that belongs to it.
+pub(crate) fn find(socket: &mut Socket, name: &HostLink) -> Result<Option<FoundLink>, Fault> {
+    let Some(mut found) = find_link(socket, name.as_str())? else {
+        return Ok(None);
+    };
+    let index = found.index;
+    found.addresses = addresses(socket)?
+        .into_iter()
+        .filter(|a| a.index == index)
+        .map(|a| a.net)
+        .collect();
+    found.routes = routes(socket)?
+        .into_iter()
+        .filter(|r| r.index == index)
+        .map(|r| r.destination)
+        .collect();
+    found.neighbours = neighbours(socket)?
+        .into_iter()
+        .filter(|n| n.index == index)
+        .map(|n| (n.address, n.mac))
+        .collect();
+    Ok(Some(found))
+}
+
+/// One link by name, alone.
+pub(crate) fn find_link(socket: &mut Socket, name: &str) -> Result<Option<FoundLink>, Fault> {
+    match socket.batch(&[link_by_name(name)])?.ok() {
+        Ok(replies) => Ok(replies.first().and_then(|payload| parse_link(payload))),
+        Err(fault) if fault.errno == ENODEV => Ok(None),
+        Err(fault) => Err(fault),
+    }
+}
+
+/// The device of the default route, IPv4's before IPv6's, the lowest metric first.
+pub(crate) fn uplink(socket: &mut Socket) -> Result<Option<Uplink>, Fault> {
+    let routes = routes(socket)?;
+    if !routes.iter().any(|route| route.destination.prefix_len() == 0) {
+        return Ok(None);
+    }
+    let links: Vec<FoundLink> = socket
+        .dump(&dump_of(GETLINK, &ifinfo(0, 0, 0), "ip link show").u32(link::EXT_MASK, 8))?
+        .iter()
+        .filter_map(|payload| parse_link(payload))
+        .collect();
+    Ok(uplink_of(&links, &routes))
+}
+
+fn uplink_of(links: &[FoundLink], routes: &[Route]) -> Option<Uplink> {
+    let route = routes
+        .iter()
+        .filter(|route| route.destination.prefix_len() == 0 && route.index != 0)
+        .min_by_key(|route| (route.destination.addr().is_ipv6(), route.metric))?;
+    let link = links.iter().find(|link| link.index == route.index)?;
+    Some(Uplink {
+        name: link.name.clone(),
+        mtu: link.mtu,
+    })
+}
+
+pub(crate) fn is_single(net: IpNet) -> bool {
+    net.prefix_len() == net.max_prefix_len()
+}
+
+pub(crate) fn flags_of(payload: &[u8]) -> u32 {
+    u32_at(payload, 8).unwrap_or_default()
+}
+
+/// Index and whether it is loopback and up.
+pub(crate) fn loopback(payload: &[u8]) -> Option<(u32, bool)> {
+    let flags = flags_of(payload);
+    (flags & LOOPBACK != 0).then_some((u32_at(payload, 4)?, flags & UP != 0))
+}
+
+/// A link as RTM_NEWLINK tells of it.
+pub(crate) fn parse_link(payload: &[u8]) -> Option<FoundLink> {
+    let attributes = Attributes::after(payload, 16);
+    let mac = attributes
+        .value(link::ADDRESS)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(Mac);
+    let spec = attributes.inside(link::AF_SPEC);
+    let inet = spec.inside(2).value(1).unwrap_or_default();
+    let inet6 = spec.inside(10).value(2).unwrap_or_default();
+    // Arrays: IPv4's ids begin with 1 (linux/ip.h), IPv6's with 0 (linux/ipv6.h).
+    let at = |array: &[u8], n: usize| u32_at(array, n * 4).map(u32::cast_signed);
+    Some(FoundLink {
+        name: attributes.text(link::IFNAME)?.to_owned(),
+        index: u32_at(payload, 4)?,
+        group: attributes.u32(link::GROUP).unwrap_or_default(),
+        alias: attributes.text(link::IFALIAS).unwrap_or_default().to_owned(),
+        mac,
+        mtu: attributes.u32(link::MTU).unwrap_or_default(),
+        up: flags_of(payload) & UP != 0,
+        altnames: attributes
+            .inside(link::PROP_LIST)
+            .filter(|(kind, _)| *kind == link::ALT_IFNAME)
+            .filter_map(|(_, value)| text(value).map(str::to_owned))
+            .collect(),
+        conf: HostConf {
+            rp_filter: at(inet, 7),
+            accept_ra: at(inet6, 3),
+            accept_redirects: at(inet6, 4),
+            autoconf: at(inet6, 5),
+            disable_ipv6: at(inet6, 26),
+        },
+        ..FoundLink::default()
+    })
+}
+
+fn addresses(socket: &mut Socket) -> Result<Vec<Address>, Fault> {
+    let all = socket.dump(&dump_of(
+        GETADDR,
+        &[AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0],
+        "ip address show",
+    ))?;
+    Ok(all
+        .iter()
+        .filter_map(|payload| parse_address(payload))
+        .map(|(index, net)| Address { index, net })
+        .collect())
+}
+
+/// Index and address of RTM_NEWADDR and RTM_DELADDR.
+pub(crate) fn parse_address(payload: &[u8]) -> Option<(u32, IpNet)> {
+    let attributes = Attributes::after(payload, 8);
+    let address = ip(attributes.value(2).or_else(|| attributes.value(1))?)?;
+    Some((u32_at(payload, 4)?, IpNet::new(address, *payload.get(1)?).ok()?))
+}
+
+fn routes(socket: &mut Socket) -> Result<Vec<Route>, Fault> {
+    let mut all = Vec::new();
+    for family in [crate::encode::AF_INET, crate::encode::AF_INET6] {
+        if family == crate::encode::AF_INET6 && !sysctl::has_ipv6() {
+            continue;
+        }
+        let request = dump_of(
+            GETROUTE,
+            &[family, 0, 0, 0, TABLE_MAIN, 0, 0, 0, 0, 0, 0, 0],
+            "ip route show",
+        );
+        all.extend(socket.dump(&request).or_else(absent_table)?);
+    }
+    Ok(all.iter().filter_map(|payload| parse_route(payload)).collect())
+}
+
+/// A namespace that never had a route of a family has no main table of it (ENOENT).
+fn absent_table(fault: Fault) -> Result<Vec<Vec<u8>>, Fault> {
+    if fault.errno == 2 {
+        Ok(Vec::new())
+    } else {
+        Err(fault)
+    }
+}
+
+/// A unicast route of the main table that was not made by the kernel.
+fn parse_route(payload: &[u8]) -> Option<Route> {
+    let &[family, length, _, _, table, protocol, _, kind, ..] = payload else {
+        return None;
+    };
+    if kind != UNICAST || table != TABLE_MAIN || protocol == PROTOCOL_KERNEL {
+        return None;
+    }
+    let attributes = Attributes::after(payload, 12);
+    let address = match attributes.value(1) {
+        Some(bytes) => ip(bytes)?,
+        None if family == crate::encode::AF_INET => IpAddr::from([0; 4]),
+        None => IpAddr::from([0; 16]),
+    };
+    Some(Route {
+        index: attributes.u32(4).unwrap_or_default(),
+        destination: IpNet::new(address, length).ok()?,
+        metric: attributes.u32(6).unwrap_or_default(),
+    })
+}
+
+/// Destination and link's index of RTM_DELROUTE.
+pub(crate) fn parse_route_gone(payload: &[u8]) -> Option<(IpNet, u32)> {
+    parse_route(payload).map(|route| (route.destination, route.index))
+}
+
+fn neighbours(socket: &mut Socket) -> Result<Vec<Neighbour>, Fault> {
+    let all = socket.dump(&dump_of(GETNEIGH, &[0; 12], "ip neighbour show"))?;
+    Ok(all
+        .iter()
+        .filter_map(|payload| parse_neighbour(payload))
+        .map(|(index, address, mac)| Neighbour { index, address, mac })
+        .collect())
+}
+
+/// A permanent neighbour with a MAC.
+pub(crate) fn parse_neighbour(payload: &[u8]) -> Option<(u32, IpAddr, Mac)> {
+    if u16_at(payload, 8)? & PERMANENT == 0 {
+        return None;
+    }
+    let attributes = Attributes::after(payload, 12);
+    let mac = attributes.value(2)?.try_into().ok().map(Mac)?;
+    Some((u32_at(payload, 4)?, ip(attributes.value(1)?)?, mac))
+}
+
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Some(v4.into());
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
+}
