@@ -4,7 +4,7 @@
 
 use ipnet::IpNet;
 use kernel::linux::Linux;
-use model::address::{Addresses, Family};
+use model::address::{Addresses, FIRST_HOP_V4, FIRST_HOP_V6, Family};
 use model::datapath::Datapath as _;
 use model::key::{InterfaceName, Key, Owner, WorkloadId};
 use model::plan::{Plan, PlanSettings};
@@ -37,7 +37,10 @@ struct Workload {
 impl World {
     fn new() -> Self {
         let world = Self::unguarded();
-        let ruleset = Ruleset { group: GROUP, masquerade: true };
+        let ruleset = Ruleset {
+            group: GROUP,
+            masquerade: true,
+        };
         world.on_the_node(|| world.linux.publish(&ruleset).unwrap());
         world
     }
@@ -64,7 +67,11 @@ impl World {
     fn ip(&self, line: &str) -> String {
         self.on_the_node(|| {
             let output = Command::new("ip").args(line.split(' ')).output().unwrap();
-            assert!(output.status.success(), "ip {line}: {}", String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success(),
+                "ip {line}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             String::from_utf8(output.stdout).unwrap()
         })
     }
@@ -74,17 +81,37 @@ impl World {
     }
 
     fn attach_to(&self, namespace: Namespace, id: &str, addresses: &[&str], index: u32) -> Workload {
-        let path = format!("/proc/{}/fd/{}", std::process::id(), namespace.as_fd().as_raw_fd());
+        let path = format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            namespace.as_fd().as_raw_fd()
+        );
         let addresses = Addresses::from_list(addresses.iter().map(|a| a.parse().unwrap())).unwrap();
         let (owner, interface) = (Owner::default(), InterfaceName::new("eth0").unwrap());
         let key = Key::new(owner, WorkloadId::new(id).unwrap(), interface).unwrap();
         self.on_the_node(|| {
             let (file, identity) = self.linux.open(&path).unwrap();
-            let record =
-                Record { key, addresses, namespace: identity, path: PathDigest::of(&path), asked: Asked::default() };
-            let plan = Plan::new(record, &PlanSettings { group: GROUP, mtu: 1500 }, index);
+            let record = Record {
+                key,
+                addresses,
+                namespace: identity,
+                path: PathDigest::of(&path),
+                asked: Asked::default(),
+            };
+            let plan = Plan::new(
+                record,
+                &PlanSettings {
+                    group: GROUP,
+                    mtu: 1500,
+                },
+                index,
+            );
             self.linux.wire(&file, &plan).unwrap();
-            Workload { namespace, addresses, host_link: plan.link.host.to_string() }
+            Workload {
+                namespace,
+                addresses,
+                host_link: plan.link.host.to_string(),
+            }
         })
     }
 
@@ -121,14 +148,20 @@ impl Workload {
     /// One more address on the workload's own end.
     fn add_address(&self, address: &str) {
         let address: IpNet = address.parse().unwrap();
-        Links::of(&self.namespace).unwrap().add_address("eth0", address).unwrap();
+        Links::of(&self.namespace)
+            .unwrap()
+            .add_address("eth0", address)
+            .unwrap();
     }
 }
 
 /// Two workloads with these addresses reach everything from both sides.
 fn two_workloads(one: &[&str], other: &[&str]) {
     let world = World::new();
-    let (one, other) = (world.attach("one", one, 100_000), world.attach("other", other, 100_001));
+    let (one, other) = (
+        world.attach("one", one, 100_000),
+        world.attach("other", other, 100_001),
+    );
     world.reaches_everything(&one, &other);
     world.reaches_everything(&other, &one);
 }
@@ -177,7 +210,9 @@ fn arrives(workload: &Workload, source: IpAddr, place: &Namespace, address: IpAd
     packets::udp_send(&workload.namespace, source, to, "forged or not").unwrap();
     // What was sent before an answered echo has arrived, or never will.
     ping(&workload.namespace, address, LIMIT).unwrap();
-    packets::udp_receive(&listener, Duration::from_millis(1)).unwrap().is_some()
+    packets::udp_receive(&listener, Duration::from_millis(1))
+        .unwrap()
+        .is_some()
 }
 
 #[test]
@@ -194,8 +229,14 @@ fn a_foreign_source_is_dropped() {
             (&other.namespace, other.address(family)),
         ];
         for (place, address) in places {
-            assert!(arrives(&one, one.address(family), place, address), "{address} from its own address");
-            assert!(!arrives(&one, foreign, place, address), "{address} from {foreign}");
+            assert!(
+                arrives(&one, one.address(family), place, address),
+                "{address} from its own address"
+            );
+            assert!(
+                !arrives(&one, foreign, place, address),
+                "{address} from {foreign}"
+            );
         }
     }
 }
@@ -224,39 +265,65 @@ fn a_foreign_source_arrives_without_the_guard() {
         world.sysctl(&format!("net/ipv4/conf/{}/rp_filter", one.host_link), "0");
         one.add_address(foreign);
         let foreign = foreign.parse::<IpNet>().unwrap().addr();
-        assert!(arrives(&one, foreign, &other.namespace, other.address(family)), "{family}");
+        assert!(
+            arrives(&one, foreign, &other.namespace, other.address(family)),
+            "{family}"
+        );
     }
 }
 
 const WORKLOAD_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xabcd);
+const FOOLED_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 66);
+const FOOLED_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xbad);
 const BEYOND_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 5);
 const BEYOND_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x99, 0, 0, 0, 0, 5);
 
 /// A workload by way of which the node reaches something, as a redirect has to come from a gateway in use.
 fn a_gateway(world: &World) -> Workload {
     let one = world.attach("one", &["10.77.0.2", "fd77::2"], 100_000);
-    one.add_address(&format!("{WORKLOAD_LINK_LOCAL}/128"));
+    // The host asks for a gateway's neighbour before it believes a redirect, so it has to be there.
+    for address in [
+        format!("{WORKLOAD_LINK_LOCAL}/128"),
+        format!("{FOOLED_V4}/32"),
+        format!("{FOOLED_V6}/128"),
+    ] {
+        one.add_address(&address);
+    }
     let mut links = Links::of(&world.node.namespace).unwrap();
-    links.add_route("192.0.2.0/24".parse().unwrap(), By::Gateway(one.address(Family::V4))).unwrap();
-    links.add_route("2001:db8:99::/64".parse().unwrap(), By::Gateway(one.address(Family::V6))).unwrap();
+    links
+        .add_route(
+            "192.0.2.0/24".parse().unwrap(),
+            By::Gateway(one.address(Family::V4)),
+        )
+        .unwrap();
+    let gateway = By::GatewayOn(WORKLOAD_LINK_LOCAL.into(), &one.host_link);
+    links
+        .add_route("2001:db8:99::/64".parse().unwrap(), gateway)
+        .unwrap();
     one
 }
 
 /// Everything that a workload can say in order to change the node's routes; returns when the node has heard it.
 fn mislead(one: &Workload) {
     let prefix = "2001:db8:bad::".parse().unwrap();
-    packets::send_router_advertisement(&one.namespace, "eth0", WORKLOAD_LINK_LOCAL, prefix).unwrap();
-    let (Some(v4), Some(v6)) = (one.addresses.v4(), one.addresses.v6()) else { panic!("dual stack") };
-    let fooled = Ipv4Addr::new(10, 77, 0, 66);
-    let Ok(first_hop_v4) = Family::V4.first_hop().to_string().parse() else { panic!("IPv4") };
-    packets::send_redirect_v4(&one.namespace, v4, first_hop_v4, BEYOND_V4, fooled).unwrap();
-    let fooled = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xbad);
-    let IpAddr::V6(first_hop_v6) = Family::V6.first_hop() else { panic!("IPv6") };
-    for source in [WORKLOAD_LINK_LOCAL, v6] {
-        packets::send_redirect_v6(&one.namespace, "eth0", source, first_hop_v6, BEYOND_V6, fooled).unwrap();
-    }
-    for family in Family::ALL {
-        ping_first_hop(&one.namespace, "eth0", family, LIMIT).unwrap();
+    let v4 = one.addresses.v4().unwrap();
+    // Twice: the first redirect only makes the node ask who the gateway is.
+    for _ in 0..2 {
+        packets::send_router_advertisement(&one.namespace, "eth0", WORKLOAD_LINK_LOCAL, prefix).unwrap();
+        packets::send_redirect_v4(&one.namespace, v4, FIRST_HOP_V4, BEYOND_V4, FOOLED_V4).unwrap();
+        packets::send_redirect_v6(
+            &one.namespace,
+            "eth0",
+            WORKLOAD_LINK_LOCAL,
+            FIRST_HOP_V6,
+            BEYOND_V6,
+            FOOLED_V6,
+        )
+        .unwrap();
+        // What was sent before an answered echo has been heard.
+        for family in Family::ALL {
+            ping(&one.namespace, Node::address(family), LIMIT).unwrap();
+        }
     }
 }
 
@@ -301,7 +368,11 @@ fn a_host_that_listens_to_workloads_is_misled() {
     mislead(&one);
     assert_ne!(world.ip(&format!("route get {BEYOND_V4}")), way_v4);
     assert_ne!(world.ip(&format!("route get {BEYOND_V6}")), way_v6);
-    assert!(world.ip("-6 route show").contains("default via fe80::abcd"), "{}", world.ip("-6 route show"));
+    assert!(
+        world.ip("-6 route show").contains("default via fe80::abcd"),
+        "{}",
+        world.ip("-6 route show")
+    );
 }
 
 /// What is lost is sent again by the kernel after a second; an answer within half of one was not waited for.
@@ -323,9 +394,18 @@ fn the_first_packet_after_an_attach_gets_through() {
             let id = format!("{family}-{n}");
             let workload = world.attach_to(namespace, &id, &[&address.to_string()], 100_000 + n);
             let (what, aimed) = match n % 3 {
-                0 => ("first hop", from_inside.take().unwrap().aim(family.first_hop(), Some("eth0"))),
-                1 => ("outside", from_inside.take().unwrap().aim(Node::outside(family), None)),
-                _ => ("from the node", from_the_node.take().unwrap().aim(workload.address(family), None)),
+                0 => (
+                    "first hop",
+                    from_inside.take().unwrap().aim(family.first_hop(), Some("eth0")),
+                ),
+                1 => (
+                    "outside",
+                    from_inside.take().unwrap().aim(Node::outside(family), None),
+                ),
+                _ => (
+                    "from the node",
+                    from_the_node.take().unwrap().aim(workload.address(family), None),
+                ),
             };
             match aimed.unwrap().ping(QUICK) {
                 Ok(_) => {}
@@ -343,6 +423,9 @@ fn a_server_in_a_workload_is_reached_from_the_host() {
     for family in Family::ALL {
         let server = Server::start(&one.namespace, one.address(family)).unwrap();
         let to: SocketAddr = server.address();
-        Conversation::open(&world.node.namespace, to, LIMIT).unwrap().exchange(100_000).unwrap();
+        Conversation::open(&world.node.namespace, to, LIMIT)
+            .unwrap()
+            .exchange(100_000)
+            .unwrap();
     }
 }

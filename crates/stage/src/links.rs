@@ -140,6 +140,7 @@ impl Links {
             .bytes(1, &octets(destination.network()));
         Ok(match by {
             By::Gateway(gateway) => message.bytes(5, &octets(gateway)),
+            By::GatewayOn(gateway, name) => message.bytes(5, &octets(gateway)).u32(4, self.index(name)?),
             By::Link(name) => message.u32(4, self.index(name)?),
         })
     }
@@ -165,6 +166,8 @@ impl Links {
 pub enum By<'a> {
     /// To a gateway.
     Gateway(IpAddr),
+    /// To a gateway on a link, which a link-local one needs.
+    GatewayOn(IpAddr, &'a str),
     /// Onto a link.
     Link(&'a str),
 }

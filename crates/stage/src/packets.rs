@@ -127,7 +127,8 @@ pub fn send_redirect_v4(
     about.extend(destination.octets());
     let sum = checksum(&about);
     about[10..12].copy_from_slice(&sum.to_be_bytes());
-    about.extend([8, 0, 0xf7, 0xfd, 0, 1, 0, 1]);
+    // An echo reply: for a request, Linux looks for the socket that sent it (icmp_err, net/ipv4/icmp.c).
+    about.extend([0, 0, 0xff, 0xfd, 0, 1, 0, 1]);
     let mut packet = vec![5, 1, 0, 0];
     packet.extend(gateway.octets());
     packet.extend(about);

@@ -26,7 +26,9 @@ pub fn ping(from: &Namespace, to: IpAddr, limit: Duration) -> Result<Duration> {
 
 /// As [`ping`], to the first hop of a family, over the workload's own `link`.
 pub fn ping_first_hop(from: &Namespace, link: &str, family: Family, limit: Duration) -> Result<Duration> {
-    Pinger::open(from, family)?.aim(family.first_hop(), Some(link))?.ping(limit)
+    Pinger::open(from, family)?
+        .aim(family.first_hop(), Some(link))?
+        .ping(limit)
 }
 
 /// A socket for echo requests, without a destination yet, so that a test can be ready before there is a way.
@@ -43,7 +45,14 @@ impl Pinger {
             Family::V6 => (AddressFamily::INET6, ipproto::ICMPV6),
         };
         let socket = from
-            .within(|| Ok(socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol))?))
+            .within(|| {
+                Ok(socket_with(
+                    family,
+                    SocketType::RAW,
+                    SocketFlags::CLOEXEC,
+                    Some(protocol),
+                )?)
+            })
             .context("open an ICMP socket")?;
         Ok(Self { socket })
     }
@@ -61,7 +70,12 @@ impl Pinger {
             IpAddr::V6(address) => connect(&socket, &SocketAddrV6::new(address, 0, 0, scope)),
         }
         .with_context(|| format!("find a way to {to}"))?;
-        Ok(Aimed { socket, to, id: ID.fetch_add(1, Ordering::Relaxed), sequence: 0 })
+        Ok(Aimed {
+            socket,
+            to,
+            id: ID.fetch_add(1, Ordering::Relaxed),
+            sequence: 0,
+        })
     }
 }
 
