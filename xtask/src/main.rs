@@ -1,2 +1,66 @@
-//! Development commands.
-fn main() {}
+//! Development commands. `cargo xtask help` lists them.
+//!
+//! Each check is a pure function from what was read (cargo's metadata, source text) to a list of violations; only
+//! `cargo`, `packages` and the functions in here start programs.
+
+mod cargo;
+mod graph;
+mod licences;
+mod packages;
+mod rooms;
+mod sources;
+mod steps;
+mod totals;
+
+use anyhow::{Result, bail};
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask demo [ARGS]     build the daemon and the command line, and show what they do
+cargo xtask test            install what the tests need, then run every check and every test
+cargo xtask ci              the same, and the demo
+cargo xtask bench [ARGS]    measure, in a release build (docs/figures.md)
+cargo xtask deps            who knows whom: the rooms' dependencies and their source text
+cargo xtask licences        licences, bans and sources of the dependencies
+";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let command = args.next().unwrap_or_default();
+    let rest: Vec<String> = args.collect();
+    match run(&command, &rest) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &str, rest: &[String]) -> Result<ExitCode> {
+    match command {
+        "demo" => steps::demo(rest),
+        "test" => steps::test(steps::Demo::Without),
+        "ci" => steps::test(steps::Demo::With),
+        "bench" => steps::bench(rest),
+        "deps" => report(steps::rooms()?),
+        "licences" => report(steps::licences()?),
+        "" | "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        other => bail!("there is no command {other:?}\n{HELP}"),
+    }
+}
+
+/// Prints violations, one a line.
+fn report(violations: Vec<String>) -> Result<ExitCode> {
+    for violation in &violations {
+        println!("{violation}");
+    }
+    if !violations.is_empty() {
+        bail!("{} violation(s)", violations.len());
+    }
+    println!("nothing to complain about");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,1 +1,7 @@
 //! The daemon: one order per key, leases, recovery, the gRPC door.
+
+pub mod config;
+pub mod desk;
+pub mod door;
+pub mod memory;
+pub mod socket;

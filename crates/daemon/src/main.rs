@@ -1,1 +1,129 @@
-fn main() {}
+//! `workloadnetd`: puts the rooms together. The only place that knows both the desk and the kernel.
+
+use anyhow::Context as _;
+use clap::{Parser, ValueEnum};
+use daemon::config::Config;
+use daemon::desk::Desk;
+use daemon::{door, socket};
+use kernel::linux::Linux;
+use sd_notify::NotifyState;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Attaches workloads to this node's network and takes them off again.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// Settings (TOML); without it, the embedded defaults.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Listen here instead of where the settings say.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Keep labels and cooling addresses here instead of where the settings say.
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Give addresses from this prefix instead of the settings' ones. May be given several times.
+    #[arg(long = "prefix", value_name = "PREFIX")]
+    prefixes: Vec<String>,
+    /// Say whether the settings can be used, and end.
+    #[arg(long)]
+    check_config: bool,
+    /// Print the settings in force, and end.
+    #[arg(long)]
+    print_config: bool,
+    /// How log lines look. What is logged is chosen by the environment's RUST_LOG.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let config = settings(&args)?;
+    if args.print_config {
+        print!("{}", config.to_toml());
+        return Ok(());
+    }
+    if args.check_config {
+        println!("the settings can be used");
+        return Ok(());
+    }
+    start_log(args.log_format);
+    let listening = socket::listen(&config.socket.path, config.socket.owner, config.socket.group)?;
+    let linux = Linux::open(config.network.group).context("the kernel cannot be spoken to")?;
+    let desk = Desk::open(linux, config.desk()?)?;
+    // One thread at the door: every hop to another one costs a wake-up, and the work is done elsewhere.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run(&config, listening, desk))
+}
+
+fn settings(args: &Args) -> anyhow::Result<Config> {
+    let mut config = match &args.config {
+        Some(path) => Config::load(path)?,
+        None => Config::default(),
+    };
+    if let Some(path) = &args.socket {
+        config.socket.path.clone_from(path);
+    }
+    if let Some(path) = &args.state {
+        config.network.state.clone_from(path);
+    }
+    if !args.prefixes.is_empty() {
+        config.network.prefixes.clone_from(&args.prefixes);
+    }
+    config.check()?;
+    Ok(config)
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_target(false).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+async fn run(config: &Config, listening: socket::Listening, desk: Arc<Desk<Linux>>) -> anyhow::Result<()> {
+    let socket::Listening { listener, .. } = &listening;
+    let listener = listener.try_clone()?;
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    let recovered = Arc::clone(&desk);
+    tokio::task::spawn_blocking(move || {
+        recovered.wait_until_recovered();
+        notify(NotifyState::Ready);
+    });
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stopping = Arc::clone(&desk);
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        notify(NotifyState::Stopping);
+        tracing::info!("stopping: what runs is finished, the datapath stays");
+        // While this waits, callers are still told that the daemon is stopping.
+        if tokio::task::spawn_blocking(move || stopping.stop()).await.is_err() {
+            tracing::error!("the desk did not stop in order");
+        }
+    };
+    tracing::info!(socket = %config.socket.path.display(), prefixes = ?config.network.prefixes, "listening");
+    tokio::select! {
+        outcome = door::serve(listener, Arc::clone(&desk), config.allowed(), stop) => outcome,
+    }
+}
+
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!(%error, "the service manager was not told");
+    }
+}

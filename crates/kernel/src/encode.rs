@@ -2,7 +2,7 @@
 
 use crate::message::{Message, flag};
 use model::plan::{LinkPlan, Op, Scope};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 pub(crate) const NEWLINK: u16 = 16;
@@ -41,6 +41,16 @@ pub(crate) mod link {
     pub(crate) const NUM_RX_QUEUES: u16 = 32;
     pub(crate) const PROP_LIST: u16 = 52;
     pub(crate) const ALT_IFNAME: u16 = 53;
+}
+
+/// `RTA_*`.
+pub(crate) mod route {
+    pub(crate) const DST: u16 = 1;
+    pub(crate) const OIF: u16 = 4;
+    pub(crate) const GATEWAY: u16 = 5;
+    pub(crate) const PRIORITY: u16 = 6;
+    pub(crate) const PREFSRC: u16 = 7;
+    pub(crate) const MULTIPATH: u16 = 9;
 }
 
 /// `IFLA_INET_CONF`, and `IPV4_DEVCONF_*` inside it.
@@ -167,6 +177,15 @@ pub(crate) fn link_by_name(name: &str) -> Message {
         .text(link::IFNAME, name)
 }
 
+/// Asks how the kernel would send to an IPv6 address over a link.
+pub(crate) fn route_to(address: Ipv6Addr, index: u32) -> Message {
+    let head = [AF_INET6, 128, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    Message::new(GETROUTE, 0, format!("ip route get {address}"))
+        .fixed(&head)
+        .bytes(1, &address.octets())
+        .u32(4, index)
+}
+
 /// One op on a link; `lo` is the namespace's loopback.
 pub(crate) fn op(op: &Op, index: u32, name: &str, lo: u32, ipv6: bool) -> Message {
     let tried = format!("ip {}", op.on(name));
@@ -234,11 +253,15 @@ pub(crate) fn op(op: &Op, index: u32, name: &str, lo: u32, ipv6: bool) -> Messag
             ]);
             let message = match destination.prefix_len() {
                 0 => message,
-                _ => message.bytes(1, &octets(destination.network())),
+                _ => message.bytes(route::DST, &octets(destination.network())),
             };
-            let message = gateway.iter().fold(message, |m, via| m.bytes(5, &octets(*via)));
-            let message = source.iter().fold(message, |m, from| m.bytes(7, &octets(*from)));
-            message.u32(4, index)
+            let message = gateway
+                .iter()
+                .fold(message, |m, via| m.bytes(route::GATEWAY, &octets(*via)));
+            let message = source
+                .iter()
+                .fold(message, |m, from| m.bytes(route::PREFSRC, &octets(*from)));
+            message.u32(route::OIF, index)
         }
         Op::Neighbour { address, mac } => {
             let mut head = [0; 12];

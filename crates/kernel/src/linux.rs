@@ -6,7 +6,7 @@ mod wire;
 use crate::encode;
 use crate::netns::Home;
 use crate::nft::Nft;
-use crate::socket::{ROUTE, Socket};
+use crate::socket::{ROUTE, Refused, Socket};
 use crate::{survey, sysctl, watch};
 use model::datapath::{Datapath, Event, Fault, OpenError, Target, WireError};
 use model::key::HostLink;
@@ -15,11 +15,14 @@ use model::record::NamespaceId;
 use model::ruleset::Ruleset;
 use model::survey::{FoundLink, Survey, Uplink};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use unwire::DyingGroups;
 
-/// `EEXIST`, errno-base.h.
+/// `EEXIST` and `ENODEV`, errno-base.h.
 const EEXIST: i32 = 17;
+const ENODEV: i32 = 19;
+/// Without at least this MTU a link has no IPv6 in it (RFC 8200, section 5; `addrconf_notify`, net/ipv6/addrconf.c).
+const IPV6_MTU: u32 = 1280;
 
 /// The network namespace in which it was opened, and the links of one group there.
 #[derive(Debug)]
@@ -32,7 +35,7 @@ pub struct Linux {
     /// Used for everything that answers at once.
     reader: Mutex<Socket>,
     nft: Nft,
-    next_dying_group: AtomicU32,
+    dying: DyingGroups,
 }
 
 impl Linux {
@@ -45,7 +48,7 @@ impl Linux {
             writer: Mutex::new(Socket::open(ROUTE)?),
             reader: Mutex::new(Socket::open(ROUTE)?),
             nft: Nft::open()?,
-            next_dying_group: AtomicU32::new(0),
+            dying: DyingGroups::default(),
         })
     }
 
@@ -53,10 +56,33 @@ impl Linux {
         locked(&self.reader)
     }
 
-    /// Whether the index is still the link that is meant.
-    fn is(socket: &mut Socket, target: &Target) -> Result<bool, Fault> {
+    /// The link that is meant, if it is still there.
+    fn standing(socket: &mut Socket, target: &Target) -> Result<Option<FoundLink>, Fault> {
         let found = survey::find_link(socket, target.link.as_str())?;
-        Ok(found.is_some_and(|link| link.index == target.index && link.group == target.group))
+        Ok(found.filter(|link| link.index == target.index && link.group == target.group))
+    }
+
+    /// Puts ops on a link of ours that is there.
+    fn put(&self, socket: &mut Socket, link: &FoundLink, ops: &[Op]) -> Result<Vec<Fault>, Fault> {
+        let ipv6 = self.ipv6 && link.mtu >= IPV6_MTU;
+        let batch: Vec<_> = ops
+            .iter()
+            .map(|op| encode::op(op, link.index, &link.name, 0, ipv6))
+            .collect();
+        let mut faults = Vec::new();
+        for Refused { position, fault } in socket.batch(&batch)?.refused {
+            let there = match (fault.errno, &ops[position]) {
+                // Somebody else's, or this link's own by now.
+                (EEXIST, Op::Route { destination, .. }) => {
+                    survey::has_route(socket, link.index, *destination)?
+                }
+                (errno, _) => errno == EEXIST,
+            };
+            if !there {
+                faults.push(fault);
+            }
+        }
+        Ok(faults)
     }
 }
 
@@ -77,36 +103,26 @@ impl Datapath for Linux {
     }
 
     fn unwire(&self, links: &[Target]) -> Vec<Result<(), Fault>> {
-        unwire::unwire(&self.next_dying_group, links)
+        unwire::unwire(&self.dying, links)
     }
 
     fn restore(&self, link: &Target, ops: &[Op]) -> Vec<Fault> {
         let mut socket = self.reader();
-        match Self::is(&mut socket, link) {
-            Ok(true) => {}
+        match Self::standing(&mut socket, link) {
+            Ok(Some(found)) => self
+                .put(&mut socket, &found, ops)
+                .unwrap_or_else(|fault| vec![fault]),
             // Gone already; the notification is on its way.
-            Ok(false) => return Vec::new(),
-            Err(fault) => return vec![fault],
-        }
-        let batch: Vec<_> = ops
-            .iter()
-            .map(|op| encode::op(op, link.index, link.link.as_str(), 0, self.ipv6))
-            .collect();
-        match socket.batch(&batch) {
+            Ok(None) => Vec::new(),
             Err(fault) => vec![fault],
-            Ok(answer) => answer
-                .refused
-                .into_iter()
-                .filter(|refused| {
-                    refused.fault.errno != EEXIST || matches!(ops[refused.position], Op::Route { .. })
-                })
-                .map(|refused| refused.fault)
-                .collect(),
         }
     }
 
     fn survey(&self) -> Result<Survey, Fault> {
-        survey::survey(&mut self.reader(), self.group)
+        // With the writer's socket in hand nothing of ours is made meanwhile, which would interrupt every dump.
+        let (survey, dying) = survey::survey(&mut locked(&self.writer), self.group)?;
+        self.dying.see(dying);
+        Ok(survey)
     }
 
     fn find(&self, link: &HostLink) -> Result<Option<FoundLink>, Fault> {

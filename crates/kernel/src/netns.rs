@@ -82,16 +82,24 @@ impl Home {
         Ok((file, id))
     }
 
-    /// Does something in a namespace, on this thread, which must not be one of a pool, and comes back.
+    /// Does something in a namespace, on this thread, which must not be one of a pool, and comes back, whatever happens.
     pub(crate) fn visit<T>(&self, namespace: BorrowedFd<'_>, visit: impl FnOnce() -> T) -> Result<T, Fault> {
         enter(namespace).map_err(|errno| sys("setns into the workload's namespace", errno))?;
-        let result = visit();
-        if let Err(errno) = enter(self.own.as_fd()) {
+        let _way_back = WayBack(self.own.as_fd());
+        Ok(visit())
+    }
+}
+
+/// Leads back home when dropped.
+struct WayBack<'a>(BorrowedFd<'a>);
+
+impl Drop for WayBack<'_> {
+    fn drop(&mut self) {
+        if let Err(errno) = enter(self.0) {
             // Everything that this thread did from here on would be done to the workload.
             tracing::error!(%errno, "cannot come back from a workload's namespace");
             std::process::abort();
         }
-        Ok(result)
     }
 }
 

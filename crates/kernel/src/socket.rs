@@ -177,7 +177,12 @@ impl Socket {
                 }
                 interrupted |= received.flags & DUMP_INTERRUPTED != 0;
                 match received.kind {
-                    NLMSG_DONE => return Ok((!interrupted).then_some(all)),
+                    NLMSG_DONE => {
+                        return match given_up(&received, request.describes()) {
+                            Some(fault) => Err(fault),
+                            None => Ok((!interrupted).then_some(all)),
+                        };
+                    }
                     NLMSG_ERROR => {
                         return match refusal(&received, request.describes()) {
                             Some(fault) => Err(fault),
@@ -223,6 +228,16 @@ fn refusal(received: &Received<'_>, tried: &str) -> Option<Fault> {
         .then(|| Attributes::after(received.payload, 4 + original.next_multiple_of(4)).text(1))
         .flatten();
     Some(fault(tried, -code, text))
+}
+
+/// A dump that the kernel could not finish ends with the reason, as if it were complete (`netlink_dump_done`,
+/// net/netlink/af_netlink.c).
+fn given_up(done: &Received<'_>, tried: &str) -> Option<Fault> {
+    let code = u32_at(done.payload, 0)?.cast_signed();
+    let text = (done.flags & HAS_MESSAGE != 0)
+        .then(|| Attributes::after(done.payload, 4).text(1))
+        .flatten();
+    (code < 0).then(|| fault(tried, -code, text))
 }
 
 /// A request for everything of a kind.

@@ -1,21 +1,27 @@
 //! What the namespace holds, read from dumps: links, addresses, routes, permanent neighbours.
 
 use crate::encode::{
-    GETADDR, GETLINK, GETNEIGH, GETROUTE, LOOPBACK, PERMANENT, TABLE_MAIN, UNICAST, UP, ifinfo, link,
-    link_by_name,
+    AF_INET, AF_INET6, GETADDR, GETLINK, GETNEIGH, GETROUTE, LOOPBACK, PERMANENT, TABLE_MAIN, UNICAST, UP,
+    ifinfo, link, link_by_index, link_by_name, route,
 };
-use crate::message::{Attributes, text, u16_at, u32_at};
+use crate::message::{Attributes, Message, text, u16_at, u32_at};
 use crate::socket::{Socket, dump_of};
 use crate::sysctl;
 use ipnet::IpNet;
 use model::address::Mac;
 use model::datapath::Fault;
 use model::key::HostLink;
-use model::survey::{FoundLink, HostConf, Survey, Uplink};
-use std::collections::HashMap;
+use model::survey::{DYING_GROUPS, FoundLink, HostConf, Survey, Uplink};
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 const ENODEV: i32 = 19;
+/// Instead of a link's index: all links.
+const EVERY: u32 = 0;
+/// The index of a route that goes over no link (blackhole and its like) or over what has none.
+const NO_LINK: u32 = 0;
+/// `NDA_IFINDEX`.
+const NEIGHBOUR_IFINDEX: u16 = 8;
 const AF_UNSPEC: u8 = 0;
 /// `RTPROT_KERNEL`.
 const PROTOCOL_KERNEL: u8 = 2;
@@ -37,34 +43,42 @@ struct Neighbour {
     mac: Mac,
 }
 
-/// Everything of ours, and what the node needs beside it.
-pub(crate) fn survey(socket: &mut Socket, group: u32) -> Result<Survey, Fault> {
+/// Everything of ours, and what the node needs beside it; and the groups for deletions in which links are.
+pub(crate) fn survey(socket: &mut Socket, group: u32) -> Result<(Survey, HashSet<u32>), Fault> {
     let links: Vec<FoundLink> = socket
         .dump(&dump_of(GETLINK, &ifinfo(0, 0, 0), "ip link show").u32(link::EXT_MASK, 8))?
         .iter()
         .filter_map(|payload| parse_link(payload))
         .collect();
-    let addresses = addresses(socket)?;
-    let routes = routes(socket)?;
-    let neighbours = neighbours(socket)?;
+    let addresses = addresses(socket, EVERY)?;
+    let routes = routes(socket, EVERY)?;
+    let neighbours = neighbours(socket, EVERY)?;
 
-    let uplink = uplink_of(&links, &routes);
-    let mut ours: Vec<FoundLink> = links
+    let dying = links.iter().map(|l| l.group).filter(|g| DYING_GROUPS.contains(g));
+    let dying = dying.collect();
+    let uplink = default_route(&routes)
+        .and_then(|index| links.iter().find(|l| l.index == index))
+        .map(uplink_over);
+    let (mut ours, others): (Vec<FoundLink>, Vec<FoundLink>) = links
         .into_iter()
-        .filter(|l| l.group == group || HostLink::parse(&l.name).is_some())
-        .collect();
+        .partition(|l| l.group == group || HostLink::parse(&l.name).is_some());
     let place: HashMap<u32, usize> = ours.iter().enumerate().map(|(n, l)| (l.index, n)).collect();
+    // What belongs to a link that came after the links were read is nobody's: not another's, and not yet ours.
+    let others: HashSet<u32> = others.iter().map(|l| l.index).chain([NO_LINK]).collect();
     let mut taken = Vec::new();
     for address in addresses {
         match place.get(&address.index) {
             Some(&n) => ours[n].addresses.push(address.net),
-            None => taken.push(address.net.addr()),
+            None if others.contains(&address.index) => taken.push(address.net.addr()),
+            None => {}
         }
     }
     for route in routes {
         match place.get(&route.index) {
             Some(&n) => ours[n].routes.push(route.destination),
-            None if is_single(route.destination) => taken.push(route.destination.addr()),
+            None if is_single(route.destination) && others.contains(&route.index) => {
+                taken.push(route.destination.addr());
+            }
             None => {}
         }
     }
@@ -73,12 +87,13 @@ pub(crate) fn survey(socket: &mut Socket, group: u32) -> Result<Survey, Fault> {
             ours[n].neighbours.push((neighbour.address, neighbour.mac));
         }
     }
-    Ok(Survey {
+    let survey = Survey {
         links: ours,
         uplink,
         forwarding: sysctl::forwarding(),
         taken,
-    })
+    };
+    Ok((survey, dying))
 }
 
 /// One link by name, with all that belongs to it.
@@ -86,28 +101,35 @@ pub(crate) fn find(socket: &mut Socket, name: &HostLink) -> Result<Option<FoundL
     let Some(mut found) = find_link(socket, name.as_str())? else {
         return Ok(None);
     };
-    let index = found.index;
-    found.addresses = addresses(socket)?
-        .into_iter()
-        .filter(|a| a.index == index)
-        .map(|a| a.net)
-        .collect();
-    found.routes = routes(socket)?
-        .into_iter()
-        .filter(|r| r.index == index)
-        .map(|r| r.destination)
-        .collect();
-    found.neighbours = neighbours(socket)?
-        .into_iter()
-        .filter(|n| n.index == index)
-        .map(|n| (n.address, n.mac))
-        .collect();
-    Ok(Some(found))
+    let mut fill = || {
+        let addresses = addresses(socket, found.index)?;
+        found.addresses = addresses.into_iter().map(|a| a.net).collect();
+        let routes = routes(socket, found.index)?;
+        found.routes = routes.into_iter().map(|r| r.destination).collect();
+        let neighbours = neighbours(socket, found.index)?;
+        found.neighbours = neighbours.into_iter().map(|n| (n.address, n.mac)).collect();
+        Ok::<_, Fault>(())
+    };
+    match fill() {
+        Ok(()) => Ok(Some(found)),
+        // It went meanwhile.
+        Err(fault) if fault.errno == ENODEV => Ok(None),
+        Err(fault) => Err(fault),
+    }
 }
 
 /// One link by name, alone.
 pub(crate) fn find_link(socket: &mut Socket, name: &str) -> Result<Option<FoundLink>, Fault> {
-    match socket.batch(&[link_by_name(name)])?.ok() {
+    one(socket, link_by_name(name))
+}
+
+/// One link by index, alone.
+pub(crate) fn link_at(socket: &mut Socket, index: u32, name: &str) -> Result<Option<FoundLink>, Fault> {
+    one(socket, link_by_index(index, name))
+}
+
+fn one(socket: &mut Socket, request: Message) -> Result<Option<FoundLink>, Fault> {
+    match socket.batch(&[request])?.ok() {
         Ok(replies) => Ok(replies.first().and_then(|payload| parse_link(payload))),
         Err(fault) if fault.errno == ENODEV => Ok(None),
         Err(fault) => Err(fault),
@@ -116,28 +138,25 @@ pub(crate) fn find_link(socket: &mut Socket, name: &str) -> Result<Option<FoundL
 
 /// The device of the default route, IPv4's before IPv6's, the lowest metric first.
 pub(crate) fn uplink(socket: &mut Socket) -> Result<Option<Uplink>, Fault> {
-    let routes = routes(socket)?;
-    if !routes.iter().any(|route| route.destination.prefix_len() == 0) {
+    let Some(index) = default_route(&routes(socket, EVERY)?) else {
         return Ok(None);
-    }
-    let links: Vec<FoundLink> = socket
-        .dump(&dump_of(GETLINK, &ifinfo(0, 0, 0), "ip link show").u32(link::EXT_MASK, 8))?
-        .iter()
-        .filter_map(|payload| parse_link(payload))
-        .collect();
-    Ok(uplink_of(&links, &routes))
+    };
+    Ok(link_at(socket, index, "the default route's device")?.as_ref().map(uplink_over))
 }
 
-fn uplink_of(links: &[FoundLink], routes: &[Route]) -> Option<Uplink> {
-    let route = routes
+fn default_route(routes: &[Route]) -> Option<u32> {
+    let defaults = routes
         .iter()
-        .filter(|route| route.destination.prefix_len() == 0 && route.index != 0)
-        .min_by_key(|route| (route.destination.addr().is_ipv6(), route.metric))?;
-    let link = links.iter().find(|link| link.index == route.index)?;
-    Some(Uplink {
+        .filter(|route| route.destination.prefix_len() == 0 && route.index != NO_LINK);
+    let first = defaults.min_by_key(|route| (route.destination.addr().is_ipv6(), route.metric))?;
+    Some(first.index)
+}
+
+fn uplink_over(link: &FoundLink) -> Uplink {
+    Uplink {
         name: link.name.clone(),
         mtu: link.mtu,
-    })
+    }
 }
 
 pub(crate) fn is_single(net: IpNet) -> bool {
@@ -190,12 +209,11 @@ pub(crate) fn parse_link(payload: &[u8]) -> Option<FoundLink> {
     })
 }
 
-fn addresses(socket: &mut Socket) -> Result<Vec<Address>, Fault> {
-    let all = socket.dump(&dump_of(
-        GETADDR,
-        &[AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0],
-        "ip address show",
-    ))?;
+/// Of one link, or of [`EVERY`].
+fn addresses(socket: &mut Socket, index: u32) -> Result<Vec<Address>, Fault> {
+    let mut head = [AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0];
+    head[4..8].copy_from_slice(&index.to_ne_bytes());
+    let all = socket.dump(&dump_of(GETADDR, &head, "ip address show"))?;
     Ok(all
         .iter()
         .filter_map(|payload| parse_address(payload))
@@ -210,10 +228,11 @@ pub(crate) fn parse_address(payload: &[u8]) -> Option<(u32, IpNet)> {
     Some((u32_at(payload, 4)?, IpNet::new(address, *payload.get(1)?).ok()?))
 }
 
-fn routes(socket: &mut Socket) -> Result<Vec<Route>, Fault> {
+/// Over one link, or over [`EVERY`].
+fn routes(socket: &mut Socket, index: u32) -> Result<Vec<Route>, Fault> {
     let mut all = Vec::new();
-    for family in [crate::encode::AF_INET, crate::encode::AF_INET6] {
-        if family == crate::encode::AF_INET6 && !sysctl::has_ipv6() {
+    for family in [AF_INET, AF_INET6] {
+        if family == AF_INET6 && !sysctl::has_ipv6() {
             continue;
         }
         let request = dump_of(
@@ -221,9 +240,20 @@ fn routes(socket: &mut Socket) -> Result<Vec<Route>, Fault> {
             &[family, 0, 0, 0, TABLE_MAIN, 0, 0, 0, 0, 0, 0, 0],
             "ip route show",
         );
+        let request = if index == EVERY {
+            request
+        } else {
+            request.u32(route::OIF, index)
+        };
         all.extend(socket.dump(&request).or_else(absent_table)?);
     }
     Ok(all.iter().filter_map(|payload| parse_route(payload)).collect())
+}
+
+/// Whether a route goes over a link.
+pub(crate) fn has_route(socket: &mut Socket, index: u32, destination: IpNet) -> Result<bool, Fault> {
+    let routes = routes(socket, index)?;
+    Ok(routes.iter().any(|route| route.destination == destination))
 }
 
 /// A namespace that never had a route of a family has no main table of it (ENOENT).
@@ -244,16 +274,24 @@ fn parse_route(payload: &[u8]) -> Option<Route> {
         return None;
     }
     let attributes = Attributes::after(payload, 12);
-    let address = match attributes.value(1) {
+    let address = match attributes.value(route::DST) {
         Some(bytes) => ip(bytes)?,
-        None if family == crate::encode::AF_INET => IpAddr::from([0; 4]),
+        None if family == AF_INET => IpAddr::from([0; 4]),
         None => IpAddr::from([0; 16]),
     };
     Some(Route {
-        index: attributes.u32(4).unwrap_or_default(),
+        index: attributes
+            .u32(route::OIF)
+            .or_else(|| first_next_hop(attributes))
+            .unwrap_or(NO_LINK),
         destination: IpNet::new(address, length).ok()?,
-        metric: attributes.u32(6).unwrap_or_default(),
+        metric: attributes.u32(route::PRIORITY).unwrap_or_default(),
     })
+}
+
+/// Of several next hops (`struct rtnexthop`, linux/rtnetlink.h) the first one's link.
+fn first_next_hop(attributes: Attributes<'_>) -> Option<u32> {
+    u32_at(attributes.value(route::MULTIPATH)?, 4)
 }
 
 /// Destination and link's index of RTM_DELROUTE.
@@ -261,8 +299,15 @@ pub(crate) fn parse_route_gone(payload: &[u8]) -> Option<(IpNet, u32)> {
     parse_route(payload).map(|route| (route.destination, route.index))
 }
 
-fn neighbours(socket: &mut Socket) -> Result<Vec<Neighbour>, Fault> {
-    let all = socket.dump(&dump_of(GETNEIGH, &[0; 12], "ip neighbour show"))?;
+/// On one link, or on [`EVERY`].
+fn neighbours(socket: &mut Socket, index: u32) -> Result<Vec<Neighbour>, Fault> {
+    let request = dump_of(GETNEIGH, &[0; 12], "ip neighbour show");
+    let request = if index == EVERY {
+        request
+    } else {
+        request.u32(NEIGHBOUR_IFINDEX, index)
+    };
+    let all = socket.dump(&request)?;
     Ok(all
         .iter()
         .filter_map(|payload| parse_neighbour(payload))

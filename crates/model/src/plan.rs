@@ -162,7 +162,7 @@ fn sysctls(record: &Record) -> Vec<Sysctl> {
 
 /// The inside. Routes to the first hop come before those by way of it, and are routes, not the onlink flag, which gVisor
 /// does not read. At most one default route per family, which is all that gVisor takes.
-fn workload_ops(record: &Record) -> Vec<Op> {
+pub fn workload_ops(record: &Record) -> Vec<Op> {
     let mut ops = vec![Op::LoopbackUp, Op::Up];
     for address in record.addresses.iter() {
         let first_hop = Family::of(address).first_hop();

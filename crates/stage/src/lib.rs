@@ -1,21 +1,81 @@
-//! What the demo and the tests play on: network namespaces with a life of their own, a node with a fake outside host, and
-//! packets to prove that what was attached works.
-//!
-//! Nothing here starts `ip`, `nft` or `tc`, and nothing here touches the network that the caller is in.
+//! Namespaces, a fake outside host, ping and TCP: what the demo and the tests play on.
 //!
 //! ```text
-//!   workload (eth0)──wk…┐                                   outside host
-//!   workload (eth0)──wk…┤ node ── uplink0 ═══════════ uplink0  203.0.113.1, 2001:db8:113::1
-//!   workload (eth0)──wk…┘  203.0.113.2, 2001:db8:113::2       no route to any workload
+//!   workload --- veth, made by the daemon --- node --- uplink --- outside
+//!                                             10.77/24 ...        203.0.113.1, 2001:db8:113::1
 //! ```
+//! The outside host has no route to the workloads: that it answers one proves that the node masquerades.
 
-pub mod links;
-pub mod namespace;
-pub mod node;
-pub mod packets;
-pub mod ping;
-pub mod tcp;
+mod links;
+mod traffic;
 
-pub use links::Links;
-pub use namespace::{Held, Mounted, Namespace};
-pub use node::Node;
+pub use traffic::{Echo, exchange, ping};
+
+use anyhow::Context as _;
+use kernel::netns;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::Path;
+
+/// The outside host's addresses.
+pub const OUTSIDE: [&str; 2] = ["203.0.113.1", "2001:db8:113::1"];
+/// The node's addresses on its uplink.
+pub const NODE: [&str; 2] = ["203.0.113.2", "2001:db8:113::2"];
+
+/// A network namespace that ends with this value.
+#[derive(Debug)]
+pub struct Namespace(OwnedFd);
+
+impl Namespace {
+    /// A fresh one.
+    pub fn new() -> anyhow::Result<Self> {
+        netns::create().map(Self).context("cannot make a network namespace")
+    }
+
+    /// The path by which another process finds it, for as long as this process lives.
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
+    }
+
+    /// Does something inside, on a thread of its own. Processes that are started there live there.
+    pub fn within<T: Send>(&self, act: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+        netns::within(self.0.as_fd(), act).context("cannot enter a network namespace")
+    }
+
+    /// Names of links that begin with a prefix.
+    pub fn links(&self, prefix: &str) -> anyhow::Result<Vec<String>> {
+        let mut names = self.within(links::names)??;
+        names.retain(|name| name.starts_with(prefix));
+        Ok(names)
+    }
+}
+
+/// A node with an uplink to an outside host.
+#[derive(Debug)]
+pub struct Node {
+    /// The node itself, where the daemon runs.
+    pub node: Namespace,
+    /// The host beyond its uplink.
+    pub outside: Namespace,
+}
+
+impl Node {
+    /// Both namespaces, connected, with default routes on the node.
+    pub fn new() -> anyhow::Result<Self> {
+        let (node, outside) = (Namespace::new()?, Namespace::new()?);
+        node.within(|| links::connect("uplink", outside.0.as_fd(), "eth0"))??;
+        node.within(|| links::configure("uplink", &NODE))??;
+        outside.within(|| links::configure("eth0", &OUTSIDE))??;
+        node.within(|| links::default_routes("uplink", &OUTSIDE))??;
+        Ok(Self { node, outside })
+    }
+}
+
+/// The program that stands beside the running one, or in the folder above, where cargo puts tests' binaries.
+pub fn sibling(name: &str) -> anyhow::Result<std::path::PathBuf> {
+    let own = std::env::current_exe()?;
+    let folders = own.ancestors().skip(1).take(2);
+    folders
+        .map(|folder| folder.join(name))
+        .find(|path: &std::path::PathBuf| Path::new(path).is_file())
+        .with_context(|| format!("{name} is not beside {}", own.display()))
+}

@@ -3,18 +3,49 @@
 //! The kernel acknowledges a deletion only after an rcu_barrier of about 17 ms, one for each RTM_DELLINK; links that are
 //! deleted as a group share it.
 
-use crate::encode::{delete, delete_group, link_by_index, set_group};
+use super::ENODEV;
+use crate::encode::{delete, delete_group, set_group};
 use crate::message::Message;
-use crate::socket::{Answer, ROUTE, Socket};
+use crate::socket::{ROUTE, Socket};
 use crate::{crash, survey};
 use model::datapath::{Fault, Target};
 use model::survey::DYING_GROUPS;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 
-const ENODEV: i32 = 19;
+/// Which link group the next links are deleted in: never one in which a link was seen, because it would be deleted, too.
+#[derive(Debug, Default)]
+pub(super) struct DyingGroups(Mutex<Groups>);
+
+#[derive(Debug, Default)]
+struct Groups {
+    given: u32,
+    in_use: HashSet<u32>,
+}
+
+impl DyingGroups {
+    /// These are the groups in which links were seen last.
+    pub(super) fn see(&self, in_use: HashSet<u32>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).in_use = in_use;
+    }
+
+    /// One that nobody has; `None` where all are in use.
+    fn take(&self) -> Option<u32> {
+        let size = DYING_GROUPS.end() - DYING_GROUPS.start() + 1;
+        let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..size {
+            let group = DYING_GROUPS.start() + groups.given % size;
+            groups.given = groups.given.wrapping_add(1);
+            if !groups.in_use.contains(&group) {
+                return Some(group);
+            }
+        }
+        None
+    }
+}
 
 /// Deletes links, and returns when the kernel has acknowledged it.
-pub(super) fn unwire(next_group: &AtomicU32, targets: &[Target]) -> Vec<Result<(), Fault>> {
+pub(super) fn unwire(groups: &DyingGroups, targets: &[Target]) -> Vec<Result<(), Fault>> {
     let mut socket = match Socket::open(ROUTE) {
         Ok(socket) => socket,
         Err(fault) => return targets.iter().map(|_| Err(fault.clone())).collect(),
@@ -24,9 +55,9 @@ pub(super) fn unwire(next_group: &AtomicU32, targets: &[Target]) -> Vec<Result<(
         Ok(standing) => standing,
         Err(fault) => return targets.iter().map(|_| Err(fault.clone())).collect(),
     };
-    if standing.len() > 1 {
-        let size = DYING_GROUPS.end() - DYING_GROUPS.start() + 1;
-        let group = DYING_GROUPS.start() + next_group.fetch_add(1, Ordering::Relaxed) % size;
+    if standing.len() > 1
+        && let Some(group) = groups.take()
+    {
         let moves: Vec<_> = standing
             .iter()
             .map(|&n| set_group(targets[n].index, targets[n].link.as_str(), group))
@@ -38,10 +69,7 @@ pub(super) fn unwire(next_group: &AtomicU32, targets: &[Target]) -> Vec<Result<(
         }
     }
     for n in standing {
-        results[n] = match send(&mut socket, &[delete(targets[n].index, targets[n].link.as_str())]) {
-            Err(fault) if fault.errno == ENODEV => Ok(()),
-            other => other,
-        };
+        results[n] = send(&mut socket, &[delete(targets[n].index, targets[n].link.as_str())]);
     }
     results
 }
@@ -50,11 +78,7 @@ pub(super) fn unwire(next_group: &AtomicU32, targets: &[Target]) -> Vec<Result<(
 fn standing(socket: &mut Socket, targets: &[Target]) -> Result<Vec<usize>, Fault> {
     let mut standing = Vec::new();
     for (n, target) in targets.iter().enumerate() {
-        let reply = socket.batch(&[link_by_index(target.index, target.link.as_str())])?;
-        let found = reply
-            .replies
-            .first()
-            .and_then(|payload| survey::parse_link(payload));
+        let found = survey::link_at(socket, target.index, target.link.as_str())?;
         if found.is_some_and(|l| l.name == target.link.as_str() && l.group == target.group) {
             standing.push(n);
         }
@@ -62,13 +86,33 @@ fn standing(socket: &mut Socket, targets: &[Target]) -> Result<Vec<usize>, Fault
     Ok(standing)
 }
 
+/// Sends messages, each of which may find that its link is gone already.
 fn send(socket: &mut Socket, batch: &[Message]) -> Result<(), Fault> {
-    if !crash::STEPWISE {
-        return socket.batch(batch).and_then(Answer::ok).map(drop);
-    }
-    for message in batch {
-        socket.batch(std::slice::from_ref(message)).and_then(Answer::ok)?;
+    let together = if crash::STEPWISE { 1 } else { batch.len().max(1) };
+    for messages in batch.chunks(together) {
+        let answer = socket.batch(messages)?;
+        if let Some(refused) = answer.refused.into_iter().find(|r| r.fault.errno != ENODEV) {
+            return Err(refused.fault);
+        }
         crash::step();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_in_which_a_link_was_seen_is_left_out() {
+        let groups = DyingGroups::default();
+        let first = *DYING_GROUPS.start();
+        groups.see(HashSet::from([first, first + 2]));
+        assert_eq!(
+            [groups.take(), groups.take()],
+            [Some(first + 1), Some(first + 3)]
+        );
+        groups.see(DYING_GROUPS.collect());
+        assert_eq!(groups.take(), None);
+    }
 }

@@ -1,20 +1,27 @@
 //! One attachment, made true: see `model::plan` for the order and its reasons.
 
-use super::EEXIST;
+use super::{EEXIST, ENODEV, IPV6_MTU};
 use crate::encode::{self, GETLINK, ifinfo, link_by_index, link_by_name, set_up};
 use crate::message::Message;
 use crate::netns::Home;
 use crate::socket::{Answer, ROUTE, Refused, Socket, dump_of};
 use crate::{crash, survey, sysctl};
+use model::address::FIRST_HOP_V6;
 use model::datapath::{Fault, WireError};
 use model::plan::{Op, Plan};
+use std::net::Ipv6Addr;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant};
 
 const ENOENT: i32 = 2;
 const EBUSY: i32 = 16;
-const ENODEV: i32 = 19;
 /// How many interface indexes are tried before the kernel's refusal is believed.
 const INDEX_TRIES: u32 = 64;
+/// `RTN_LOCAL`.
+const LOCAL: u8 = 2;
+const LOCAL_ROUTE_LIMIT: Duration = Duration::from_secs(5);
+/// A work queue of an idle kernel needs about as long.
+const LOCAL_ROUTE_STEP: Duration = Duration::from_micros(30);
 /// The index that loopback has in every namespace of today's kernels.
 const USUAL_LOOPBACK: u32 = 1;
 
@@ -42,7 +49,7 @@ pub(super) fn wire(
     let mut wiring = Wiring {
         host,
         inside: None,
-        ipv6,
+        ipv6: ipv6 && u32::from(plan.link.mtu) >= IPV6_MTU,
         plan,
         host_index,
         workload_index,
@@ -131,7 +138,13 @@ impl Wiring<'_> {
         // Without it about a quarter of all workloads lose their first packet for a second.
         let name = self.plan.link.workload.as_str();
         let settled = link_by_index(self.workload_index, name);
-        send(self.inside(), &[settled])
+        send(self.inside(), &[settled])?;
+        if let Some(address) = self.plan.record.addresses.v6() {
+            answers(self.host, FIRST_HOP_V6, self.host_index, self.plan.link.host.as_str())?;
+            let index = self.workload_index;
+            answers(self.inside(), address, index, name)?;
+        }
+        Ok(())
     }
 
     fn inside(&mut self) -> &mut Socket {
@@ -241,6 +254,29 @@ impl Wiring<'_> {
             },
         }
     }
+}
+
+/// Waits until the kernel takes packets to one of its own IPv6 addresses.
+///
+/// NEWADDR is acknowledged before: the address's local route is made by a work queue (`addrconf_dad_start`,
+/// net/ipv6/addrconf.c), also without duplicate address detection. Nothing announces it.
+fn answers(socket: &mut Socket, address: Ipv6Addr, index: u32, link: &str) -> Result<(), WireError> {
+    let request = encode::route_to(address, index);
+    let start = Instant::now();
+    while start.elapsed() < LOCAL_ROUTE_LIMIT {
+        let answer = socket.batch(std::slice::from_ref(&request)).map_err(refused)?;
+        if answer.replies.first().and_then(|route| route.get(7)) == Some(&LOCAL) {
+            return Ok(());
+        }
+        // A link that is gone would be waited for in vain.
+        send(socket, &[link_by_index(index, link)])?;
+        std::thread::park_timeout(LOCAL_ROUTE_STEP);
+    }
+    Err(refused(Fault {
+        tried: format!("wait for {address} to be answered"),
+        reason: format!("not within {LOCAL_ROUTE_LIMIT:?}"),
+        errno: 0,
+    }))
 }
 
 /// Sends messages of which none may fail.

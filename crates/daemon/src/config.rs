@@ -1,0 +1,221 @@
+//! Settings: the embedded defaults, a TOML file over them, flags over both. What is unknown or wrong is an error with its
+//! place, and nothing is started.
+
+use crate::desk;
+use crate::door::peer::Allowed;
+use anyhow::{Context as _, bail};
+use model::prefix::Prefix;
+use model::survey::DYING_GROUPS;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Everything that can be set. `packaging/workloadnetd.toml` describes each setting.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where and to whom the daemon listens.
+    pub socket: Socket,
+    /// What workloads get.
+    pub network: Network,
+    /// How much at once.
+    pub limits: Limits,
+}
+
+/// Where and to whom the daemon listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Socket {
+    /// Path of the socket.
+    pub path: PathBuf,
+    /// User id that owns the socket; not set: the daemon's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<u32>,
+    /// Group id of the socket; not set: the daemon's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<u32>,
+    /// User ids that may speak. The daemon's own always may.
+    pub allowed_uids: Vec<u32>,
+    /// Group ids that may speak.
+    pub allowed_gids: Vec<u32>,
+}
+
+/// What workloads get.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Network {
+    /// Prefixes to give addresses from.
+    pub prefixes: Vec<String>,
+    /// Link group that marks our links.
+    pub group: u32,
+    /// MTU of every link; not set: the uplink's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+    /// Whether packets for the world get the node's address.
+    pub masquerade: bool,
+    /// Seconds that a freed address rests.
+    pub cool_down_seconds: u64,
+    /// File for labels and cooling addresses.
+    pub state: PathBuf,
+}
+
+/// How much at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Orders that may wait.
+    pub max_queued: usize,
+}
+
+impl Default for Socket {
+    fn default() -> Self {
+        Self {
+            path: "/run/workloadnet/workloadnet.sock".into(),
+            owner: None,
+            group: None,
+            allowed_uids: vec![0],
+            allowed_gids: Vec::new(),
+        }
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            prefixes: vec!["10.77.0.0/24".to_owned(), "fd77:77:77::/64".to_owned()],
+            group: 8,
+            mtu: None,
+            masquerade: true,
+            cool_down_seconds: 30,
+            state: "/run/workloadnet/state.json".into(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_queued: 1024 }
+    }
+}
+
+impl Config {
+    /// Reads a file. Its errors name line and column.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("in {}", path.display()))
+    }
+
+    /// Reads a text.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let config: Self = toml::from_str(text)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Whether every value can be used.
+    pub fn check(&self) -> anyhow::Result<()> {
+        self.prefixes()?;
+        if !self.socket.path.is_absolute() {
+            bail!("socket.path {:?}: must be absolute", self.socket.path);
+        }
+        if !self.network.state.is_absolute() {
+            bail!("network.state {:?}: must be absolute", self.network.state);
+        }
+        let group = self.network.group;
+        if group == 0 || DYING_GROUPS.contains(&group) {
+            bail!(
+                "network.group {group}: must not be 0, which every link has, nor {} to {}, where links are moved to be deleted",
+                DYING_GROUPS.start(),
+                DYING_GROUPS.end()
+            );
+        }
+        if let Some(mtu) = self.network.mtu
+            && mtu < 1280
+        {
+            bail!("network.mtu {mtu}: must be 1280 to 65535");
+        }
+        if self.network.cool_down_seconds > 86_400 {
+            bail!("network.cool_down_seconds {}: must be at most 86400", self.network.cool_down_seconds);
+        }
+        if self.limits.max_queued == 0 {
+            bail!("limits.max_queued 0: must be at least 1");
+        }
+        Ok(())
+    }
+
+    fn prefixes(&self) -> anyhow::Result<Vec<Prefix>> {
+        let prefixes: Vec<Prefix> = self
+            .network
+            .prefixes
+            .iter()
+            .map(|text| text.parse().with_context(|| format!("network.prefixes {text:?}")))
+            .collect::<Result<_, _>>()?;
+        Prefix::disjoint(&prefixes).context("network.prefixes")?;
+        Ok(prefixes)
+    }
+
+    /// As TOML.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("every setting has a form in TOML")
+    }
+
+    /// What the desk goes by.
+    pub fn desk(&self) -> anyhow::Result<desk::Settings> {
+        Ok(desk::Settings {
+            group: self.network.group,
+            prefixes: self.prefixes()?,
+            mtu: self.network.mtu,
+            cool_down: Duration::from_secs(self.network.cool_down_seconds),
+            max_queued: self.limits.max_queued,
+            masquerade: self.network.masquerade,
+            memory: Some(self.network.state.clone()),
+        })
+    }
+
+    /// Who may speak.
+    pub fn allowed(&self) -> Allowed {
+        let mut uids = self.socket.allowed_uids.clone();
+        uids.push(rustix::process::geteuid().as_raw());
+        Allowed { uids, gids: self.socket.allowed_gids.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commented_example_says_every_default() {
+        let example = include_str!("../../../packaging/workloadnetd.toml");
+        assert_eq!(Config::parse(example).unwrap(), Config::default());
+        // With every setting that is commented out put in, it still is one.
+        let all: String = example
+            .lines()
+            .map(|line| line.strip_prefix("#: ").unwrap_or(line))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        let all = Config::parse(&all).unwrap();
+        assert!(all.socket.owner.is_some() && all.socket.group.is_some() && all.network.mtu.is_some());
+        assert_eq!(Config::parse(&all.to_toml()).unwrap(), all);
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        let table = [
+            ("[network]\nprefix = []", "line 2, column 1"),
+            ("[network]\nprefix = []", "unknown field `prefix`"),
+            ("[socket]\npath = 3", "line 2, column 8"),
+            ("[network]\nprefixes = [\"10.0.0.0/33\"]", "\"10.0.0.0/33\" is not a prefix"),
+            ("[network]\nprefixes = [\"10.0.0.0/8\", \"10.1.0.0/16\"]", "10.0.0.0/8 and 10.1.0.0/16 overlap"),
+            ("[network]\ngroup = 0", "network.group 0: must not be 0"),
+            ("[network]\nmtu = 1279", "network.mtu 1279: must be 1280 to 65535"),
+            ("[socket]\npath = \"x.sock\"", "socket.path \"x.sock\": must be absolute"),
+            ("[limits]\nmax_queued = 0", "limits.max_queued 0: must be at least 1"),
+            ("nonsense", "line 1, column"),
+        ];
+        for (text, expected) in table {
+            let error = format!("{:#}", Config::parse(text).unwrap_err());
+            assert!(error.contains(expected), "{text:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! One attach, on the writer's thread.
+
+use super::order::{AttachOrder, Attachment, Refusal};
+use super::turns::Writing;
+use super::{Desk, Done, FIRST_INDEX, now};
+use model::address::Family;
+use model::datapath::{Datapath, Fault, Target, WireError};
+use model::ipam::{Granted, LeaseError, Wanted};
+use model::plan::{Plan, PlanSettings};
+use model::record::{Asked, NamespaceId, PathDigest, Record};
+use model::survey::Standing;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The largest index that we choose; then it begins anew.
+const LAST_INDEX: u32 = 1 << 30;
+/// The smallest MTU that carries IPv6 (RFC 8200, section 5).
+const IPV6_MTU: u16 = 1280;
+
+/// Addresses that belong to an attach which has not succeeded yet: dropped, they are as if never given out.
+struct Lease<'a, D: Datapath> {
+    desk: &'a Desk<D>,
+    granted: Option<Granted>,
+}
+
+impl<D: Datapath> Lease<'_, D> {
+    /// From here on the addresses belong to the link.
+    fn keep(mut self) {
+        self.granted = None;
+    }
+}
+
+impl<D: Datapath> Drop for Lease<'_, D> {
+    fn drop(&mut self) {
+        if let Some(granted) = self.granted.take() {
+            self.desk.state().ipam.undo(&granted);
+        }
+    }
+}
+
+impl<D: Datapath> Desk<D> {
+    pub(super) fn carry_out(
+        self: &Arc<Self>,
+        writing: Writing<D>,
+    ) -> (Result<Attachment, Refusal>, Done<Attachment>) {
+        let Writing { order, opened, done } = writing;
+        let outcome = match order.deadline {
+            Some(deadline) if deadline <= Instant::now() => Err(Refusal::TooLate),
+            _ => opened.map_err(Refusal::from).and_then(|(namespace, id)| self.attach_to(&order, &namespace, id)),
+        };
+        (outcome, done)
+    }
+
+    fn attach_to(
+        self: &Arc<Self>,
+        order: &AttachOrder,
+        namespace: &D::Namespace,
+        id: NamespaceId,
+    ) -> Result<Attachment, Refusal> {
+        if let Some(standing) = self.standing(order, id)? {
+            return Ok(standing);
+        }
+        match self.make(order, namespace, id) {
+            Err(Refusal::Wire(WireError::LinkTaken { .. })) => {
+                self.clear_the_way(order)?;
+                self.make(order, namespace, id)
+            }
+            other => other,
+        }
+    }
+
+    /// The attachment of the key, where one lives that is the same; an error where it is another one.
+    fn standing(self: &Arc<Self>, order: &AttachOrder, id: NamespaceId) -> Result<Option<Attachment>, Refusal> {
+        let Some(attachment) = self.get(&order.key) else { return Ok(None) };
+        let index = attachment.link.host_index;
+        let lives = self.datapath.find(&attachment.link.host)?.is_some_and(|link| link.index == index);
+        if !lives {
+            self.ended(index);
+            return Ok(None);
+        }
+        let differences = differences(&attachment, order, id);
+        match differences.is_empty() {
+            true => Ok(Some(attachment)),
+            false => Err(Refusal::Different { key: Box::new(order.key.clone()), differences }),
+        }
+    }
+
+    fn make(
+        self: &Arc<Self>,
+        order: &AttachOrder,
+        namespace: &D::Namespace,
+        id: NamespaceId,
+    ) -> Result<Attachment, Refusal> {
+        let (lease, plan) = self.plan(order, id)?;
+        let index = match self.datapath.wire(namespace, &plan) {
+            Ok(index) => index,
+            Err(error) => {
+                if let WireError::Routed { .. } = error {
+                    // The next attach is to get another one.
+                    self.state().ipam.free(plan.record.addresses, now());
+                    lease.keep();
+                }
+                return Err(error.into());
+            }
+        };
+        let mut attachment =
+            Attachment { record: plan.record, link: plan.link, labels: order.labels.clone(), detaching: false };
+        attachment.link.host_index = index;
+        let mut state = self.state();
+        if state.ended_early.remove(&index) {
+            drop(state);
+            let tried = format!("attach {}", order.key);
+            let reason = "the link ended as soon as it was made".to_owned();
+            return Err(WireError::Vanished(Fault { tried, reason, errno: 0 }).into());
+        }
+        state.by_index.insert(index, order.key.clone());
+        state.attachments.insert(order.key.clone(), attachment.clone());
+        self.tell_readiness(&mut state);
+        drop(state);
+        lease.keep();
+        if !attachment.labels.is_empty() {
+            self.sweeper.memory_is_old();
+        }
+        Ok(attachment)
+    }
+
+    /// Decides everything under one short lock.
+    fn plan(&self, order: &AttachOrder, id: NamespaceId) -> Result<(Lease<'_, D>, Plan), Refusal> {
+        let mut state = self.state();
+        if let Some(fault) = &state.unpublished {
+            return Err(Refusal::NotReady(vec![format!("the nftables table is not in place: {fault}")]));
+        }
+        let wanted = Wanted { v4: order.v4, v6: order.v6 };
+        let granted = state.ipam.lease(&order.key, wanted, now()).map_err(refusal)?;
+        if !granted.warm.is_empty() {
+            tracing::warn!(key = %order.key, addresses = ?granted.warm, "no cooled address is left, the oldest is used");
+        }
+        let (mtu, _) = self.mtu(&state, order.mtu);
+        let record = Record {
+            key: order.key.clone(),
+            addresses: granted.addresses,
+            namespace: id,
+            path: PathDigest::of(&order.path),
+            asked: Asked { mtu: order.mtu, v4: order.v4.is_some(), v6: order.v6.is_some() },
+        };
+        let index = state.next_index;
+        state.next_index = if index >= LAST_INDEX { FIRST_INDEX } else { index + 1 };
+        drop(state);
+        let lease = Lease { desk: self, granted: Some(granted) };
+        if mtu < IPV6_MTU && record.addresses.v6().is_some() {
+            return Err(Refusal::MtuTooSmall { mtu });
+        }
+        Ok((lease, Plan::new(record, &PlanSettings { group: self.settings.group, mtu }, index)))
+    }
+
+    /// A link has the host end's name, and nothing is known of it: what is half-made goes, everything else stays.
+    fn clear_the_way(self: &Arc<Self>, order: &AttachOrder) -> Result<(), Refusal> {
+        let name = order.key.host_link();
+        let Some(found) = self.datapath.find(&name)? else { return Ok(()) };
+        let in_the_way = |why: &str| Refusal::InTheWay { link: name.to_string(), why: why.to_owned() };
+        match found.standing(self.settings.group) {
+            Standing::HalfMade => {
+                let target = Target { link: name, index: found.index, group: found.group };
+                self.datapath.unwire(&[target]).into_iter().collect::<Result<(), _>>()?;
+                Ok(())
+            }
+            Standing::Foreign => Err(in_the_way("it is not in our link group")),
+            Standing::Unreadable(error) => Err(in_the_way(&error.to_string())),
+            Standing::Attached(_) => {
+                self.sweeper.all_touched();
+                Err(in_the_way("its record had not been read; try again"))
+            }
+        }
+    }
+}
+
+fn differences(attachment: &Attachment, order: &AttachOrder, id: NamespaceId) -> Vec<String> {
+    let mut all = Vec::new();
+    let record = &attachment.record;
+    if record.namespace != id {
+        all.push(format!("namespace {} instead of {id}", record.namespace));
+    }
+    if record.asked.mtu != order.mtu {
+        let asked = order.mtu.map_or("the default".to_owned(), |mtu| mtu.to_string());
+        all.push(format!("MTU {} instead of {asked}", attachment.link.mtu));
+    }
+    for family in Family::ALL {
+        let wanted = match family {
+            Family::V4 => order.v4.map(IpAddr::V4),
+            Family::V6 => order.v6.map(IpAddr::V6),
+        };
+        let has = record.addresses.of(family);
+        if record.asked.address(family) != wanted.is_some() || (wanted.is_some() && wanted != has) {
+            let show = |a: Option<IpAddr>, none: &str| a.map_or(none.to_owned(), |a| a.to_string());
+            let (has, wanted) = (show(has, "no address"), show(wanted, "any"));
+            all.push(format!("{family} address {has} instead of {wanted}"));
+        }
+    }
+    all
+}
+
+fn refusal(error: LeaseError) -> Refusal {
+    match error {
+        LeaseError::NoPrefix => Refusal::NotReady(vec!["no prefix to give addresses from".to_owned()]),
+        LeaseError::Exhausted(prefixes) => Refusal::Exhausted(prefixes),
+        LeaseError::Held { address, holder } => Refusal::Held { address, holder: holder.to_string() },
+        LeaseError::Taken { address } => {
+            Refusal::Held { address, holder: "another link or route of this node".to_owned() }
+        }
+        LeaseError::NotOurs { address, why } => Refusal::NotOurs { address, why },
+    }
+}

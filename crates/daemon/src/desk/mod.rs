@@ -1,0 +1,376 @@
+//! The only owner of leases: orders come in, wait for their key's turn, and are carried out by a few plain threads.
+//!
+//! ```text
+//!  attach ----> turn of the key ---> openers ---> writer ----------------------> answer
+//!  detach ----> turn of the key ---> (openers) -> deleters -- kernel announces -> answer
+//!  events ----------------------------------------^ (watch thread)
+//!  what was touched ---> sweeper: put back, and now and then a full survey
+//! ```
+//! One thread writes to the kernel, because RTNL is one lock; a few more only wait for deletions, which they take together.
+//! The state is behind one short lock, which is never held over a system call.
+
+mod attach;
+mod detach;
+pub mod order;
+mod sweep;
+mod turns;
+
+use crate::memory::Memory;
+use model::address::Family;
+use model::datapath::{Datapath, Event, Fault, Target};
+use model::ipam::{Ipam, Moment};
+use model::key::{Key, Owner};
+use model::prefix::Prefix;
+use model::ruleset::Ruleset;
+use model::survey::Uplink;
+use order::{AttachOrder, Attachment, DetachOrder, Detached, Finding, Node, PrefixUse, Refusal};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use turns::{Lanes, Turns};
+
+/// What an MTU is where nobody says: Ethernet's (RFC 894).
+const USUAL_MTU: u16 = 1500;
+/// The first interface index that we choose; the kernel's own choices begin at 1.
+const FIRST_INDEX: u32 = 100_000;
+/// How long running orders may take once the daemon is asked to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// What the desk goes by.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Link group that marks our links.
+    pub group: u32,
+    /// Prefixes to serve, disjoint.
+    pub prefixes: Vec<Prefix>,
+    /// MTU of every link; `None`: the uplink's.
+    pub mtu: Option<u16>,
+    /// How long a freed address rests.
+    pub cool_down: Duration,
+    /// Orders that may wait.
+    pub max_queued: usize,
+    /// Whether packets for the world get the node's address.
+    pub masquerade: bool,
+    /// Where labels and cooling addresses are kept.
+    pub memory: Option<PathBuf>,
+}
+
+/// Called with an order's outcome, once.
+pub type Done<T> = Box<dyn FnOnce(Result<T, Refusal>) + Send>;
+
+/// The desk of one node.
+pub struct Desk<D: Datapath> {
+    datapath: D,
+    settings: Settings,
+    ruleset: Ruleset,
+    state: Mutex<State<D>>,
+    /// Recovery is over, or an order has ended.
+    changed: Condvar,
+    lanes: Lanes<D>,
+    sweeper: sweep::Nudges,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Recovering,
+    Serving,
+    Stopping,
+}
+
+struct State<D: Datapath> {
+    phase: Phase,
+    turns: Turns<D>,
+    ipam: Ipam,
+    attachments: BTreeMap<Key, Attachment>,
+    by_index: HashMap<u32, Key>,
+    /// Detaches that wait for the kernel's announcement, by interface index.
+    leaving: HashMap<u32, Done<Detached>>,
+    /// Links that ended before their attach had: indexes are never used twice.
+    ended_early: HashSet<u32>,
+    next_index: u32,
+    uplink: Option<Uplink>,
+    /// Why the table is not in place.
+    unpublished: Option<Fault>,
+    /// Links that look like ours and cannot be read, and other things worth a look.
+    oddities: Vec<String>,
+    on_ready: Option<Box<dyn Fn(bool) + Send>>,
+    was_ready: bool,
+}
+
+impl<D: Datapath> Desk<D> {
+    /// Starts recovery and serves from then on, until [`Self::stop`].
+    pub fn open(datapath: D, settings: Settings) -> std::io::Result<Arc<Self>> {
+        let mut ipam = Ipam::new(settings.cool_down);
+        ipam.set_prefixes(&settings.prefixes, &mut random);
+        let (lanes, ends) = Lanes::new();
+        let desk = Arc::new(Self {
+            ruleset: Ruleset { group: settings.group, masquerade: settings.masquerade },
+            datapath,
+            settings,
+            state: Mutex::new(State {
+                phase: Phase::Recovering,
+                turns: Turns::default(),
+                ipam,
+                attachments: BTreeMap::new(),
+                by_index: HashMap::new(),
+                leaving: HashMap::new(),
+                ended_early: HashSet::new(),
+                next_index: FIRST_INDEX,
+                uplink: None,
+                unpublished: None,
+                oddities: Vec::new(),
+                on_ready: None,
+                was_ready: false,
+            }),
+            changed: Condvar::new(),
+            lanes,
+            sweeper: sweep::Nudges::default(),
+        });
+        turns::start(&desk, ends)?;
+        let sweeper = Arc::clone(&desk);
+        std::thread::Builder::new().name("sweeper".to_owned()).spawn(move || sweeper.sweep_for_ever())?;
+        Ok(desk)
+    }
+
+    /// Attaches, and tells the outcome when packets flow. Never blocks.
+    pub fn attach(self: &Arc<Self>, order: AttachOrder, done: Done<Attachment>) {
+        self.submit(turns::Job::Attach(order, done));
+    }
+
+    /// Detaches, and tells the outcome when the kernel has announced the link's end. Never blocks.
+    pub fn detach(self: &Arc<Self>, order: DetachOrder, done: Done<Detached>) {
+        self.submit(turns::Job::Detach(order, done));
+    }
+
+    /// Attachments in the order of their keys.
+    pub fn list(&self, owner: Option<&Owner>) -> Vec<Attachment> {
+        let state = self.state();
+        let of = |a: &&Attachment| owner.is_none_or(|owner| a.key().owner() == owner);
+        state.attachments.values().filter(of).cloned().collect()
+    }
+
+    /// One attachment.
+    pub fn get(&self, key: &Key) -> Option<Attachment> {
+        self.state().attachments.get(key).cloned()
+    }
+
+    /// Compares what the kernel holds with what it is to hold; `None` where the key is not attached. Blocks.
+    pub fn check(&self, key: Option<&Key>) -> Result<Option<Vec<Finding>>, Refusal> {
+        let attachments = match key {
+            Some(key) => match self.get(key) {
+                Some(attachment) => vec![attachment],
+                None => return Ok(None),
+            },
+            None => self.list(None),
+        };
+        let links: HashMap<u32, _> = match key {
+            Some(key) => self.datapath.find(&key.host_link())?.into_iter().map(|link| (link.index, link)).collect(),
+            None => self.datapath.survey()?.links.into_iter().map(|link| (link.index, link)).collect(),
+        };
+        let mut findings = Vec::new();
+        for attachment in attachments {
+            let link = attachment.link.host.as_str();
+            let texts = match links.get(&attachment.link.host_index) {
+                None => vec![format!("link {link} is missing")],
+                Some(found) => {
+                    let mut texts: Vec<String> = found
+                        .missing(&attachment.record)
+                        .iter()
+                        .map(|op| format!("not as made: ip {}", op.on(link)))
+                        .collect();
+                    texts.extend(found.unsafe_settings(&attachment.record));
+                    texts
+                }
+            };
+            findings.extend(texts.into_iter().map(|text| Finding { key: Some(attachment.key().clone()), text }));
+        }
+        if key.is_none() {
+            let node = self.datapath.drift(&self.ruleset)?;
+            findings.extend(node.into_iter().map(|text| Finding { key: None, text }));
+        }
+        Ok(Some(findings))
+    }
+
+    /// The node.
+    pub fn node(&self) -> Node {
+        let state = self.state();
+        let (mtu, mtu_source) = self.mtu(&state, None);
+        let prefixes: Vec<PrefixUse> = state
+            .ipam
+            .usage(now())
+            .into_iter()
+            .map(|u| PrefixUse {
+                prefix: u.prefix,
+                capacity: u.capacity,
+                used: u.used,
+                free: u.free,
+                cooling: u.cooling,
+                draining: u.draining,
+            })
+            .collect();
+        let mut warnings = state.oddities.clone();
+        for p in prefixes.iter().filter(|p| !p.draining && p.used * 10 >= p.capacity * 9) {
+            warnings.push(format!("{} of {} addresses of {} are in use", p.used, p.capacity, p.prefix));
+        }
+        Node {
+            prefixes,
+            unready: self.unmet(&state),
+            warnings,
+            attachments: state.attachments.len(),
+            mtu,
+            mtu_source,
+            max_queued: self.settings.max_queued,
+        }
+    }
+
+    /// Why an Attach could not succeed now, in words; empty: it could.
+    pub fn unready(&self) -> Vec<String> {
+        self.unmet(&self.state())
+    }
+
+    /// Calls back whenever readiness changes, and now.
+    pub fn on_ready_change(&self, call: Box<dyn Fn(bool) + Send>) {
+        let mut state = self.state();
+        state.was_ready = self.unmet(&state).is_empty();
+        call(state.was_ready);
+        state.on_ready = Some(call);
+    }
+
+    /// Returns when the first sweep is over.
+    pub fn wait_until_recovered(&self) {
+        let state = self.state();
+        drop(self.changed.wait_while(state, |state| state.phase == Phase::Recovering));
+    }
+
+    /// Refuses what comes, and returns when what runs has ended. The datapath stays as it is.
+    pub fn stop(&self) {
+        let mut state = self.state();
+        state.phase = Phase::Stopping;
+        self.tell_readiness(&mut state);
+        let running = |state: &mut State<D>| state.turns.queued() > 0;
+        drop(self.changed.wait_timeout_while(state, STOP_LIMIT, running));
+        self.remember();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<D>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The MTU that a link gets, and where it comes from.
+    fn mtu(&self, state: &State<D>, asked: Option<u16>) -> (u16, String) {
+        match (asked.or(self.settings.mtu), &state.uplink) {
+            (Some(mtu), _) => (mtu, "settings".to_owned()),
+            (None, Some(uplink)) => {
+                (u16::try_from(uplink.mtu).unwrap_or(u16::MAX), format!("uplink {}", uplink.name))
+            }
+            (None, None) => (USUAL_MTU, "default".to_owned()),
+        }
+    }
+
+    fn unmet(&self, state: &State<D>) -> Vec<String> {
+        let mut unmet = Vec::new();
+        match state.phase {
+            Phase::Recovering => unmet.push("recovering: the kernel is being read".to_owned()),
+            Phase::Stopping => unmet.push("the daemon is stopping".to_owned()),
+            Phase::Serving => {}
+        }
+        if let Some(fault) = &state.unpublished {
+            unmet.push(format!("the nftables table is not in place: {fault}"));
+        }
+        let usage = state.ipam.usage(now());
+        let serving = || usage.iter().filter(|u| !u.draining);
+        if serving().next().is_none() {
+            unmet.push("no prefix to give addresses from".to_owned());
+        }
+        for family in Family::ALL {
+            let mut of_family = serving().filter(|u| u.prefix.family() == family).peekable();
+            if of_family.peek().is_some() && of_family.all(|u| u.free + u.cooling == 0) {
+                unmet.push(format!("no {family} address is left"));
+            }
+        }
+        unmet
+    }
+
+    fn tell_readiness(&self, state: &mut State<D>) {
+        let ready = self.unmet(state).is_empty();
+        if ready != state.was_ready {
+            state.was_ready = ready;
+            if let Some(call) = &state.on_ready {
+                call(ready);
+            }
+        }
+    }
+
+    /// A link of ours is gone: its addresses cool down, and whoever waits for it is told. Only the first call counts.
+    fn ended(self: &Arc<Self>, index: u32) {
+        let mut state = self.state();
+        let Some(key) = state.by_index.remove(&index) else {
+            state.ended_early.insert(index);
+            return;
+        };
+        let Some(attachment) = state.attachments.remove(&key) else { return };
+        state.ipam.free(attachment.addresses(), now());
+        let waiting = state.leaving.remove(&index);
+        self.tell_readiness(&mut state);
+        drop(state);
+        self.sweeper.memory_is_old();
+        match waiting {
+            Some(done) => {
+                done(Ok(Detached::Done));
+                self.turn_ends(&key);
+            }
+            None => tracing::info!(%key, ips = %attachment.addresses(), "namespace gone, addresses freed"),
+        }
+    }
+
+    /// What the kernel tells.
+    fn on_event(self: &Arc<Self>, event: Event) {
+        match event {
+            Event::LinkGone { index, .. } => self.ended(index),
+            Event::LinkTouched { index, .. } | Event::RouteGone { index, .. } => self.sweeper.link_touched(index),
+            Event::RulesetTouched => self.sweeper.ruleset_touched(),
+            Event::UplinkTouched => self.sweeper.uplink_touched(),
+            Event::Lost => {
+                tracing::debug!("notifications were lost");
+                self.sweeper.all_touched();
+            }
+        }
+    }
+
+    fn target(attachment: &Attachment) -> Target {
+        let link = &attachment.link;
+        Target { link: link.host.clone(), index: link.host_index, group: link.group }
+    }
+
+    /// Writes the file below /run.
+    fn remember(&self) {
+        let Some(path) = &self.settings.memory else { return };
+        let state = self.state();
+        let labels = state
+            .attachments
+            .values()
+            .filter(|a| !a.labels.is_empty())
+            .map(|a| (a.link.host.as_str().to_owned(), a.labels.clone()))
+            .collect();
+        let memory = Memory::new(labels, &state.ipam.cooling(now()));
+        drop(state);
+        if let Err(error) = memory.save(path) {
+            tracing::warn!(path = %path.display(), %error, "labels and cooling addresses are not kept");
+        }
+    }
+}
+
+/// Time since boot.
+fn now() -> Moment {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).expect("time since boot is positive");
+    Moment(Duration::new(seconds, u32::try_from(time.tv_nsec).expect("below a second")))
+}
+
+/// Random enough for where next-fit begins.
+fn random() -> u128 {
+    let half = || u128::from(RandomState::new().hash_one(0_u8));
+    half() << 64 | half()
+}

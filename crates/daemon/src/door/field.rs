@@ -1,0 +1,148 @@
+//! Fields of requests, each checked once: a good value, or the field's name, its value and what is wrong with it.
+
+use crate::desk::order::{AttachOrder, DetachOrder, Labels};
+use api::inspection as inspect;
+use api::workload::{AttachRequest, DetachRequest, NetNsAttachment};
+use model::key::{InterfaceName, Key, KeyError, Owner, WorkloadId};
+use model::record::hex;
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Instant;
+
+/// Labels that a request may have.
+pub const LABELS: usize = 64;
+const LABEL_KEY_BYTES: usize = 128;
+const LABEL_VALUE_BYTES: usize = 256;
+/// `PATH_MAX` without the NUL, linux/limits.h.
+const PATH_BYTES: usize = 4095;
+/// The smallest MTU of IPv4 (RFC 791).
+const SMALLEST_MTU: u32 = 68;
+/// Characters of a value that an error shows.
+const SHOWN: usize = 64;
+
+/// A field's value that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldError {
+    /// Its path, e.g. `netns.if_name`.
+    pub field: String,
+    /// The value, shortened.
+    pub value: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.field, self.value, self.why)
+    }
+}
+
+fn error(field: &str, value: &str, why: impl fmt::Display) -> FieldError {
+    let mut shown: String = value.chars().take(SHOWN).collect();
+    if shown.len() < value.len() {
+        shown.push('…');
+    }
+    FieldError { field: field.to_owned(), value: format!("{shown:?}"), why: why.to_string() }
+}
+
+fn key_parts(owner: &str, workload_id: &str, if_name: &str, names: [&str; 3]) -> Result<Key, FieldError> {
+    let [owner_field, workload_field, interface_field] = names;
+    let owner_value = Owner::new(owner).map_err(|why| error(owner_field, owner, why))?;
+    let workload = WorkloadId::new(workload_id).map_err(|why| error(workload_field, workload_id, why))?;
+    let interface = InterfaceName::new(if_name).map_err(|why| error(interface_field, if_name, why))?;
+    Key::new(owner_value, workload, interface).map_err(|why: KeyError| error(workload_field, workload_id, why))
+}
+
+const REQUEST: [&str; 3] = ["owner", "workload_id", "netns.if_name"];
+
+/// An attach request as an order.
+pub fn attach(request: AttachRequest, deadline: Option<Instant>) -> Result<AttachOrder, FieldError> {
+    let AttachRequest { workload_id, netns, owner, mtu, labels, requested_ip } = request;
+    let Some(NetNsAttachment { netns_path, if_name }) = netns else {
+        return Err(error("netns", "", "must be set"));
+    };
+    let key = key_parts(&owner, &workload_id, &if_name, REQUEST)?;
+    if netns_path.is_empty() {
+        return Err(error("netns.netns_path", "", "must not be empty"));
+    }
+    let path = path(netns_path)?;
+    let mtu = match mtu {
+        0 => None,
+        SMALLEST_MTU..=0xffff => u16::try_from(mtu).ok(),
+        _ => return Err(error("mtu", &mtu.to_string(), format!("must be 0, or {SMALLEST_MTU} to 65535"))),
+    };
+    let (mut v4, mut v6) = (None, None);
+    for bytes in requested_ip {
+        let twice = if let Ok(octets) = <[u8; 4]>::try_from(&*bytes) {
+            v4.replace(Ipv4Addr::from(octets)).is_some()
+        } else if let Ok(octets) = <[u8; 16]>::try_from(&*bytes) {
+            v6.replace(Ipv6Addr::from(octets)).is_some()
+        } else {
+            let why = format!("has {} bytes, an address has 4 or 16", bytes.len());
+            return Err(error("requested_ip", &hex(&bytes), why));
+        };
+        if twice {
+            return Err(error("requested_ip", &hex(&bytes), "is the second of its family"));
+        }
+    }
+    Ok(AttachOrder { key, path, mtu, v4, v6, labels: checked_labels(labels)?, deadline })
+}
+
+/// A detach request as an order.
+pub fn detach(request: DetachRequest) -> Result<DetachOrder, FieldError> {
+    let DetachRequest { workload_id, netns, owner } = request;
+    let Some(NetNsAttachment { netns_path, if_name }) = netns else {
+        return Err(error("netns", "", "must be set: if_name is a part of the key"));
+    };
+    let key = key_parts(&owner, &workload_id, &if_name, REQUEST)?;
+    let path = if netns_path.is_empty() { None } else { Some(path(netns_path)?) };
+    Ok(DetachOrder { key, path })
+}
+
+/// A key of the inspection service.
+pub fn key(key: Option<inspect::Key>) -> Result<Key, FieldError> {
+    let Some(inspect::Key { owner, workload_id, if_name }) = key else {
+        return Err(error("key", "", "must be set"));
+    };
+    key_parts(&owner, &workload_id, &if_name, ["key.owner", "key.workload_id", "key.if_name"])
+}
+
+/// An owner of the inspection service.
+pub fn owner(text: &str) -> Result<Owner, FieldError> {
+    Owner::new(text).map_err(|why| error("owner", text, why))
+}
+
+fn path(path: String) -> Result<String, FieldError> {
+    let why = if path.len() > PATH_BYTES {
+        format!("has {} bytes, {PATH_BYTES} is the most", path.len())
+    } else if path.contains('\0') {
+        "has a NUL".to_owned()
+    } else if !path.starts_with('/') {
+        "must be absolute".to_owned()
+    } else {
+        return Ok(path);
+    };
+    Err(error("netns.netns_path", &path, why))
+}
+
+fn checked_labels(labels: HashMap<String, String>) -> Result<Labels, FieldError> {
+    if labels.len() > LABELS {
+        return Err(error("labels", "", format!("there are {}, {LABELS} is the most", labels.len())));
+    }
+    let labels: Labels = labels.into_iter().collect();
+    for (key, value) in &labels {
+        if key.is_empty() {
+            return Err(error("labels", key, "a key must not be empty"));
+        }
+        for (what, text, limit) in [("key", key, LABEL_KEY_BYTES), ("value", value, LABEL_VALUE_BYTES)] {
+            if text.len() > limit {
+                return Err(error("labels", text, format!("a {what} has {} bytes, {limit} is the most", text.len())));
+            }
+            if let Some(c) = text.chars().find(|c| c.is_control()) {
+                return Err(error("labels", text, format!("a {what} has the control character {c:?}")));
+            }
+        }
+    }
+    Ok(labels)
+}

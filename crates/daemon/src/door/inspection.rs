@@ -1,0 +1,136 @@
+//! List, Get, Check, GetNode.
+
+use super::{field, refusal};
+use crate::desk::Desk;
+use crate::desk::order::{Attachment, Finding};
+use api::inspection::inspection_server::Inspection;
+use api::inspection::{self as inspect, attachment, prefix};
+use model::address::Family;
+use model::datapath::Datapath;
+use model::key::{IDENTITY_BYTES, Key, OWNER_BYTES, WORKLOAD_ID_BYTES};
+use std::sync::Arc;
+use tonic::{Code, Request, Response, Status};
+
+/// What this daemon can do beyond the reference's contract.
+const FEATURES: [&str; 5] = ["owner", "mtu", "labels", "requested-ip", "result"];
+
+pub(super) struct Inspector<D: Datapath> {
+    pub(super) desk: Arc<Desk<D>>,
+}
+
+#[tonic::async_trait]
+impl<D: Datapath> Inspection for Inspector<D> {
+    async fn list(
+        &self,
+        request: Request<inspect::ListRequest>,
+    ) -> Result<Response<inspect::ListResponse>, Status> {
+        let owner = request.into_inner().owner.as_deref().map(field::owner).transpose();
+        let owner = owner.map_err(|error| refusal::invalid(&error))?;
+        let attachment = self.desk.list(owner.as_ref()).iter().map(attachment_of).collect();
+        Ok(Response::new(inspect::ListResponse { attachment }))
+    }
+
+    async fn get(&self, request: Request<inspect::GetRequest>) -> Result<Response<inspect::GetResponse>, Status> {
+        let key = field::key(request.into_inner().key).map_err(|error| refusal::invalid(&error))?;
+        let found = self.desk.get(&key).ok_or_else(|| refusal::not_attached(&key))?;
+        Ok(Response::new(inspect::GetResponse { attachment: Some(attachment_of(&found)) }))
+    }
+
+    async fn check(
+        &self,
+        request: Request<inspect::CheckRequest>,
+    ) -> Result<Response<inspect::CheckResponse>, Status> {
+        let key = match request.into_inner().key {
+            None => None,
+            key => Some(field::key(key).map_err(|error| refusal::invalid(&error))?),
+        };
+        let (desk, of) = (Arc::clone(&self.desk), key.clone());
+        let checked = tokio::task::spawn_blocking(move || desk.check(of.as_ref())).await;
+        let checked = checked.map_err(|error| {
+            refusal::status(Code::Internal, "LOST", format!("the check ended early: {error}"), &[], None)
+        })?;
+        match (checked.map_err(|error| refusal::refused(&error))?, key) {
+            (Some(findings), _) => {
+                let finding = findings.into_iter().map(finding_of).collect();
+                Ok(Response::new(inspect::CheckResponse { finding }))
+            }
+            (None, Some(key)) => Err(refusal::not_attached(&key)),
+            (None, None) => Ok(Response::new(inspect::CheckResponse::default())),
+        }
+    }
+
+    async fn get_node(
+        &self,
+        _: Request<inspect::GetNodeRequest>,
+    ) -> Result<Response<inspect::GetNodeResponse>, Status> {
+        let node = self.desk.node();
+        let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let large = |n: u128| u64::try_from(n).unwrap_or(u64::MAX);
+        Ok(Response::new(inspect::GetNodeResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            feature: FEATURES.map(str::to_owned).to_vec(),
+            prefix: node
+                .prefixes
+                .iter()
+                .map(|p| inspect::Prefix {
+                    prefix: p.prefix.to_string(),
+                    capacity: large(p.capacity),
+                    used: large(p.used),
+                    free: large(p.free),
+                    cooling: large(p.cooling),
+                    state: match p.draining {
+                        false => prefix::State::Serving,
+                        true => prefix::State::Draining,
+                    }
+                    .into(),
+                })
+                .collect(),
+            unready: node.unready,
+            limits: Some(inspect::Limits {
+                max_queued: small(node.max_queued),
+                workload_id_bytes: small(WORKLOAD_ID_BYTES),
+                owner_bytes: small(OWNER_BYTES),
+                identity_bytes: small(IDENTITY_BYTES),
+                labels: small(field::LABELS),
+            }),
+            attachments: node.attachments as u64,
+            mtu: node.mtu.into(),
+            mtu_source: node.mtu_source,
+            warning: node.warnings,
+        }))
+    }
+}
+
+fn key_of(key: &Key) -> inspect::Key {
+    inspect::Key {
+        owner: key.owner().as_str().to_owned(),
+        workload_id: key.workload().as_str().to_owned(),
+        if_name: key.interface().as_str().to_owned(),
+    }
+}
+
+fn finding_of(finding: Finding) -> inspect::Finding {
+    inspect::Finding { key: finding.key.as_ref().map(key_of), text: finding.text }
+}
+
+fn attachment_of(attachment: &Attachment) -> inspect::Attachment {
+    let Attachment { record, link, labels, detaching } = attachment;
+    inspect::Attachment {
+        key: Some(key_of(&record.key)),
+        ip: record.addresses.iter().map(|a| a.to_string()).collect(),
+        host_link: link.host.to_string(),
+        host_index: link.host_index,
+        host_mac: link.host_mac.to_string(),
+        workload_mac: link.workload_mac.to_string(),
+        mtu: link.mtu.into(),
+        gateway: record.addresses.iter().map(|a| Family::of(a).first_hop().to_string()).collect(),
+        namespace_device: record.namespace.device,
+        namespace_inode: record.namespace.inode,
+        labels: labels.clone().into_iter().collect(),
+        state: match detaching {
+            false => attachment::State::Attached,
+            true => attachment::State::Detaching,
+        }
+        .into(),
+    }
+}

@@ -1,0 +1,70 @@
+//! The listening socket: one daemon each, by a lock and not by deleting; never open to more than its mode says.
+
+use anyhow::{Context as _, bail};
+use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::process::umask;
+use std::fs::{File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+/// Owner and group may speak; whom they let in is the allow-list's.
+const MODE: u32 = 0o660;
+
+/// A socket that listens, and the lock that makes it the only one.
+#[derive(Debug)]
+pub struct Listening {
+    /// For the server.
+    pub listener: UnixListener,
+    _lock: Option<File>,
+}
+
+/// Where the lock of a socket is.
+pub fn lock_path(socket: &Path) -> PathBuf {
+    let mut path = socket.as_os_str().to_owned();
+    path.push(".lock");
+    path.into()
+}
+
+/// Takes over the socket that systemd listens on (LISTEN_FDS), or listens on a path. Has to be called before there are
+/// other threads, because it sets the process's umask for a moment.
+pub fn listen(path: &Path, owner: Option<u32>, group: Option<u32>) -> anyhow::Result<Listening> {
+    if let Some(listener) = listenfd::ListenFd::from_env().take_unix_listener(0)? {
+        return Ok(Listening { listener, _lock: None });
+    }
+    let shown = path.display();
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder of {shown}"))?;
+    }
+    let lock = locked(path)?;
+    // The lock is ours: a socket that is there was left by a daemon that is gone.
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot remove the old socket {shown}"));
+        }
+        _ => {}
+    }
+    let before = umask(Mode::from_raw_mode(0o117));
+    let bound = UnixListener::bind(path);
+    umask(before);
+    let listener = bound.with_context(|| format!("cannot listen on {shown}"))?;
+    std::fs::set_permissions(path, Permissions::from_mode(MODE))
+        .and_then(|()| if owner.or(group).is_some() { chown(path, owner, group) } else { Ok(()) })
+        .with_context(|| format!("cannot set owner and mode of {shown}"))?;
+    Ok(Listening { listener, _lock: Some(lock) })
+}
+
+fn locked(socket: &Path) -> anyhow::Result<File> {
+    let path = lock_path(socket);
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("cannot open the lock {}", path.display()))?;
+    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        bail!("another daemon serves {} (it holds {})", socket.display(), path.display());
+    }
+    Ok(lock)
+}

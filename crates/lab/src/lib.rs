@@ -1,1 +1,0 @@
-//! Tests only: a fake datapath that prints itself, the daemon under test, witnesses, scenarios.
