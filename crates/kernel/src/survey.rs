@@ -141,7 +141,9 @@ pub(crate) fn uplink(socket: &mut Socket) -> Result<Option<Uplink>, Fault> {
     let Some(index) = default_route(&routes(socket, EVERY)?) else {
         return Ok(None);
     };
-    Ok(link_at(socket, index, "the default route's device")?.as_ref().map(uplink_over))
+    Ok(link_at(socket, index, "the default route's device")?
+        .as_ref()
+        .map(uplink_over))
 }
 
 fn default_route(routes: &[Route]) -> Option<u32> {

@@ -108,10 +108,7 @@ mod tests {
         let groups = DyingGroups::default();
         let first = *DYING_GROUPS.start();
         groups.see(HashSet::from([first, first + 2]));
-        assert_eq!(
-            [groups.take(), groups.take()],
-            [Some(first + 1), Some(first + 3)]
-        );
+        assert_eq!([groups.take(), groups.take()], [Some(first + 1), Some(first + 3)]);
         groups.see(DYING_GROUPS.collect());
         assert_eq!(groups.take(), None);
     }

@@ -140,7 +140,12 @@ impl Wiring<'_> {
         let settled = link_by_index(self.workload_index, name);
         send(self.inside(), &[settled])?;
         if let Some(address) = self.plan.record.addresses.v6() {
-            answers(self.host, FIRST_HOP_V6, self.host_index, self.plan.link.host.as_str())?;
+            answers(
+                self.host,
+                FIRST_HOP_V6,
+                self.host_index,
+                self.plan.link.host.as_str(),
+            )?;
             let index = self.workload_index;
             answers(self.inside(), address, index, name)?;
         }
