@@ -6,7 +6,11 @@
 //! ```
 //! The outside host has no route to the workloads: that it answers one proves that the node masquerades.
 
+pub mod change;
 mod links;
+pub mod packets;
+pub mod pinger;
+pub mod tcp;
 mod traffic;
 
 pub use traffic::{Echo, exchange, ping};
@@ -28,7 +32,9 @@ pub struct Namespace(OwnedFd);
 impl Namespace {
     /// A fresh one.
     pub fn new() -> anyhow::Result<Self> {
-        netns::create().map(Self).context("cannot make a network namespace")
+        netns::create()
+            .map(Self)
+            .context("cannot make a network namespace")
     }
 
     /// The path by which another process finds it, for as long as this process lives.
@@ -78,4 +84,9 @@ pub fn sibling(name: &str) -> anyhow::Result<std::path::PathBuf> {
         .map(|folder| folder.join(name))
         .find(|path: &std::path::PathBuf| Path::new(path).is_file())
         .with_context(|| format!("{name} is not beside {}", own.display()))
+}
+
+/// Makes a process that is not root the root of namespaces of its own. It must not have a second thread.
+pub fn become_root() -> anyhow::Result<()> {
+    netns::become_root_in_new_user_namespace().context("cannot make a user namespace")
 }

@@ -44,16 +44,22 @@ fn index(link: &str) -> anyhow::Result<u32> {
 
 /// A veth from the thread's namespace into another one.
 pub(crate) fn connect(here: &str, namespace: BorrowedFd<'_>, there: &str) -> anyhow::Result<()> {
-    let message = Message::new(NEWLINK, CREATE, format!("ip link add {here} type veth peer {there}"))
-        .fixed(&[0; 16])
-        .text(IFNAME, here)
-        .nest(18, |info| {
-            info.text(1, "veth").nest(2, |data| {
-                data.nest(1, |peer| {
-                    peer.fixed(&[0; 16]).text(IFNAME, there).u32(28, namespace.as_raw_fd().cast_unsigned())
-                })
+    let message = Message::new(
+        NEWLINK,
+        CREATE,
+        format!("ip link add {here} type veth peer {there}"),
+    )
+    .fixed(&[0; 16])
+    .text(IFNAME, here)
+    .nest(18, |info| {
+        info.text(1, "veth").nest(2, |data| {
+            data.nest(1, |peer| {
+                peer.fixed(&[0; 16])
+                    .text(IFNAME, there)
+                    .u32(28, namespace.as_raw_fd().cast_unsigned())
             })
-        });
+        })
+    });
     send(&[message])
 }
 
@@ -74,8 +80,18 @@ pub(crate) fn configure(link: &str, addresses: &[&str]) -> anyhow::Result<()> {
         let length = if family == 2 { 24 } else { 64 };
         let mut head = [family, length, 0, 0, 0, 0, 0, 0];
         head[4..8].copy_from_slice(&index.to_ne_bytes());
-        let message = Message::new(NEWADDR, CREATE, format!("ip address add {text}/{length} dev {link}"));
-        messages.push(message.fixed(&head).bytes(2, &bytes).bytes(1, &bytes).u32(8, NODAD));
+        let message = Message::new(
+            NEWADDR,
+            CREATE,
+            format!("ip address add {text}/{length} dev {link}"),
+        );
+        messages.push(
+            message
+                .fixed(&head)
+                .bytes(2, &bytes)
+                .bytes(1, &bytes)
+                .u32(8, NODAD),
+        );
     }
     send(&messages)
 }
@@ -86,8 +102,17 @@ pub(crate) fn default_routes(link: &str, gateways: &[&str]) -> anyhow::Result<()
     let mut messages = Vec::new();
     for text in gateways {
         let (family, bytes) = octets(text)?;
-        let message = Message::new(NEWROUTE, CREATE, format!("ip route add default via {text} dev {link}"));
-        messages.push(message.fixed(&[family, 0, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0]).bytes(5, &bytes).u32(4, index));
+        let message = Message::new(
+            NEWROUTE,
+            CREATE,
+            format!("ip route add default via {text} dev {link}"),
+        );
+        messages.push(
+            message
+                .fixed(&[family, 0, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0])
+                .bytes(5, &bytes)
+                .u32(4, index),
+        );
     }
     send(&messages)
 }

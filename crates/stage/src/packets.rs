@@ -1,7 +1,7 @@
 //! Single packets that a well-behaved workload would not send: foreign sources, router advertisements, redirects.
 
-use crate::namespace::Namespace;
-use crate::ping::checksum;
+use crate::Namespace;
+use crate::traffic::checksum;
 use anyhow::{Context as _, Result};
 use rustix::net::netdevice::name_to_index;
 use rustix::net::sockopt::{set_ipv6_multicast_hops, set_ipv6_unicast_hops};
@@ -14,7 +14,9 @@ use std::time::Duration;
 
 /// Listens for UDP on an address of the namespace, on a port that is free.
 pub fn udp_listener(namespace: &Namespace, address: IpAddr) -> Result<UdpSocket> {
-    namespace.within(|| UdpSocket::bind((address, 0)).with_context(|| format!("listen on {address}")))
+    namespace
+        .within(|| UdpSocket::bind((address, 0)))?
+        .with_context(|| format!("listen on {address}"))
 }
 
 /// Sends one datagram from a source address that the namespace has to have.
@@ -91,13 +93,13 @@ pub fn send_redirect_v6(
 
 fn send_v6(namespace: &Namespace, link: &str, source: Ipv6Addr, to: Ipv6Addr, packet: &[u8]) -> Result<()> {
     let socket = namespace.within(|| {
-        Ok(socket_with(
+        socket_with(
             AddressFamily::INET6,
             SocketType::RAW,
             SocketFlags::CLOEXEC,
             Some(ipproto::ICMPV6),
-        )?)
-    })?;
+        )
+    })??;
     let scope = name_to_index(&socket, link).with_context(|| format!("there is no link {link}"))?;
     // RFC 4861 section 6.1: whoever got it over a router throws it away.
     set_ipv6_multicast_hops(&socket, 255)?;
@@ -135,13 +137,13 @@ pub fn send_redirect_v4(
     let sum = checksum(&packet);
     packet[2..4].copy_from_slice(&sum.to_be_bytes());
     let socket = namespace.within(|| {
-        Ok(socket_with(
+        socket_with(
             AddressFamily::INET,
             SocketType::RAW,
             SocketFlags::CLOEXEC,
             Some(ipproto::ICMP),
-        )?)
-    })?;
+        )
+    })??;
     bind(&socket, &SocketAddrV4::new(source, 0)).with_context(|| format!("send from {source}"))?;
     sendto(&socket, &packet, SendFlags::empty(), &SocketAddrV4::new(to, 0))
         .with_context(|| format!("send to {to}"))?;

@@ -1,6 +1,6 @@
 //! TCP between namespaces: a server that first tells who its peer is, and then says everything back.
 
-use crate::namespace::Namespace;
+use crate::Namespace;
 use anyhow::{Context as _, Result, ensure};
 use rustix::net::{Shutdown, shutdown};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -21,7 +21,8 @@ impl Server {
     /// Listens on an address of the namespace, on a port that is free.
     pub fn start(namespace: &Namespace, address: IpAddr) -> Result<Self> {
         let listener = namespace
-            .within(|| TcpListener::bind((address, 0)).with_context(|| format!("listen on {address}")))?;
+            .within(|| TcpListener::bind((address, 0)))?
+            .with_context(|| format!("listen on {address}"))?;
         let address = listener.local_addr()?;
         let listener = Arc::new(listener);
         let accepting = Arc::clone(&listener);
@@ -79,7 +80,8 @@ impl Conversation {
     /// Connects from a namespace. `limit` is also how long each answer may take.
     pub fn open(from: &Namespace, to: SocketAddr, limit: Duration) -> Result<Self> {
         let stream = from
-            .within(|| TcpStream::connect_timeout(&to, limit).with_context(|| format!("connect to {to}")))?;
+            .within(|| TcpStream::connect_timeout(&to, limit))?
+            .with_context(|| format!("connect to {to}"))?;
         stream.set_read_timeout(Some(limit))?;
         stream.set_write_timeout(Some(limit))?;
         stream.set_nodelay(true)?;

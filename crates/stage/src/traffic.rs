@@ -19,7 +19,8 @@ const WORKLOAD_SCOPE: u32 = 2;
 
 /// Sends one echo request (RFC 792, RFC 4443) from a namespace, and returns how long the answer took.
 pub fn ping(from: &Namespace, to: IpAddr, limit: Duration) -> anyhow::Result<Duration> {
-    from.within(|| try_ping(to, limit))?.with_context(|| format!("ping {to}"))
+    from.within(|| try_ping(to, limit))?
+        .with_context(|| format!("ping {to}"))
 }
 
 fn try_ping(to: IpAddr, limit: Duration) -> anyhow::Result<Duration> {
@@ -49,19 +50,31 @@ fn try_ping(to: IpAddr, limit: Duration) -> anyhow::Result<Duration> {
             bail!("no answer within {limit:?}");
         }
         set_socket_timeout(&socket, Timeout::Recv, Some(left))?;
-        let Ok((length, _, from)) = recvfrom(&socket, &mut buffer[..], RecvFlags::empty()) else { continue };
+        let Ok((length, _, from)) = recvfrom(&socket, &mut buffer[..], RecvFlags::empty()) else {
+            continue;
+        };
         let from = from.and_then(|from| SocketAddr::try_from(from).ok());
-        let start = if to.is_ipv4() { usize::from(buffer[0] & 15) * 4 } else { 0 };
+        let start = if to.is_ipv4() {
+            usize::from(buffer[0] & 15) * 4
+        } else {
+            0
+        };
         let message = buffer.get(start..length).unwrap_or_default();
-        if from.is_some_and(|from| from.ip() == to) && message.first() == Some(&reply) && message[4..].starts_with(&mark) {
+        if from.is_some_and(|from| from.ip() == to)
+            && message.first() == Some(&reply)
+            && message[4..].starts_with(&mark)
+        {
             return Ok(began.elapsed());
         }
     }
 }
 
 /// The Internet checksum (RFC 1071).
-fn checksum(bytes: &[u8]) -> u16 {
-    let mut sum: u32 = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum();
+pub(crate) fn checksum(bytes: &[u8]) -> u16 {
+    let mut sum: u32 = bytes
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)))
+        .sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -75,12 +88,16 @@ pub struct Echo(());
 impl Echo {
     /// Listens in a namespace on both families, on threads that live as long as the process.
     pub fn start(namespace: &Namespace) -> anyhow::Result<Self> {
-        let listener = namespace.within(|| TcpListener::bind(("::", PORT)))?.context("listen")?;
-        std::thread::Builder::new().name("echo".to_owned()).spawn(move || {
-            for client in listener.incoming().flatten() {
-                answer(client);
-            }
-        })?;
+        let listener = namespace
+            .within(|| TcpListener::bind(("::", PORT)))?
+            .context("listen")?;
+        std::thread::Builder::new()
+            .name("echo".to_owned())
+            .spawn(move || {
+                for client in listener.incoming().flatten() {
+                    answer(client);
+                }
+            })?;
         Ok(Self(()))
     }
 }

@@ -1,8 +1,9 @@
-//! ICMP echo of both families (RFC 792, RFC 4443 section 4).
+//! ICMP echo (RFC 792, RFC 4443 section 4) from sockets that are open before there is a way, for tests in which the first
+//! packet counts.
 
-use crate::namespace::Namespace;
+use crate::Namespace;
+use crate::traffic::checksum;
 use anyhow::{Context as _, Result, bail};
-use model::address::Family;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::netdevice::name_to_index;
@@ -19,18 +20,6 @@ const ECHO_V4: (u8, u8) = (8, 0);
 const ECHO_V6: (u8, u8) = (128, 129);
 const PAYLOAD: &[u8; 16] = b"workloadnet ping";
 
-/// Sends one echo request and waits for its answer; returns how long that took.
-pub fn ping(from: &Namespace, to: IpAddr, limit: Duration) -> Result<Duration> {
-    Pinger::open(from, Family::of(to))?.aim(to, None)?.ping(limit)
-}
-
-/// As [`ping`], to the first hop of a family, over the workload's own `link`.
-pub fn ping_first_hop(from: &Namespace, link: &str, family: Family, limit: Duration) -> Result<Duration> {
-    Pinger::open(from, family)?
-        .aim(family.first_hop(), Some(link))?
-        .ping(limit)
-}
-
 /// A socket for echo requests, without a destination yet, so that a test can be ready before there is a way.
 #[derive(Debug)]
 pub struct Pinger {
@@ -38,21 +27,14 @@ pub struct Pinger {
 }
 
 impl Pinger {
-    /// Opens a socket in a namespace.
-    pub fn open(from: &Namespace, family: Family) -> Result<Self> {
-        let (family, protocol) = match family {
-            Family::V4 => (AddressFamily::INET, ipproto::ICMP),
-            Family::V6 => (AddressFamily::INET6, ipproto::ICMPV6),
+    /// Opens a socket in a namespace, for destinations of the same family as `like`.
+    pub fn open(from: &Namespace, like: IpAddr) -> Result<Self> {
+        let (family, protocol) = match like {
+            IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP),
+            IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6),
         };
         let socket = from
-            .within(|| {
-                Ok(socket_with(
-                    family,
-                    SocketType::RAW,
-                    SocketFlags::CLOEXEC,
-                    Some(protocol),
-                )?)
-            })
+            .within(|| socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol)))?
             .context("open an ICMP socket")?;
         Ok(Self { socket })
     }
@@ -135,16 +117,4 @@ impl Aimed {
             .get(header..)
             .is_some_and(|icmp| icmp.first() == Some(&reply) && icmp.get(4..) == request.get(4..))
     }
-}
-
-/// The Internet checksum (RFC 1071).
-pub(crate) fn checksum(bytes: &[u8]) -> u16 {
-    let mut sum = 0_u32;
-    for pair in bytes.chunks(2) {
-        sum += u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
-    }
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
 }

@@ -1,0 +1,431 @@
+//! Packets through what the Linux datapath wires, on a node of each test's own.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use ipnet::IpNet;
+use kernel::linux::Linux;
+use model::address::{Addresses, FIRST_HOP_V4, FIRST_HOP_V6, Family};
+use model::datapath::Datapath as _;
+use model::key::{InterfaceName, Key, Owner, WorkloadId};
+use model::plan::{Plan, PlanSettings};
+use model::record::{Asked, PathDigest, Record};
+use model::ruleset::Ruleset;
+use stage::change::{By, Links};
+use stage::pinger::Pinger;
+use stage::tcp::{Conversation, Server};
+use stage::{NODE, Namespace, Node, OUTSIDE, packets, ping};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::Command;
+use std::time::Duration;
+
+const GROUP: u32 = 8;
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// The address of a family in a list of one per family, IPv4 first.
+fn of(family: Family, list: [&str; 2]) -> IpAddr {
+    list[usize::from(family == Family::V6)].parse().unwrap()
+}
+
+/// A node with a datapath, and no daemon.
+struct World {
+    node: Node,
+    linux: Linux,
+}
+
+struct Workload {
+    namespace: Namespace,
+    addresses: Addresses,
+    host_link: String,
+}
+
+impl World {
+    fn new() -> Self {
+        let world = Self::unguarded();
+        let ruleset = Ruleset {
+            group: GROUP,
+            masquerade: true,
+        };
+        world.on_the_node(|| world.linux.publish(&ruleset).unwrap());
+        world
+    }
+
+    /// Without our table; forwarding is on.
+    fn unguarded() -> Self {
+        let node = Node::new().unwrap();
+        let linux = node.node.within(|| Linux::open(GROUP)).unwrap().unwrap();
+        let world = Self { node, linux };
+        world.sysctl("net/ipv4/ip_forward", "1");
+        world.sysctl("net/ipv6/conf/all/forwarding", "1");
+        world
+    }
+
+    fn on_the_node<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        self.node.node.within(act).unwrap()
+    }
+
+    fn sysctl(&self, name: &str, value: &str) {
+        self.on_the_node(|| std::fs::write(format!("/proc/sys/{name}"), value).unwrap());
+    }
+
+    /// What `ip` says of the node.
+    fn ip(&self, line: &str) -> String {
+        self.on_the_node(|| {
+            let output = Command::new("ip").args(line.split(' ')).output().unwrap();
+            assert!(
+                output.status.success(),
+                "ip {line}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            String::from_utf8(output.stdout).unwrap()
+        })
+    }
+
+    fn attach(&self, id: &str, addresses: &[&str], index: u32) -> Workload {
+        self.attach_to(Namespace::new().unwrap(), id, addresses, index)
+    }
+
+    fn attach_to(&self, namespace: Namespace, id: &str, addresses: &[&str], index: u32) -> Workload {
+        let path = namespace.path();
+        let addresses = Addresses::from_list(addresses.iter().map(|a| a.parse().unwrap())).unwrap();
+        let (owner, interface) = (Owner::default(), InterfaceName::new("eth0").unwrap());
+        let key = Key::new(owner, WorkloadId::new(id).unwrap(), interface).unwrap();
+        self.on_the_node(|| {
+            let (file, identity) = self.linux.open(&path).unwrap();
+            let record = Record {
+                key,
+                addresses,
+                namespace: identity,
+                path: PathDigest::of(&path),
+                asked: Asked::default(),
+            };
+            let plan = Plan::new(
+                record,
+                &PlanSettings {
+                    group: GROUP,
+                    mtu: 1500,
+                },
+                index,
+            );
+            self.linux.wire(&file, &plan).unwrap();
+            Workload {
+                namespace,
+                addresses,
+                host_link: plan.link.host.to_string(),
+            }
+        })
+    }
+
+    fn reaches_everything(&self, one: &Workload, other: &Workload) {
+        for family in one.families() {
+            let address = one.address(family);
+            ping(&one.namespace, family.first_hop(), LIMIT).unwrap();
+            ping(&self.node.node, address, LIMIT).unwrap();
+
+            let outside = Server::start(&self.node.outside, of(family, OUTSIDE)).unwrap();
+            ping(&one.namespace, of(family, OUTSIDE), LIMIT).unwrap();
+            let mut talk = Conversation::open(&one.namespace, outside.address(), LIMIT).unwrap();
+            assert_eq!(talk.seen_as(), of(family, NODE), "the outside sees the node");
+            talk.exchange(100_000).unwrap();
+
+            ping(&one.namespace, other.address(family), LIMIT).unwrap();
+            let inside = Server::start(&other.namespace, other.address(family)).unwrap();
+            let mut talk = Conversation::open(&one.namespace, inside.address(), LIMIT).unwrap();
+            assert_eq!(talk.seen_as(), address, "workloads see each other");
+            talk.exchange(100_000).unwrap();
+        }
+    }
+}
+
+impl Workload {
+    fn families(&self) -> Vec<Family> {
+        self.addresses.iter().map(Family::of).collect()
+    }
+
+    fn address(&self, family: Family) -> IpAddr {
+        self.addresses.of(family).unwrap()
+    }
+
+    /// One more address on the workload's own end.
+    fn add_address(&self, address: &str) {
+        let address: IpNet = address.parse().unwrap();
+        Links::of(&self.namespace)
+            .unwrap()
+            .add_address("eth0", address)
+            .unwrap();
+    }
+}
+
+/// Two workloads with these addresses reach everything from both sides.
+fn two_workloads(one: &[&str], other: &[&str]) {
+    let world = World::new();
+    let (one, other) = (
+        world.attach("one", one, 100_000),
+        world.attach("other", other, 100_001),
+    );
+    world.reaches_everything(&one, &other);
+    world.reaches_everything(&other, &one);
+}
+
+#[test]
+fn ipv4_alone_reaches_everything() {
+    two_workloads(&["10.77.0.2"], &["10.77.0.3"]);
+}
+
+#[test]
+fn ipv6_alone_reaches_everything() {
+    two_workloads(&["fd77::2"], &["fd77::3"]);
+}
+
+#[test]
+fn dual_stack_reaches_everything() {
+    two_workloads(&["10.77.0.2", "fd77::2"], &["10.77.0.3", "fd77::3"]);
+}
+
+#[test]
+fn two_prefixes_of_a_family_reach_each_other() {
+    two_workloads(&["10.77.0.2", "fd77::2"], &["192.168.55.7", "fd99:5::7"]);
+}
+
+#[test]
+fn the_first_hop_answers_under_every_arp_ignore() {
+    for mode in ["0", "1", "2"] {
+        let world = World::new();
+        world.sysctl("net/ipv4/conf/all/arp_ignore", mode);
+        let (one, other) = (
+            world.attach("one", &["10.77.0.2", "fd77::2"], 100_000),
+            world.attach("other", &["10.77.0.3", "fd77::3"], 100_001),
+        );
+        let mut links = Links::of(&one.namespace).unwrap();
+        for family in Family::ALL {
+            links.delete_neighbour("eth0", family.first_hop()).unwrap();
+        }
+        world.reaches_everything(&one, &other);
+    }
+}
+
+/// Whether a datagram with this source, sent by a workload, arrives at a place.
+fn arrives(workload: &Workload, source: IpAddr, place: &Namespace, address: IpAddr) -> bool {
+    let listener = packets::udp_listener(place, address).unwrap();
+    let to = listener.local_addr().unwrap();
+    packets::udp_send(&workload.namespace, source, to, "forged or not").unwrap();
+    // What was sent before an answered echo has arrived, or never will.
+    ping(&workload.namespace, address, LIMIT).unwrap();
+    packets::udp_receive(&listener, Duration::from_millis(1))
+        .unwrap()
+        .is_some()
+}
+
+#[test]
+fn a_foreign_source_is_dropped() {
+    for (family, foreign) in [(Family::V4, "10.99.0.9/32"), (Family::V6, "fd99::9/128")] {
+        let world = World::new();
+        let one = world.attach("one", &["10.77.0.2", "fd77::2"], 100_000);
+        let other = world.attach("other", &["10.77.0.3", "fd77::3"], 100_001);
+        one.add_address(foreign);
+        let foreign = foreign.parse::<IpNet>().unwrap().addr();
+        let places = [
+            (&world.node.node, of(family, NODE)),
+            (&world.node.outside, of(family, OUTSIDE)),
+            (&other.namespace, other.address(family)),
+        ];
+        for (place, address) in places {
+            assert!(
+                arrives(&one, one.address(family), place, address),
+                "{address} from its own address"
+            );
+            assert!(
+                !arrives(&one, foreign, place, address),
+                "{address} from {foreign}"
+            );
+        }
+    }
+}
+
+#[test]
+fn another_workloads_address_as_source_is_dropped() {
+    for (family, length) in [(Family::V4, 32), (Family::V6, 128)] {
+        let world = World::new();
+        let one = world.attach("one", &["10.77.0.2", "fd77::2"], 100_000);
+        let other = world.attach("other", &["10.77.0.3", "fd77::3"], 100_001);
+        let stolen = other.address(family);
+        one.add_address(&format!("{stolen}/{length}"));
+        let (node, address) = (&world.node.node, of(family, NODE));
+        assert!(!arrives(&one, stolen, node, address), "{family}");
+        assert!(arrives(&other, stolen, node, address), "{family}");
+    }
+}
+
+/// The two tests above could fail: without the guard, a foreign source does arrive.
+#[test]
+fn a_foreign_source_arrives_without_the_guard() {
+    for (family, foreign) in [(Family::V4, "10.99.0.9/32"), (Family::V6, "fd99::9/128")] {
+        let world = World::unguarded();
+        let one = world.attach("one", &["10.77.0.2", "fd77::2"], 100_000);
+        let other = world.attach("other", &["10.77.0.3", "fd77::3"], 100_001);
+        world.sysctl(&format!("net/ipv4/conf/{}/rp_filter", one.host_link), "0");
+        one.add_address(foreign);
+        let foreign = foreign.parse::<IpNet>().unwrap().addr();
+        assert!(
+            arrives(&one, foreign, &other.namespace, other.address(family)),
+            "{family}"
+        );
+    }
+}
+
+const WORKLOAD_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xabcd);
+const FOOLED_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 66);
+const FOOLED_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xbad);
+const BEYOND_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 5);
+const BEYOND_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x99, 0, 0, 0, 0, 5);
+
+/// A workload by way of which the node reaches something, as a redirect has to come from a gateway in use.
+fn a_gateway(world: &World) -> Workload {
+    let one = world.attach("one", &["10.77.0.2", "fd77::2"], 100_000);
+    // The host asks for a gateway's neighbour before it believes a redirect, so it has to be there.
+    for address in [
+        format!("{WORKLOAD_LINK_LOCAL}/128"),
+        format!("{FOOLED_V4}/32"),
+        format!("{FOOLED_V6}/128"),
+    ] {
+        one.add_address(&address);
+    }
+    let mut links = Links::of(&world.node.node).unwrap();
+    links
+        .add_route(
+            "192.0.2.0/24".parse().unwrap(),
+            By::Gateway(one.address(Family::V4)),
+        )
+        .unwrap();
+    let gateway = By::GatewayOn(WORKLOAD_LINK_LOCAL.into(), &one.host_link);
+    links
+        .add_route("2001:db8:99::/64".parse().unwrap(), gateway)
+        .unwrap();
+    one
+}
+
+/// Everything that a workload can say in order to change the node's routes; returns when the node has heard it.
+fn mislead(one: &Workload) {
+    let prefix = "2001:db8:bad::".parse().unwrap();
+    let v4 = one.addresses.v4().unwrap();
+    // Twice: the first redirect only makes the node ask who the gateway is.
+    for _ in 0..2 {
+        packets::send_router_advertisement(&one.namespace, "eth0", WORKLOAD_LINK_LOCAL, prefix).unwrap();
+        packets::send_redirect_v4(&one.namespace, v4, FIRST_HOP_V4, BEYOND_V4, FOOLED_V4).unwrap();
+        packets::send_redirect_v6(
+            &one.namespace,
+            "eth0",
+            WORKLOAD_LINK_LOCAL,
+            FIRST_HOP_V6,
+            BEYOND_V6,
+            FOOLED_V6,
+        )
+        .unwrap();
+        // What was sent before an answered echo has been heard.
+        for family in Family::ALL {
+            ping(&one.namespace, of(family, NODE), LIMIT).unwrap();
+        }
+    }
+}
+
+/// What the node would do with packets.
+fn ways(world: &World) -> String {
+    let lines = [
+        "-j address show".to_owned(),
+        "-j -4 route show table all".to_owned(),
+        "-j -6 route show table all".to_owned(),
+        format!("-j route get {BEYOND_V4}"),
+        format!("-j route get {BEYOND_V6}"),
+    ];
+    lines.map(|line| world.ip(&line)).join("")
+}
+
+#[test]
+fn router_advertisements_and_redirects_of_a_workload_change_nothing_on_the_host() {
+    let world = World::new();
+    let one = a_gateway(&world);
+    let before = ways(&world);
+    mislead(&one);
+    assert_eq!(ways(&world), before);
+    assert!(!before.contains("2001:db8:bad"));
+}
+
+/// The test above could fail: a host that listens to workloads is misled by the same packets.
+#[test]
+fn a_host_that_listens_to_workloads_is_misled() {
+    let world = World::unguarded();
+    let one = a_gateway(&world);
+    world.sysctl("net/ipv4/ip_forward", "0");
+    world.sysctl("net/ipv6/conf/all/forwarding", "0");
+    let link = &one.host_link;
+    for setting in ["accept_redirects", "accept_ra", "autoconf"] {
+        world.sysctl(&format!("net/ipv6/conf/{link}/{setting}"), "1");
+    }
+    for link in ["all", link] {
+        world.sysctl(&format!("net/ipv4/conf/{link}/accept_redirects"), "1");
+    }
+    let way_v4 = world.ip(&format!("route get {BEYOND_V4}"));
+    let way_v6 = world.ip(&format!("route get {BEYOND_V6}"));
+    mislead(&one);
+    assert_ne!(world.ip(&format!("route get {BEYOND_V4}")), way_v4);
+    assert_ne!(world.ip(&format!("route get {BEYOND_V6}")), way_v6);
+    assert!(
+        world.ip("-6 route show").contains("default via fe80::abcd"),
+        "{}",
+        world.ip("-6 route show")
+    );
+}
+
+/// What is lost is sent again by the kernel after a second; an answer within half of one was not waited for.
+#[test]
+fn the_first_packet_after_an_attach_gets_through() {
+    const ATTACHES: u32 = 300;
+    const QUICK: Duration = Duration::from_millis(500);
+    let world = World::new();
+    let mut slow = Vec::new();
+    for family in Family::ALL {
+        for n in 0..ATTACHES {
+            let address = match family {
+                Family::V4 => IpAddr::from(Ipv4Addr::from(0x0a4d_0002 + n)),
+                Family::V6 => IpAddr::from(Ipv6Addr::from((0xfd77_u128 << 112) + 2 + u128::from(n))),
+            };
+            let namespace = Namespace::new().unwrap();
+            let mut from_inside = Some(Pinger::open(&namespace, address).unwrap());
+            let mut from_the_node = Some(Pinger::open(&world.node.node, address).unwrap());
+            let id = format!("{family}-{n}");
+            let workload = world.attach_to(namespace, &id, &[&address.to_string()], 100_000 + n);
+            let (what, aimed) = match n % 3 {
+                0 => (
+                    "first hop",
+                    from_inside.take().unwrap().aim(family.first_hop(), Some("eth0")),
+                ),
+                1 => (
+                    "outside",
+                    from_inside.take().unwrap().aim(of(family, OUTSIDE), None),
+                ),
+                _ => (
+                    "from the node",
+                    from_the_node.take().unwrap().aim(workload.address(family), None),
+                ),
+            };
+            match aimed.unwrap().ping(QUICK) {
+                Ok(_) => {}
+                Err(error) => slow.push(format!("{id} {what}: {error}")),
+            }
+        }
+    }
+    assert_eq!(slow, Vec::<String>::new());
+}
+
+#[test]
+fn a_server_in_a_workload_is_reached_from_the_host() {
+    let world = World::new();
+    let one = world.attach("one", &["10.77.0.2", "fd77::2"], 100_000);
+    for family in Family::ALL {
+        let server = Server::start(&one.namespace, one.address(family)).unwrap();
+        let to: SocketAddr = server.address();
+        Conversation::open(&world.node.node, to, LIMIT)
+            .unwrap()
+            .exchange(100_000)
+            .unwrap();
+    }
+}
