@@ -35,6 +35,7 @@ struct Route {
     index: u32,
     destination: IpNet,
     metric: u32,
+    unicast: bool,
 }
 
 struct Neighbour {
@@ -149,7 +150,7 @@ pub(crate) fn uplink(socket: &mut Socket) -> Result<Option<Uplink>, Fault> {
 fn default_route(routes: &[Route]) -> Option<u32> {
     let defaults = routes
         .iter()
-        .filter(|route| route.destination.prefix_len() == 0 && route.index != NO_LINK);
+        .filter(|route| route.unicast && route.destination.prefix_len() == 0 && route.index != NO_LINK);
     let first = defaults.min_by_key(|route| (route.destination.addr().is_ipv6(), route.metric))?;
     Some(first.index)
 }
@@ -267,12 +268,12 @@ fn absent_table(fault: Fault) -> Result<Vec<Vec<u8>>, Fault> {
     }
 }
 
-/// A unicast route of the main table that was not made by the kernel.
+/// A route of the main table that was not made by the kernel, be it one that leads nowhere.
 fn parse_route(payload: &[u8]) -> Option<Route> {
     let &[family, length, _, _, table, protocol, _, kind, ..] = payload else {
         return None;
     };
-    if kind != UNICAST || table != TABLE_MAIN || protocol == PROTOCOL_KERNEL {
+    if table != TABLE_MAIN || protocol == PROTOCOL_KERNEL {
         return None;
     }
     let attributes = Attributes::after(payload, 12);
@@ -288,6 +289,7 @@ fn parse_route(payload: &[u8]) -> Option<Route> {
             .unwrap_or(NO_LINK),
         destination: IpNet::new(address, length).ok()?,
         metric: attributes.u32(route::PRIORITY).unwrap_or_default(),
+        unicast: kind == UNICAST,
     })
 }
 

@@ -1,0 +1,10 @@
+//! The Linux datapath in network namespaces of each test's own, compared with what `ip` and `nft` say.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod node;
+mod refusals;
+mod survey;
+mod table;
+mod unwire;
+mod wire;

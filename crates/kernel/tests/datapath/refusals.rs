@@ -1,0 +1,101 @@
+//! What is refused, and that nothing of it is left.
+
+use crate::node::{inside, on_a_node, run, wire, workload, world};
+use kernel::linux::Linux;
+use kernel::netns;
+use model::datapath::{Datapath as _, OpenError, WireError};
+use std::os::fd::AsFd as _;
+#[test]
+fn a_refused_attach_leaves_both_namespaces_as_they_were() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        let a = workload(&linux, "a", Some("10.77.0.5"), Some("fd77::5"), 100_000);
+        let same = |what: &str, act: &dyn Fn() -> WireError, expected: &str| {
+            let before = (world(), netns::within(a.namespace.as_fd(), world).unwrap());
+            assert_eq!(act().to_string(), expected, "{what}");
+            let after = (world(), netns::within(a.namespace.as_fd(), world).unwrap());
+            assert_eq!(before, after, "{what}");
+        };
+        let attach = || wire(&linux, &a).unwrap_err();
+
+        inside(&a.namespace, "ip link add eth0 type veth peer name other");
+        same(
+            "eth0 inside",
+            &attach,
+            "the namespace has a link named eth0 already",
+        );
+        inside(&a.namespace, "ip link delete eth0");
+
+        let host = a.plan.link.host.as_str();
+        run(&format!("ip link add {host} type veth peer name other"));
+        same(
+            "the host end's name",
+            &attach,
+            &format!("a link named {host} exists already"),
+        );
+        run(&format!("ip link delete {host}"));
+
+        for (family, net) in [("-4", "10.77.0.5/32"), ("-6", "fd77::5/128")] {
+            run("ip link set lo up");
+            run(&format!("ip {family} route add {net} dev lo"));
+            same(
+                "a route",
+                &attach,
+                &format!("{net} is routed by somebody else already"),
+            );
+            run(&format!("ip {family} route delete {net} dev lo"));
+            run("ip link set lo down");
+        }
+        wire(&linux, &a).unwrap();
+    });
+}
+
+#[test]
+fn only_a_workloads_network_namespace_is_opened() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        let folder = format!("/tmp/workloadnet-test-{}", std::process::id());
+        std::fs::create_dir_all(&folder).unwrap();
+        let fifo = format!("{folder}/fifo");
+        run(&format!("mkfifo {fifo}"));
+        let why = |path: &str| linux.open(path).unwrap_err().to_string();
+        assert_eq!(why(&fifo), format!("{fifo:?} is not a network namespace: a FIFO"));
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(
+            why("/dev/zero"),
+            "\"/dev/zero\" is not a network namespace: a character device"
+        );
+        assert_eq!(
+            why("/etc/passwd"),
+            "\"/etc/passwd\" is not a network namespace: a regular file"
+        );
+        assert_eq!(
+            why("/proc/self/ns/mnt"),
+            "\"/proc/self/ns/mnt\" is not a network namespace: a namespace of another kind"
+        );
+        assert_eq!(why("/nowhere"), "there is nothing at \"/nowhere\"");
+        let own = linux.open("/proc/thread-self/ns/net").unwrap_err();
+        assert!(
+            matches!(
+                own,
+                OpenError::Forbidden {
+                    whose: "the daemon itself",
+                    ..
+                }
+            ),
+            "{own}"
+        );
+        // Where even root may not look at init's namespace, nobody can attach to it.
+        let init = linux.open("/proc/1/ns/net").unwrap_err();
+        assert!(
+            matches!(
+                &init,
+                OpenError::Forbidden {
+                    whose: "the node's init",
+                    ..
+                }
+            ) || matches!(&init, OpenError::Fault(fault) if fault.errno == 13),
+            "{init}"
+        );
+    });
+}

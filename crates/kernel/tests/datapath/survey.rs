@@ -1,0 +1,177 @@
+//! What is found, and what is put back.
+
+use crate::node::{inside, on_a_node, run, target, wire, workload};
+use kernel::linux::Linux;
+use model::datapath::Datapath as _;
+use model::survey::{Standing, Uplink};
+use std::sync::atomic::{AtomicBool, Ordering};
+#[test]
+fn what_is_missing_on_the_host_is_put_back() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        let a = workload(&linux, "a", Some("10.77.0.5"), Some("fd77::5"), 100_000);
+        let index = wire(&linux, &a).unwrap();
+        let host = a.plan.link.host.as_str();
+        for damage in [
+            format!("ip route delete 10.77.0.5 dev {host}"),
+            format!("ip -6 route delete fd77::5 dev {host}"),
+            format!("ip address flush dev {host}"),
+            format!("ip neighbour flush dev {host} nud permanent"),
+            format!("ip link set {host} down"),
+        ] {
+            run(&damage);
+            let missing = linux
+                .find(&a.plan.link.host)
+                .unwrap()
+                .unwrap()
+                .missing(&a.plan.record);
+            assert_ne!(missing, Vec::new(), "{damage}");
+            assert_eq!(
+                linux.restore(&target(&a, index), &missing),
+                Vec::new(),
+                "{damage}"
+            );
+            let after = linux.find(&a.plan.link.host).unwrap().unwrap();
+            assert_eq!(after.missing(&a.plan.record), Vec::new(), "{damage}");
+            inside(&a.namespace, "ping -c1 -W1 169.254.77.1");
+            run("ping -c1 -W1 fd77::5");
+        }
+    });
+}
+
+#[test]
+fn a_route_that_is_there_already_is_no_fault_and_one_that_somebody_else_has_is() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        let a = workload(&linux, "a", Some("10.77.0.5"), Some("fd77::5"), 100_000);
+        let index = wire(&linux, &a).unwrap();
+        let all: Vec<_> = a.plan.host.clone();
+        assert_eq!(linux.restore(&target(&a, index), &all), Vec::new());
+
+        run("ip link add other type veth peer name beyond");
+        run("ip link set other up");
+        for (family, net) in [("-4", "10.77.0.5/32"), ("-6", "fd77::5/128")] {
+            run(&format!("ip {family} route delete {net}"));
+            run(&format!("ip {family} route add {net} dev other"));
+        }
+        let faults: Vec<String> = linux
+            .restore(&target(&a, index), &all)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let host = a.plan.link.host.as_str();
+        assert_eq!(
+            faults,
+            [
+                format!("ip route add 10.77.0.5/32 dev {host} scope link: File exists (errno 17)"),
+                format!("ip route add fd77::5/128 dev {host}: File exists (errno 17)"),
+            ]
+        );
+        // Another link of the same name is not touched.
+        let gone = model::datapath::Target {
+            index: index + 1,
+            ..target(&a, index)
+        };
+        assert_eq!(linux.restore(&gone, &all), Vec::new());
+    });
+}
+
+#[test]
+fn addresses_of_others_and_the_uplink_are_found() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        assert_eq!(linux.uplink(), Ok(None));
+        let a = workload(&linux, "a", Some("10.77.0.5"), Some("fd77::5"), 100_000);
+        wire(&linux, &a).unwrap();
+        for line in [
+            "ip link add up0 mtu 1420 type veth peer name up1",
+            "ip link set up0 up",
+            "ip link set up1 up",
+            "ip address add 192.0.2.2/24 dev up0",
+            "ip address add 2001:db8::2/64 dev up0 nodad",
+            "ip route add 10.77.0.9/32 dev up0",
+            "ip route add 10.78.0.0/16 dev up0",
+            "ip route add blackhole 10.77.0.10/32",
+            "ip -6 route add blackhole fd77::10/128",
+            "ip -6 route add unreachable default metric 1",
+            "ip -6 route add fd77::9/128 via 2001:db8::1",
+            "ip -6 route add default via 2001:db8::1",
+        ] {
+            run(line);
+        }
+        let uplink = |name: &str, mtu| {
+            Ok(Some(Uplink {
+                name: name.to_owned(),
+                mtu,
+            }))
+        };
+        assert_eq!(linux.uplink(), uplink("up0", 1420));
+        // IPv4's comes before IPv6's; several next hops are an uplink, too; the lowest metric wins.
+        run("ip route add default metric 7 nexthop via 192.0.2.1 dev up0 nexthop via 192.0.2.3 dev up0");
+        run("ip link set up0 mtu 1500");
+        assert_eq!(linux.uplink(), uplink("up0", 1500));
+        run("ip link add low0 mtu 1300 type veth peer name low1");
+        run("ip link set low0 up");
+        run("ip route add default dev low0 metric 5");
+        assert_eq!(linux.uplink(), uplink("low0", 1300));
+
+        let survey = linux.survey().unwrap();
+        assert_eq!(Ok(survey.uplink), linux.uplink());
+        let mut taken: Vec<String> = survey.taken.iter().map(ToString::to_string).collect();
+        taken.retain(|address| !address.starts_with("fe80:"));
+        taken.sort();
+        assert_eq!(
+            taken,
+            [
+                "10.77.0.10",
+                "10.77.0.9",
+                "192.0.2.2",
+                "2001:db8::2",
+                "fd77::10",
+                "fd77::9"
+            ]
+        );
+        assert_eq!(survey.links.len(), 1);
+    });
+}
+
+#[test]
+fn a_survey_is_whole_while_links_come_and_go() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        let all: Vec<_> = (0..20)
+            .map(|n| {
+                let address = format!("10.77.0.{}", n + 5);
+                workload(&linux, &format!("w{n}"), Some(&address), None, 100_000 + n)
+            })
+            .collect();
+        for workload in &all {
+            wire(&linux, workload).unwrap();
+        }
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    run("ip link add churn type veth peer name churn1");
+                    run("ip address add 192.0.2.1/24 dev churn");
+                    run("ip link delete churn");
+                }
+            });
+            let mut surveys = 0;
+            while surveys < 100 {
+                let found = linux.survey();
+                stop.fetch_or(found.is_err(), Ordering::Relaxed);
+                let found = found.unwrap().links;
+                let standing = |link: &model::survey::FoundLink| match link.standing(8) {
+                    Standing::Attached(record) => link.missing(&record).is_empty(),
+                    _ => false,
+                };
+                let whole = found.len() == all.len() && found.iter().all(standing);
+                stop.fetch_or(!whole, Ordering::Relaxed);
+                assert!(whole, "{found:#?}");
+                surveys += 1;
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    });
+}
