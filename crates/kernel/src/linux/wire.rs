@@ -274,7 +274,10 @@ fn answers(socket: &mut Socket, address: Ipv6Addr, index: u32, link: &str) -> Re
             return Ok(());
         }
         // A link that is gone would be waited for in vain.
-        send(socket, &[link_by_index(index, link)])?;
+        socket
+            .batch(&[link_by_index(index, link)])
+            .and_then(Answer::ok)
+            .map_err(gone_or_refused)?;
         std::thread::park_timeout(LOCAL_ROUTE_STEP);
     }
     Err(refused(Fault {
