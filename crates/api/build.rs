@@ -8,7 +8,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let files = protox::compile(["workload.proto", "inspection.proto"], [&protos])?;
     let out = env::var("OUT_DIR")?;
     fs::write(Path::new(&out).join("descriptors.bin"), files.encode_to_vec())?;
-    tonic_prost_build::configure().build_transport(false).compile_fds(files)?;
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .compile_fds(files)?;
     println!("cargo:rerun-if-changed={}", protos.display());
     Ok(())
 }

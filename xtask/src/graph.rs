@@ -60,7 +60,9 @@ impl Graph {
                 .packages
                 .insert(text(package, "id")?.to_owned(), parse_package(package)?);
         }
-        let resolve = metadata.get("resolve").context("cargo's metadata has no \"resolve\"")?;
+        let resolve = metadata
+            .get("resolve")
+            .context("cargo's metadata has no \"resolve\"")?;
         for node in list(resolve, "nodes")? {
             let id = text(node, "id")?;
             let needs = parse_needs(node)?;
@@ -97,11 +99,17 @@ impl Graph {
         let mut open = vec![(id.to_owned(), String::new())];
         let mut seen = BTreeSet::new();
         while let Some((id, way)) = open.pop() {
-            let Some(package) = self.packages.get(&id) else { continue };
+            let Some(package) = self.packages.get(&id) else {
+                continue;
+            };
             if !seen.insert(id.clone()) {
                 continue;
             }
-            let way = if way.is_empty() { package.name.clone() } else { format!("{way} -> {}", package.name) };
+            let way = if way.is_empty() {
+                package.name.clone()
+            } else {
+                format!("{way} -> {}", package.name)
+            };
             for (_, next) in package.needs.iter().filter(|(kind, _)| *kind == Kind::Normal) {
                 open.push((next.clone(), way.clone()));
             }
@@ -191,7 +199,10 @@ pub(crate) fn fake(lines: &str) -> Graph {
                 Some((_, other)) => panic!("{other}"),
             };
             package.needs.insert((kind, need.to_owned()));
-            graph.packages.entry(need.to_owned()).or_insert_with(|| foreign(need));
+            graph
+                .packages
+                .entry(need.to_owned())
+                .or_insert_with(|| foreign(need));
         }
         graph.packages.insert(name.to_owned(), package);
     }
@@ -222,9 +233,15 @@ mod tests {
         let graph = Graph::parse(&metadata).unwrap();
         let a = &graph.packages["a#1"];
         assert!(a.is_ours());
-        assert_eq!(a.gated_tests, [("crash".to_owned(), vec!["crash-points".to_owned()])]);
+        assert_eq!(
+            a.gated_tests,
+            [("crash".to_owned(), vec!["crash-points".to_owned()])]
+        );
         let needs: Vec<_> = a.needs.iter().cloned().collect();
-        assert_eq!(needs, [(Kind::Normal, "b#1".to_owned()), (Kind::Dev, "b#1".to_owned())]);
+        assert_eq!(
+            needs,
+            [(Kind::Normal, "b#1".to_owned()), (Kind::Dev, "b#1".to_owned())]
+        );
         assert_eq!(graph.packages["b#1"].licence, None);
         assert!(!graph.packages["b#1"].is_ours());
     }

@@ -30,14 +30,23 @@ const BANNED: &[(&str, &str)] = &[
     ("grpcio", "a C++ core; tonic is the gRPC here"),
     ("native-tls", "a unix socket needs no TLS"),
     ("neli", "netlink-sys is the netlink socket here"),
-    ("nftables", "starts the nft program, which costs 400 times as much as the message it sends"),
+    (
+        "nftables",
+        "starts the nft program, which costs 400 times as much as the message it sends",
+    ),
     ("nix", "rustix is the system call crate here"),
     ("openssl", "a unix socket needs no TLS"),
     ("openssl-sys", "a unix socket needs no TLS"),
     ("protobuf-src", "builds protoc in C++; protox reads the protos"),
-    ("protoc-bin-vendored", "brings a binary that nobody here built; protox reads the protos"),
+    (
+        "protoc-bin-vendored",
+        "brings a binary that nobody here built; protox reads the protos",
+    ),
     ("reqwest", "the daemon speaks to nobody over HTTP"),
-    ("rtnetlink", "async, one message per round trip; kernel sends batches on a blocking socket"),
+    (
+        "rtnetlink",
+        "async, one message per round trip; kernel sends batches on a blocking socket",
+    ),
     ("rustables", "GPL-3.0"),
     ("serde_yaml", "archived by its author; settings are TOML"),
 ];
@@ -121,7 +130,10 @@ mod tests {
         );
         assert_eq!(licensed("LicenseRef-mine").len(), 1);
         assert_eq!(licensed("hold my beer").len(), 1);
-        assert_eq!(with(|package| package.licence = None), ["other 1.0.0: names no licence"]);
+        assert_eq!(
+            with(|package| package.licence = None),
+            ["other 1.0.0: names no licence"]
+        );
     }
 
     #[test]

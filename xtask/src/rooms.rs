@@ -21,7 +21,11 @@ const fn room(
     knows: &'static [&'static str],
     tests_know: &'static [&'static str],
 ) -> Room {
-    Room { name, knows, tests_know }
+    Room {
+        name,
+        knows,
+        tests_know,
+    }
 }
 
 const API: &str = "workloadnet-api";
@@ -53,7 +57,20 @@ const MODEL_NEEDS: &[&str] = &["ipnet", "sha2", "thiserror"];
 
 /// Rooms and what may not even be reached from them.
 const UNREACHABLE: &[(&str, &[&str], &str)] = &[
-    (MODEL, &["tokio", "tonic", "libc", "rustix", "tracing", "log", "mio", "netlink-sys"], "the model is pure"),
+    (
+        MODEL,
+        &[
+            "tokio",
+            "tonic",
+            "libc",
+            "rustix",
+            "tracing",
+            "log",
+            "mio",
+            "netlink-sys",
+        ],
+        "the model is pure",
+    ),
     (KERNEL, &["tokio", "tonic", "hyper"], "no async below the door"),
     (STAGE, &["tokio", "tonic"], "the stage is sync, as the kernel is"),
     (CLIENT, &["netlink-sys", "rustix"], "a client only translates"),
@@ -65,11 +82,15 @@ pub(crate) fn violations(graph: &Graph) -> Vec<String> {
     for (id, package) in graph.ours() {
         match ROOMS.iter().find(|room| room.name == package.name) {
             Some(room) => found.extend(neighbours(graph, id, room)),
-            None => found.push(format!("{} is in no room: add it to xtask/src/rooms.rs", package.name)),
+            None => found.push(format!(
+                "{} is in no room: add it to xtask/src/rooms.rs",
+                package.name
+            )),
         }
         if package.name == MODEL {
             let foreign = graph.direct(id, &[Kind::Normal, Kind::Build]);
-            let unexpected = foreign.filter(|need| !need.is_ours() && !MODEL_NEEDS.contains(&need.name.as_str()));
+            let unexpected =
+                foreign.filter(|need| !need.is_ours() && !MODEL_NEEDS.contains(&need.name.as_str()));
             found.extend(unexpected.map(|need| format!("{MODEL} may not need {}: it is pure", need.name)));
         }
         let ways = graph.ways(id);
@@ -130,7 +151,9 @@ mod tests {
     #[test]
     fn a_forbidden_neighbour_is_named() {
         assert_eq!(
-            found("workloadnet-cli: workloadnet-kernel\n workloadnet-kernel: workloadnet-model\n workloadnet-model:"),
+            found(
+                "workloadnet-cli: workloadnet-kernel\n workloadnet-kernel: workloadnet-model\n workloadnet-model:"
+            ),
             ["workloadnet-cli may not know workloadnet-kernel"]
         );
         assert_eq!(
@@ -145,8 +168,14 @@ mod tests {
 
     #[test]
     fn the_model_has_a_closed_list_of_needs() {
-        assert_eq!(found("workloadnet-model: rand"), ["workloadnet-model may not need rand: it is pure"]);
-        assert_eq!(found("workloadnet-model: cc(build)"), ["workloadnet-model may not need cc: it is pure"]);
+        assert_eq!(
+            found("workloadnet-model: rand"),
+            ["workloadnet-model may not need rand: it is pure"]
+        );
+        assert_eq!(
+            found("workloadnet-model: cc(build)"),
+            ["workloadnet-model may not need cc: it is pure"]
+        );
     }
 
     #[test]

@@ -81,7 +81,10 @@ pub struct Deadlines {
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Self { orders: Duration::from_secs(30), questions: Duration::from_secs(2) }
+        Self {
+            orders: Duration::from_secs(30),
+            questions: Duration::from_secs(2),
+        }
     }
 }
 
@@ -98,10 +101,17 @@ impl Client {
     pub fn new(socket: impl AsRef<Path>) -> Result<Self, Error> {
         let socket = socket.as_ref().to_path_buf();
         let bad = || Error::BadSocket(socket.clone());
-        let address = socket.to_str().filter(|path| path.starts_with('/')).ok_or_else(bad)?;
+        let address = socket
+            .to_str()
+            .filter(|path| path.starts_with('/'))
+            .ok_or_else(bad)?;
         let endpoint = Endpoint::try_from(format!("unix:{address}")).map_err(|_| bad())?;
         let channel = endpoint.connect_lazy();
-        Ok(Self { socket, deadlines: Deadlines::default(), channel })
+        Ok(Self {
+            socket,
+            deadlines: Deadlines::default(),
+            channel,
+        })
     }
 
     /// With other deadlines.
@@ -114,21 +124,27 @@ impl Client {
     /// Attaches a workload.
     pub async fn attach(&self, request: workload::AttachRequest) -> Result<workload::AttachResponse, Error> {
         let request = timed(request, self.deadlines.orders);
-        let answer = WorkloadNetworkingClient::new(self.channel.clone()).attach(request).await;
+        let answer = WorkloadNetworkingClient::new(self.channel.clone())
+            .attach(request)
+            .await;
         Ok(answer.map_err(|status| self.error(&status))?.into_inner())
     }
 
     /// Takes a workload off.
     pub async fn detach(&self, request: workload::DetachRequest) -> Result<(), Error> {
         let request = timed(request, self.deadlines.orders);
-        let answer = WorkloadNetworkingClient::new(self.channel.clone()).detach(request).await;
+        let answer = WorkloadNetworkingClient::new(self.channel.clone())
+            .detach(request)
+            .await;
         answer.map(drop).map_err(|status| self.error(&status))
     }
 
     /// Whether an attach could succeed now.
     pub async fn status(&self) -> Result<(), Error> {
         let request = timed(workload::StatusRequest {}, self.deadlines.questions);
-        let answer = WorkloadNetworkingClient::new(self.channel.clone()).status(request).await;
+        let answer = WorkloadNetworkingClient::new(self.channel.clone())
+            .status(request)
+            .await;
         answer.map(drop).map_err(|status| self.error(&status))
     }
 
@@ -136,14 +152,23 @@ impl Client {
     pub async fn list(&self, owner: Option<String>) -> Result<Vec<inspection::Attachment>, Error> {
         let request = timed(inspection::ListRequest { owner }, self.deadlines.questions);
         let answer = InspectionClient::new(self.channel.clone()).list(request).await;
-        Ok(answer.map_err(|status| self.error(&status))?.into_inner().attachment)
+        Ok(answer
+            .map_err(|status| self.error(&status))?
+            .into_inner()
+            .attachment)
     }
 
     /// One attachment.
     pub async fn get(&self, key: inspection::Key) -> Result<Option<inspection::Attachment>, Error> {
-        let request = timed(inspection::GetRequest { key: Some(key) }, self.deadlines.questions);
+        let request = timed(
+            inspection::GetRequest { key: Some(key) },
+            self.deadlines.questions,
+        );
         let answer = InspectionClient::new(self.channel.clone()).get(request).await;
-        Ok(answer.map_err(|status| self.error(&status))?.into_inner().attachment)
+        Ok(answer
+            .map_err(|status| self.error(&status))?
+            .into_inner()
+            .attachment)
     }
 
     /// What the kernel holds otherwise than it is to; of one attachment, or of all and the node.
@@ -156,7 +181,9 @@ impl Client {
     /// The node.
     pub async fn node(&self) -> Result<inspection::GetNodeResponse, Error> {
         let request = timed(inspection::GetNodeRequest {}, self.deadlines.questions);
-        let answer = InspectionClient::new(self.channel.clone()).get_node(request).await;
+        let answer = InspectionClient::new(self.channel.clone())
+            .get_node(request)
+            .await;
         Ok(answer.map_err(|status| self.error(&status))?.into_inner())
     }
 
@@ -173,7 +200,10 @@ impl Client {
                 metadata: info.metadata.clone(),
             })),
             (Code::DeadlineExceeded | Code::Cancelled, None) => Error::Deadline(message),
-            (Code::Unavailable, None) => Error::Unreachable { socket: self.socket.clone(), why: why(status) },
+            (Code::Unavailable, None) => Error::Unreachable {
+                socket: self.socket.clone(),
+                why: why(status),
+            },
             (code, None) => Error::Refused(Box::new(Refused {
                 code,
                 reason: String::new(),

@@ -101,7 +101,8 @@ impl Default for Limits {
 impl Config {
     /// Reads a file. Its errors name line and column.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("in {}", path.display()))
     }
 
@@ -135,7 +136,10 @@ impl Config {
             bail!("network.mtu {mtu}: must be 1280 to 65535");
         }
         if self.network.cool_down_seconds > 86_400 {
-            bail!("network.cool_down_seconds {}: must be at most 86400", self.network.cool_down_seconds);
+            bail!(
+                "network.cool_down_seconds {}: must be at most 86400",
+                self.network.cool_down_seconds
+            );
         }
         if self.limits.max_queued == 0 {
             bail!("limits.max_queued 0: must be at least 1");
@@ -176,7 +180,10 @@ impl Config {
     pub fn allowed(&self) -> Allowed {
         let mut uids = self.socket.allowed_uids.clone();
         uids.push(rustix::process::geteuid().as_raw());
-        Allowed { uids, gids: self.socket.allowed_gids.clone() }
+        Allowed {
+            uids,
+            gids: self.socket.allowed_gids.clone(),
+        }
     }
 }
 
@@ -205,12 +212,24 @@ mod tests {
             ("[network]\nprefix = []", "line 2, column 1"),
             ("[network]\nprefix = []", "unknown field `prefix`"),
             ("[socket]\npath = 3", "line 2, column 8"),
-            ("[network]\nprefixes = [\"10.0.0.0/33\"]", "\"10.0.0.0/33\" is not a prefix"),
-            ("[network]\nprefixes = [\"10.0.0.0/8\", \"10.1.0.0/16\"]", "10.0.0.0/8 and 10.1.0.0/16 overlap"),
+            (
+                "[network]\nprefixes = [\"10.0.0.0/33\"]",
+                "\"10.0.0.0/33\" is not a prefix",
+            ),
+            (
+                "[network]\nprefixes = [\"10.0.0.0/8\", \"10.1.0.0/16\"]",
+                "10.0.0.0/8 and 10.1.0.0/16 overlap",
+            ),
             ("[network]\ngroup = 0", "network.group 0: must not be 0"),
             ("[network]\nmtu = 1279", "network.mtu 1279: must be 1280 to 65535"),
-            ("[socket]\npath = \"x.sock\"", "socket.path \"x.sock\": must be absolute"),
-            ("[limits]\nmax_queued = 0", "limits.max_queued 0: must be at least 1"),
+            (
+                "[socket]\npath = \"x.sock\"",
+                "socket.path \"x.sock\": must be absolute",
+            ),
+            (
+                "[limits]\nmax_queued = 0",
+                "limits.max_queued 0: must be at least 1",
+            ),
             ("nonsense", "line 1, column"),
         ];
         for (text, expected) in table {

@@ -9,8 +9,13 @@ use kernel::linux::Linux;
 use sd_notify::NotifyState;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
+
+/// How long answers may take to reach their callers once nothing runs any more.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Attaches workloads to this node's network and takes them off again.
 #[derive(Debug, Parser)]
@@ -61,7 +66,9 @@ fn main() -> anyhow::Result<()> {
     let linux = Linux::open(config.network.group).context("the kernel cannot be spoken to")?;
     let desk = Desk::open(linux, config.desk()?)?;
     // One thread at the door: every hop to another one costs a wake-up, and the work is done elsewhere.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(run(&config, listening, desk))
 }
 
@@ -85,7 +92,9 @@ fn settings(args: &Args) -> anyhow::Result<Config> {
 
 fn start_log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().init(),
@@ -104,6 +113,8 @@ async fn run(config: &Config, listening: socket::Listening, desk: Arc<Desk<Linux
     });
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stopping = Arc::clone(&desk);
+    let stopped = Arc::new(Notify::new());
+    let says_stopped = Arc::clone(&stopped);
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -112,13 +123,23 @@ async fn run(config: &Config, listening: socket::Listening, desk: Arc<Desk<Linux
         notify(NotifyState::Stopping);
         tracing::info!("stopping: what runs is finished, the datapath stays");
         // While this waits, callers are still told that the daemon is stopping.
-        if tokio::task::spawn_blocking(move || stopping.stop()).await.is_err() {
+        if tokio::task::spawn_blocking(move || stopping.stop())
+            .await
+            .is_err()
+        {
             tracing::error!("the desk did not stop in order");
         }
+        says_stopped.notify_one();
+    };
+    // A client that keeps its connection open cannot keep the daemon from ending.
+    let farewell = async {
+        stopped.notified().await;
+        tokio::time::sleep(FAREWELL).await;
     };
     tracing::info!(socket = %config.socket.path.display(), prefixes = ?config.network.prefixes, "listening");
     tokio::select! {
         outcome = door::serve(listener, Arc::clone(&desk), config.allowed(), stop) => outcome,
+        () = farewell => Ok(()),
     }
 }
 

@@ -33,14 +33,25 @@ impl Memory {
     /// Puts it together.
     pub fn new(labels: BTreeMap<String, BTreeMap<String, String>>, cooling: &[(IpAddr, Moment)]) -> Self {
         let millis = |moment: &Moment| u64::try_from(moment.0.as_millis()).unwrap_or(u64::MAX);
-        let cooling =
-            cooling.iter().map(|(address, since)| Cooling { address: *address, since: millis(since) }).collect();
-        Self { version: VERSION, labels, cooling }
+        let cooling = cooling
+            .iter()
+            .map(|(address, since)| Cooling {
+                address: *address,
+                since: millis(since),
+            })
+            .collect();
+        Self {
+            version: VERSION,
+            labels,
+            cooling,
+        }
     }
 
     /// What cooled down when it was written.
     pub fn cooling(&self) -> impl Iterator<Item = (IpAddr, Moment)> + '_ {
-        self.cooling.iter().map(|c| (c.address, Moment(Duration::from_millis(c.since))))
+        self.cooling
+            .iter()
+            .map(|c| (c.address, Moment(Duration::from_millis(c.since))))
     }
 
     /// Reads the file; why it is empty where it cannot be used.
@@ -48,7 +59,10 @@ impl Memory {
         match Self::read(path) {
             Ok(memory) => (memory, None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => (Self::default(), None),
-            Err(error) => (Self::default(), Some(format!("{} is not used: {error}", path.display()))),
+            Err(error) => (
+                Self::default(),
+                Some(format!("{} is not used: {error}", path.display())),
+            ),
         }
     }
 
@@ -59,7 +73,10 @@ impl Memory {
         }
         let memory: Self = serde_json::from_slice(&std::fs::read(path)?)?;
         if memory.version != VERSION {
-            return Err(io::Error::other(format!("its version is {} and not {VERSION}", memory.version)));
+            return Err(io::Error::other(format!(
+                "its version is {} and not {VERSION}",
+                memory.version
+            )));
         }
         Ok(memory)
     }
@@ -85,8 +102,14 @@ mod tests {
         let path = folder.path().join("state.json");
         assert_eq!(Memory::load(&path), (Memory::default(), None));
 
-        let labels = BTreeMap::from([("wk0".to_owned(), BTreeMap::from([("a".to_owned(), "b".to_owned())]))]);
-        let written = Memory::new(labels, &[("10.77.0.5".parse().unwrap(), Moment(Duration::from_millis(1234)))]);
+        let labels = BTreeMap::from([(
+            "wk0".to_owned(),
+            BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+        )]);
+        let written = Memory::new(
+            labels,
+            &[("10.77.0.5".parse().unwrap(), Moment(Duration::from_millis(1234)))],
+        );
         written.save(&path).unwrap();
         assert_eq!(Memory::load(&path), (written.clone(), None));
 

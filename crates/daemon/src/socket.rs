@@ -31,7 +31,10 @@ pub fn lock_path(socket: &Path) -> PathBuf {
 /// other threads, because it sets the process's umask for a moment.
 pub fn listen(path: &Path, owner: Option<u32>, group: Option<u32>) -> anyhow::Result<Listening> {
     if let Some(listener) = listenfd::ListenFd::from_env().take_unix_listener(0)? {
-        return Ok(Listening { listener, _lock: None });
+        return Ok(Listening {
+            listener,
+            _lock: None,
+        });
     }
     let shown = path.display();
     if let Some(folder) = path.parent() {
@@ -50,9 +53,18 @@ pub fn listen(path: &Path, owner: Option<u32>, group: Option<u32>) -> anyhow::Re
     umask(before);
     let listener = bound.with_context(|| format!("cannot listen on {shown}"))?;
     std::fs::set_permissions(path, Permissions::from_mode(MODE))
-        .and_then(|()| if owner.or(group).is_some() { chown(path, owner, group) } else { Ok(()) })
+        .and_then(|()| {
+            if owner.or(group).is_some() {
+                chown(path, owner, group)
+            } else {
+                Ok(())
+            }
+        })
         .with_context(|| format!("cannot set owner and mode of {shown}"))?;
-    Ok(Listening { listener, _lock: Some(lock) })
+    Ok(Listening {
+        listener,
+        _lock: Some(lock),
+    })
 }
 
 fn locked(socket: &Path) -> anyhow::Result<File> {
@@ -64,7 +76,11 @@ fn locked(socket: &Path) -> anyhow::Result<File> {
         .open(&path)
         .with_context(|| format!("cannot open the lock {}", path.display()))?;
     if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-        bail!("another daemon serves {} (it holds {})", socket.display(), path.display());
+        bail!(
+            "another daemon serves {} (it holds {})",
+            socket.display(),
+            path.display()
+        );
     }
     Ok(lock)
 }

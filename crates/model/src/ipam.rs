@@ -112,7 +112,10 @@ pub struct Usage {
 enum Slot {
     Held(Key),
     /// Freed at a moment; only the queue's entry with the same stamp stands for it.
-    Resting { since: Moment, stamp: u64 },
+    Resting {
+        since: Moment,
+        stamp: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -142,7 +145,13 @@ impl Pool {
     fn new(prefix: Prefix, random: u128) -> Self {
         let (first, last) = prefix.usable();
         let capacity = (last - first).saturating_add(1);
-        Self { prefix, cursor: first + random % capacity, left: capacity, resting: VecDeque::new(), held: 0 }
+        Self {
+            prefix,
+            cursor: first + random % capacity,
+            left: capacity,
+            resting: VecDeque::new(),
+            held: 0,
+        }
     }
 
     fn capacity(&self) -> u128 {
@@ -268,7 +277,10 @@ impl Ipam {
             if let Some(Slot::Held(holder)) = self.slots.get(&address)
                 && holder != key
             {
-                return Err(Conflict { address, holder: holder.clone() });
+                return Err(Conflict {
+                    address,
+                    holder: holder.clone(),
+                });
             }
         }
         for address in addresses.iter() {
@@ -290,12 +302,16 @@ impl Ipam {
             .slots
             .iter()
             .filter_map(|(address, slot)| match slot {
-                Slot::Resting { since, stamp } if !self.is_cool(*since, now) => Some((*stamp, *address, *since)),
+                Slot::Resting { since, stamp } if !self.is_cool(*since, now) => {
+                    Some((*stamp, *address, *since))
+                }
                 _ => None,
             })
             .collect();
         all.sort_unstable();
-        all.into_iter().map(|(_, address, since)| (address, since)).collect()
+        all.into_iter()
+            .map(|(_, address, since)| (address, since))
+            .collect()
     }
 
     /// Who holds an address.
@@ -314,7 +330,11 @@ impl Ipam {
                     Some(Slot::Resting { since, stamp: s }) if s == stamp && !self.is_cool(*since, now))
             });
             let (capacity, cooling) = (pool.capacity(), cooling.count() as u128);
-            let taken = self.taken.iter().filter(|a| pool.serves(**a) && !self.slots.contains_key(a)).count() as u128;
+            let taken = self
+                .taken
+                .iter()
+                .filter(|a| pool.serves(**a) && !self.slots.contains_key(a))
+                .count() as u128;
             Usage {
                 prefix: pool.prefix,
                 capacity,
@@ -326,7 +346,14 @@ impl Ipam {
         });
         let draining = self.draining.iter().map(|prefix| {
             let used = self.held_in(prefix);
-            Usage { prefix: *prefix, capacity: Pool::new(*prefix, 0).capacity(), used, free: 0, cooling: 0, draining: true }
+            Usage {
+                prefix: *prefix,
+                capacity: Pool::new(*prefix, 0).capacity(),
+                used,
+                free: 0,
+                cooling: 0,
+                draining: true,
+            }
         });
         serving.chain(draining).collect()
     }
@@ -343,12 +370,16 @@ impl Ipam {
     }
 
     fn held_in(&self, prefix: &Prefix) -> u128 {
-        let held = |(address, slot): &(&IpAddr, &Slot)| prefix.contains(**address) && matches!(slot, Slot::Held(_));
+        let held =
+            |(address, slot): &(&IpAddr, &Slot)| prefix.contains(**address) && matches!(slot, Slot::Held(_));
         self.slots.iter().filter(held).count() as u128
     }
 
     fn requested(&self, address: IpAddr, now: Moment) -> Result<(IpAddr, bool), LeaseError> {
-        let not_ours = |why: &str| LeaseError::NotOurs { address, why: why.to_owned() };
+        let not_ours = |why: &str| LeaseError::NotOurs {
+            address,
+            why: why.to_owned(),
+        };
         let Some(pool) = self.pools.iter().find(|pool| pool.prefix.contains(address)) else {
             return Err(not_ours("it is in none of this node's prefixes"));
         };
@@ -359,7 +390,10 @@ impl Ipam {
             return Err(LeaseError::Taken { address });
         }
         match self.slots.get(&address) {
-            Some(Slot::Held(holder)) => Err(LeaseError::Held { address, holder: holder.clone() }),
+            Some(Slot::Held(holder)) => Err(LeaseError::Held {
+                address,
+                holder: holder.clone(),
+            }),
             Some(Slot::Resting { since, .. }) => Ok((address, !self.is_cool(*since, now))),
             None => Ok((address, false)),
         }
@@ -367,22 +401,34 @@ impl Ipam {
 
     /// The next address of a family, and whether it is still warm.
     fn next(&mut self, family: Family, now: Moment) -> Result<(IpAddr, bool), LeaseError> {
-        let of_family: Vec<usize> =
-            (0..self.pools.len()).filter(|&n| self.pools[n].prefix.family() == family).collect();
+        let of_family: Vec<usize> = (0..self.pools.len())
+            .filter(|&n| self.pools[n].prefix.family() == family)
+            .collect();
         for &n in &of_family {
             if let Some(address) = self.untouched(n).or_else(|| self.rested(n, now)) {
                 return Ok((address, false));
             }
         }
-        let oldest = of_family.iter().filter_map(|&n| self.oldest(n)).min_by_key(|(_, stamp)| *stamp);
+        let oldest = of_family
+            .iter()
+            .filter_map(|&n| self.oldest(n))
+            .min_by_key(|(_, stamp)| *stamp);
         match oldest {
             Some((address, _)) => Ok((address, true)),
-            None => Err(LeaseError::Exhausted(of_family.iter().map(|&n| self.pools[n].prefix).collect())),
+            None => Err(LeaseError::Exhausted(
+                of_family.iter().map(|&n| self.pools[n].prefix).collect(),
+            )),
         }
     }
 
     fn untouched(&mut self, n: usize) -> Option<IpAddr> {
-        let Self { pools, slots, taken, steps, .. } = self;
+        let Self {
+            pools,
+            slots,
+            taken,
+            steps,
+            ..
+        } = self;
         let pool = &mut pools[n];
         let (first, last) = pool.prefix.usable();
         // Forgotten ones are found by a lap of their own.
@@ -393,7 +439,11 @@ impl Ipam {
         while pool.left > 0 {
             *steps += 1;
             let address = pool.prefix.at(pool.cursor);
-            pool.cursor = if pool.cursor == last { first } else { pool.cursor + 1 };
+            pool.cursor = if pool.cursor == last {
+                first
+            } else {
+                pool.cursor + 1
+            };
             pool.left -= 1;
             if !slots.contains_key(&address) && !taken.contains(&address) {
                 return Some(address);
@@ -404,7 +454,13 @@ impl Ipam {
 
     /// The oldest freed address of a pool, with its stamp.
     fn oldest(&mut self, n: usize) -> Option<(IpAddr, u64)> {
-        let Self { pools, slots, taken, steps, .. } = self;
+        let Self {
+            pools,
+            slots,
+            taken,
+            steps,
+            ..
+        } = self;
         let queue = &mut pools[n].resting;
         loop {
             *steps += 1;
@@ -467,7 +523,13 @@ impl Ipam {
             let stamp = self.stamps;
             if let Some(pool) = self.pool_of(address) {
                 pool.resting.push_front((address, stamp));
-                self.slots.insert(address, Slot::Resting { since: Moment(Duration::ZERO), stamp });
+                self.slots.insert(
+                    address,
+                    Slot::Resting {
+                        since: Moment(Duration::ZERO),
+                        stamp,
+                    },
+                );
             }
             return;
         };
@@ -482,10 +544,10 @@ impl Ipam {
 
     /// Where in its pool's queue an address belongs that has been cooling since a moment.
     fn place_of(&self, address: IpAddr, since: Moment) -> usize {
-        let Some(pool) = self.pools.iter().find(|pool| pool.serves(address)) else { return 0 };
-        let later = |(a, s): &(IpAddr, u64)| {
-            matches!(self.slots.get(a), Some(Slot::Resting { since: other, stamp }) if stamp == s && *other > since)
+        let Some(pool) = self.pools.iter().find(|pool| pool.serves(address)) else {
+            return 0;
         };
+        let later = |(a, s): &(IpAddr, u64)| matches!(self.slots.get(a), Some(Slot::Resting { since: other, stamp }) if stamp == s && *other > since);
         pool.resting.iter().position(later).unwrap_or(pool.resting.len())
     }
 
@@ -493,7 +555,9 @@ impl Ipam {
         self.stamps += 1;
         let stamp = self.stamps;
         let Self { pools, slots, .. } = self;
-        let Some(pool) = pools.iter_mut().find(|pool| pool.serves(address)) else { return };
+        let Some(pool) = pools.iter_mut().find(|pool| pool.serves(address)) else {
+            return;
+        };
         slots.insert(address, Slot::Resting { since, stamp });
         pool.resting.push_back((address, stamp));
         if pool.resting.len() > REMEMBERED
@@ -505,8 +569,12 @@ impl Ipam {
     }
 
     fn forget_drained(&mut self) {
-        let ended: Vec<Prefix> =
-            self.draining.iter().copied().filter(|prefix| self.held_in(prefix) == 0).collect();
+        let ended: Vec<Prefix> = self
+            .draining
+            .iter()
+            .copied()
+            .filter(|prefix| self.held_in(prefix) == 0)
+            .collect();
         self.draining.retain(|prefix| !ended.contains(prefix));
     }
 }

@@ -128,18 +128,29 @@ impl FoundLink {
 
     /// Settings of the host end by which its workload could change the node's routes, in words.
     pub fn unsafe_settings(&self, record: &Record) -> Vec<String> {
-        let HostConf { accept_ra, autoconf, accept_redirects, disable_ipv6, .. } = self.conf;
+        let HostConf {
+            accept_ra,
+            autoconf,
+            accept_redirects,
+            disable_ipv6,
+            ..
+        } = self.conf;
         let settings: &[(&str, Option<i32>, i32)] = match record.addresses.v6() {
-            Some(_) => {
-                &[("accept_ra", accept_ra, 0), ("autoconf", autoconf, 0), ("accept_redirects", accept_redirects, 0)]
-            }
+            Some(_) => &[
+                ("accept_ra", accept_ra, 0),
+                ("autoconf", autoconf, 0),
+                ("accept_redirects", accept_redirects, 0),
+            ],
             None => &[("disable_ipv6", disable_ipv6, 1)],
         };
         settings
             .iter()
             .filter_map(|(name, is, should)| {
                 let is = is.filter(|is| is != should)?;
-                Some(format!("net.ipv6.conf.{}.{name} is {is} and not {should}", self.name))
+                Some(format!(
+                    "net.ipv6.conf.{}.{name} is {is} and not {should}",
+                    self.name
+                ))
             })
             .collect()
     }

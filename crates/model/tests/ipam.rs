@@ -34,9 +34,14 @@ fn ip(text: &str) -> IpAddr {
 
 #[test]
 fn every_usable_address_is_given_out_once_and_then_the_pool_is_exhausted() {
-    for (prefix, usable) in
-        [("10.0.0.0/28", 13), ("10.0.0.0/30", 1), ("10.0.0.0/31", 1), ("10.0.0.9/32", 1), ("fd00::/125", 6), ("fd00::/127", 1)]
-    {
+    for (prefix, usable) in [
+        ("10.0.0.0/28", 13),
+        ("10.0.0.0/30", 1),
+        ("10.0.0.0/31", 1),
+        ("10.0.0.9/32", 1),
+        ("fd00::/125", 6),
+        ("fd00::/127", 1),
+    ] {
         let mut ipam = ipam(&[prefix], 7);
         let mut given = BTreeSet::new();
         for n in 0..usable {
@@ -45,16 +50,24 @@ fn every_usable_address_is_given_out_once_and_then_the_pool_is_exhausted() {
             assert!(given.insert(granted.addresses.iter().next().unwrap()), "{prefix}");
         }
         let prefix: Prefix = prefix.parse().unwrap();
-        assert_eq!(ipam.lease(&key(99), Wanted::default(), at(100)), Err(LeaseError::Exhausted(vec![prefix])));
-        assert!(given.iter().all(|a| prefix.contains(*a) && prefix.reserved(*a).is_none()));
+        assert_eq!(
+            ipam.lease(&key(99), Wanted::default(), at(100)),
+            Err(LeaseError::Exhausted(vec![prefix]))
+        );
+        assert!(
+            given
+                .iter()
+                .all(|a| prefix.contains(*a) && prefix.reserved(*a).is_none())
+        );
     }
 }
 
 #[test]
 fn a_freed_address_rests_until_nothing_else_is_left() {
     let mut ipam = ipam(&["10.0.0.0/29"], 0);
-    let granted: Vec<_> =
-        (0..5).map(|n| ipam.lease(&key(n), Wanted::default(), at(100)).unwrap().addresses).collect();
+    let granted: Vec<_> = (0..5)
+        .map(|n| ipam.lease(&key(n), Wanted::default(), at(100)).unwrap().addresses)
+        .collect();
     ipam.free(granted[3], at(100));
     ipam.free(granted[1], at(101));
     // Oldest first, and said to be warm; then the other one, which has cooled by then.
@@ -69,15 +82,29 @@ fn requested_addresses_are_granted_or_refused_by_name() {
     let mut ipam = ipam(&["10.0.0.0/24", "fd00::/64"], 0);
     ipam.set_taken([ip("10.0.0.9")]);
     let want = |text: &str| match ip(text) {
-        IpAddr::V4(a) => Wanted { v4: Some(a), v6: None },
-        IpAddr::V6(a) => Wanted { v4: None, v6: Some(a) },
+        IpAddr::V4(a) => Wanted {
+            v4: Some(a),
+            v6: None,
+        },
+        IpAddr::V6(a) => Wanted {
+            v4: None,
+            v6: Some(a),
+        },
     };
     let granted = ipam.lease(&key(1), want("10.0.0.77"), at(0)).unwrap();
     assert_eq!(granted.addresses.of(Family::V4), Some(ip("10.0.0.77")));
     assert!(granted.addresses.v6().is_some());
-    let held = LeaseError::Held { address: ip("10.0.0.77"), holder: key(1) };
+    let held = LeaseError::Held {
+        address: ip("10.0.0.77"),
+        holder: key(1),
+    };
     assert_eq!(ipam.lease(&key(2), want("10.0.0.77"), at(0)), Err(held));
-    assert_eq!(ipam.lease(&key(2), want("10.0.0.9"), at(0)), Err(LeaseError::Taken { address: ip("10.0.0.9") }));
+    assert_eq!(
+        ipam.lease(&key(2), want("10.0.0.9"), at(0)),
+        Err(LeaseError::Taken {
+            address: ip("10.0.0.9")
+        })
+    );
     for (address, why) in [
         ("10.0.0.0", "it is the network address of 10.0.0.0/24"),
         ("10.0.0.1", "it is the node's own address of 10.0.0.0/24"),
@@ -85,11 +112,17 @@ fn requested_addresses_are_granted_or_refused_by_name() {
         ("10.0.1.5", "it is in none of this node's prefixes"),
         ("fd00::1", "it is the node's own address of fd00::/64"),
     ] {
-        let error = LeaseError::NotOurs { address: ip(address), why: why.to_owned() };
+        let error = LeaseError::NotOurs {
+            address: ip(address),
+            why: why.to_owned(),
+        };
         assert_eq!(ipam.lease(&key(2), want(address), at(0)), Err(error));
     }
     // A refused family gives the other one's address back.
-    assert_eq!(ipam.usage(at(0)).iter().map(|u| u.used).collect::<Vec<_>>(), [1, 1]);
+    assert_eq!(
+        ipam.usage(at(0)).iter().map(|u| u.used).collect::<Vec<_>>(),
+        [1, 1]
+    );
 }
 
 #[test]
@@ -97,7 +130,10 @@ fn a_prefix_without_room_is_passed_over_and_one_that_is_removed_drains() {
     let mut ipam = ipam(&["10.0.0.0/30", "10.0.1.0/30"], 0);
     let first = ipam.lease(&key(1), Wanted::default(), at(0)).unwrap().addresses;
     let second = ipam.lease(&key(2), Wanted::default(), at(0)).unwrap().addresses;
-    assert_eq!((first.to_string(), second.to_string()), ("10.0.0.2".to_owned(), "10.0.1.2".to_owned()));
+    assert_eq!(
+        (first.to_string(), second.to_string()),
+        ("10.0.0.2".to_owned(), "10.0.1.2".to_owned())
+    );
     ipam.set_prefixes(&["10.0.1.0/30".parse().unwrap()], &mut || 0);
     let draining: Vec<_> = ipam.usage(at(0)).iter().map(|u| (u.draining, u.used)).collect();
     assert_eq!(draining, [(false, 1), (true, 1)]);
@@ -105,7 +141,10 @@ fn a_prefix_without_room_is_passed_over_and_one_that_is_removed_drains() {
     ipam.free(first, at(0));
     assert_eq!(ipam.usage(at(0)).len(), 1);
     ipam.set_prefixes(&["10.0.0.0/30".parse().unwrap()], &mut || 0);
-    assert_eq!(ipam.lease(&key(3), Wanted::default(), at(1)).unwrap().addresses, first);
+    assert_eq!(
+        ipam.lease(&key(3), Wanted::default(), at(1)).unwrap().addresses,
+        first
+    );
 }
 
 #[test]
@@ -123,7 +162,8 @@ fn an_allocation_at_99_percent_looks_at_no_more_than_three_times_the_addresses()
         let mut pool = ipam(&[prefix], 12_345);
         let empty = cost(&mut pool, 0);
         for n in 0..fill {
-            pool.lease(&key(1000 + n), Wanted::default(), at(100_000)).unwrap();
+            pool.lease(&key(1000 + n), Wanted::default(), at(100_000))
+                .unwrap();
         }
         let full = cost(&mut pool, 100_000);
         assert!(full <= 3 * empty, "{prefix}: {full} against {empty}");

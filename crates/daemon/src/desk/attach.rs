@@ -2,7 +2,7 @@
 
 use super::order::{AttachOrder, Attachment, Refusal};
 use super::turns::Writing;
-use super::{Desk, Done, FIRST_INDEX, now};
+use super::{Desk, Done, FIRST_INDEX, LAST_INDEX, now};
 use model::address::Family;
 use model::datapath::{Datapath, Fault, Target, WireError};
 use model::ipam::{Granted, LeaseError, Wanted};
@@ -13,8 +13,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The largest index that we choose; then it begins anew.
-const LAST_INDEX: u32 = 1 << 30;
 /// The smallest MTU that carries IPv6 (RFC 8200, section 5).
 const IPV6_MTU: u16 = 1280;
 
@@ -47,7 +45,9 @@ impl<D: Datapath> Desk<D> {
         let Writing { order, opened, done } = writing;
         let outcome = match order.deadline {
             Some(deadline) if deadline <= Instant::now() => Err(Refusal::TooLate),
-            _ => opened.map_err(Refusal::from).and_then(|(namespace, id)| self.attach_to(&order, &namespace, id)),
+            _ => opened
+                .map_err(Refusal::from)
+                .and_then(|(namespace, id)| self.attach_to(&order, &namespace, id)),
         };
         (outcome, done)
     }
@@ -71,10 +71,19 @@ impl<D: Datapath> Desk<D> {
     }
 
     /// The attachment of the key, where one lives that is the same; an error where it is another one.
-    fn standing(self: &Arc<Self>, order: &AttachOrder, id: NamespaceId) -> Result<Option<Attachment>, Refusal> {
-        let Some(attachment) = self.get(&order.key) else { return Ok(None) };
+    fn standing(
+        self: &Arc<Self>,
+        order: &AttachOrder,
+        id: NamespaceId,
+    ) -> Result<Option<Attachment>, Refusal> {
+        let Some(attachment) = self.get(&order.key) else {
+            return Ok(None);
+        };
         let index = attachment.link.host_index;
-        let lives = self.datapath.find(&attachment.link.host)?.is_some_and(|link| link.index == index);
+        let lives = self
+            .datapath
+            .find(&attachment.link.host)?
+            .is_some_and(|link| link.index == index);
         if !lives {
             self.ended(index);
             return Ok(None);
@@ -82,7 +91,10 @@ impl<D: Datapath> Desk<D> {
         let differences = differences(&attachment, order, id);
         match differences.is_empty() {
             true => Ok(Some(attachment)),
-            false => Err(Refusal::Different { key: Box::new(order.key.clone()), differences }),
+            false => Err(Refusal::Different {
+                key: Box::new(order.key.clone()),
+                differences,
+            }),
         }
     }
 
@@ -104,15 +116,24 @@ impl<D: Datapath> Desk<D> {
                 return Err(error.into());
             }
         };
-        let mut attachment =
-            Attachment { record: plan.record, link: plan.link, labels: order.labels.clone(), detaching: false };
+        let mut attachment = Attachment {
+            record: plan.record,
+            link: plan.link,
+            labels: order.labels.clone(),
+            detaching: false,
+        };
         attachment.link.host_index = index;
         let mut state = self.state();
         if state.ended_early.remove(&index) {
             drop(state);
             let tried = format!("attach {}", order.key);
             let reason = "the link ended as soon as it was made".to_owned();
-            return Err(WireError::Vanished(Fault { tried, reason, errno: 0 }).into());
+            return Err(WireError::Vanished(Fault {
+                tried,
+                reason,
+                errno: 0,
+            })
+            .into());
         }
         state.by_index.insert(index, order.key.clone());
         state.attachments.insert(order.key.clone(), attachment.clone());
@@ -129,9 +150,14 @@ impl<D: Datapath> Desk<D> {
     fn plan(&self, order: &AttachOrder, id: NamespaceId) -> Result<(Lease<'_, D>, Plan), Refusal> {
         let mut state = self.state();
         if let Some(fault) = &state.unpublished {
-            return Err(Refusal::NotReady(vec![format!("the nftables table is not in place: {fault}")]));
+            return Err(Refusal::NotReady(vec![format!(
+                "the nftables table is not in place: {fault}"
+            )]));
         }
-        let wanted = Wanted { v4: order.v4, v6: order.v6 };
+        let wanted = Wanted {
+            v4: order.v4,
+            v6: order.v6,
+        };
         let granted = state.ipam.lease(&order.key, wanted, now()).map_err(refusal)?;
         if !granted.warm.is_empty() {
             tracing::warn!(key = %order.key, addresses = ?granted.warm, "no cooled address is left, the oldest is used");
@@ -142,27 +168,60 @@ impl<D: Datapath> Desk<D> {
             addresses: granted.addresses,
             namespace: id,
             path: PathDigest::of(&order.path),
-            asked: Asked { mtu: order.mtu, v4: order.v4.is_some(), v6: order.v6.is_some() },
+            asked: Asked {
+                mtu: order.mtu,
+                v4: order.v4.is_some(),
+                v6: order.v6.is_some(),
+            },
         };
         let index = state.next_index;
-        state.next_index = if index >= LAST_INDEX { FIRST_INDEX } else { index + 1 };
+        state.next_index = if index >= LAST_INDEX {
+            FIRST_INDEX
+        } else {
+            index + 1
+        };
         drop(state);
-        let lease = Lease { desk: self, granted: Some(granted) };
+        let lease = Lease {
+            desk: self,
+            granted: Some(granted),
+        };
         if mtu < IPV6_MTU && record.addresses.v6().is_some() {
             return Err(Refusal::MtuTooSmall { mtu });
         }
-        Ok((lease, Plan::new(record, &PlanSettings { group: self.settings.group, mtu }, index)))
+        Ok((
+            lease,
+            Plan::new(
+                record,
+                &PlanSettings {
+                    group: self.settings.group,
+                    mtu,
+                },
+                index,
+            ),
+        ))
     }
 
     /// A link has the host end's name, and nothing is known of it: what is half-made goes, everything else stays.
     fn clear_the_way(self: &Arc<Self>, order: &AttachOrder) -> Result<(), Refusal> {
         let name = order.key.host_link();
-        let Some(found) = self.datapath.find(&name)? else { return Ok(()) };
-        let in_the_way = |why: &str| Refusal::InTheWay { link: name.to_string(), why: why.to_owned() };
+        let Some(found) = self.datapath.find(&name)? else {
+            return Ok(());
+        };
+        let in_the_way = |why: &str| Refusal::InTheWay {
+            link: name.to_string(),
+            why: why.to_owned(),
+        };
         match found.standing(self.settings.group) {
             Standing::HalfMade => {
-                let target = Target { link: name, index: found.index, group: found.group };
-                self.datapath.unwire(&[target]).into_iter().collect::<Result<(), _>>()?;
+                let target = Target {
+                    link: name,
+                    index: found.index,
+                    group: found.group,
+                };
+                self.datapath
+                    .unwire(&[target])
+                    .into_iter()
+                    .collect::<Result<(), _>>()?;
                 Ok(())
             }
             Standing::Foreign => Err(in_the_way("it is not in our link group")),
@@ -204,10 +263,14 @@ fn refusal(error: LeaseError) -> Refusal {
     match error {
         LeaseError::NoPrefix => Refusal::NotReady(vec!["no prefix to give addresses from".to_owned()]),
         LeaseError::Exhausted(prefixes) => Refusal::Exhausted(prefixes),
-        LeaseError::Held { address, holder } => Refusal::Held { address, holder: holder.to_string() },
-        LeaseError::Taken { address } => {
-            Refusal::Held { address, holder: "another link or route of this node".to_owned() }
-        }
+        LeaseError::Held { address, holder } => Refusal::Held {
+            address,
+            holder: holder.to_string(),
+        },
+        LeaseError::Taken { address } => Refusal::Held {
+            address,
+            holder: "another link or route of this node".to_owned(),
+        },
         LeaseError::NotOurs { address, why } => Refusal::NotOurs { address, why },
     }
 }

@@ -33,7 +33,11 @@ impl<D: Datapath> Desk<D> {
                     self.turn_ends(&key);
                 }
                 Ok(Verdict::Stray(target)) => {
-                    let outcome = self.datapath.unwire(&[target]).into_iter().collect::<Result<(), _>>();
+                    let outcome = self
+                        .datapath
+                        .unwire(&[target])
+                        .into_iter()
+                        .collect::<Result<(), _>>();
                     (job.done)(outcome.map(|()| Detached::Done).map_err(Refusal::from));
                     self.turn_ends(&key);
                 }
@@ -64,8 +68,12 @@ impl<D: Datapath> Desk<D> {
                 Ok(()) => self.ended(target.index),
                 Err(fault) => {
                     let mut state = self.state();
-                    let Some(done) = state.leaving.remove(&target.index) else { continue };
-                    let Some(key) = state.by_index.get(&target.index).cloned() else { continue };
+                    let Some(done) = state.leaving.remove(&target.index) else {
+                        continue;
+                    };
+                    let Some(key) = state.by_index.get(&target.index).cloned() else {
+                        continue;
+                    };
                     if let Some(attachment) = state.attachments.get_mut(&key) {
                         attachment.detaching = false;
                     }
@@ -88,9 +96,15 @@ impl<D: Datapath> Desk<D> {
     /// What is not known may still be in the kernel: the key alone leads to it.
     fn stray(&self, job: &Deleting) -> Result<Verdict, Refusal> {
         let name = job.order.key.host_link();
-        let Some(found) = self.datapath.find(&name)? else { return Ok(Verdict::Settled(Detached::WasAbsent)) };
+        let Some(found) = self.datapath.find(&name)? else {
+            return Ok(Verdict::Settled(Detached::WasAbsent));
+        };
         let group = found.group;
-        let target = Target { link: name, index: found.index, group };
+        let target = Target {
+            link: name,
+            index: found.index,
+            group,
+        };
         Ok(match found.standing(self.settings.group) {
             Standing::Attached(_) | Standing::HalfMade => Verdict::Stray(target),
             // Nothing of ours is attached there.

@@ -35,6 +35,8 @@ use turns::{Lanes, Turns};
 const USUAL_MTU: u16 = 1500;
 /// The first interface index that we choose; the kernel's own choices begin at 1.
 const FIRST_INDEX: u32 = 100_000;
+/// The last one; then it begins anew.
+const LAST_INDEX: u32 = 1 << 30;
 /// How long running orders may take once the daemon is asked to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
@@ -106,7 +108,10 @@ impl<D: Datapath> Desk<D> {
         ipam.set_prefixes(&settings.prefixes, &mut random);
         let (lanes, ends) = Lanes::new();
         let desk = Arc::new(Self {
-            ruleset: Ruleset { group: settings.group, masquerade: settings.masquerade },
+            ruleset: Ruleset {
+                group: settings.group,
+                masquerade: settings.masquerade,
+            },
             datapath,
             settings,
             state: Mutex::new(State {
@@ -130,7 +135,9 @@ impl<D: Datapath> Desk<D> {
         });
         turns::start(&desk, ends)?;
         let sweeper = Arc::clone(&desk);
-        std::thread::Builder::new().name("sweeper".to_owned()).spawn(move || sweeper.sweep_for_ever())?;
+        std::thread::Builder::new()
+            .name("sweeper".to_owned())
+            .spawn(move || sweeper.sweep_for_ever())?;
         Ok(desk)
     }
 
@@ -166,8 +173,19 @@ impl<D: Datapath> Desk<D> {
             None => self.list(None),
         };
         let links: HashMap<u32, _> = match key {
-            Some(key) => self.datapath.find(&key.host_link())?.into_iter().map(|link| (link.index, link)).collect(),
-            None => self.datapath.survey()?.links.into_iter().map(|link| (link.index, link)).collect(),
+            Some(key) => self
+                .datapath
+                .find(&key.host_link())?
+                .into_iter()
+                .map(|link| (link.index, link))
+                .collect(),
+            None => self
+                .datapath
+                .survey()?
+                .links
+                .into_iter()
+                .map(|link| (link.index, link))
+                .collect(),
         };
         let mut findings = Vec::new();
         for attachment in attachments {
@@ -184,7 +202,10 @@ impl<D: Datapath> Desk<D> {
                     texts
                 }
             };
-            findings.extend(texts.into_iter().map(|text| Finding { key: Some(attachment.key().clone()), text }));
+            findings.extend(texts.into_iter().map(|text| Finding {
+                key: Some(attachment.key().clone()),
+                text,
+            }));
         }
         if key.is_none() {
             let node = self.datapath.drift(&self.ruleset)?;
@@ -211,8 +232,14 @@ impl<D: Datapath> Desk<D> {
             })
             .collect();
         let mut warnings = state.oddities.clone();
-        for p in prefixes.iter().filter(|p| !p.draining && p.used * 10 >= p.capacity * 9) {
-            warnings.push(format!("{} of {} addresses of {} are in use", p.used, p.capacity, p.prefix));
+        for p in prefixes
+            .iter()
+            .filter(|p| !p.draining && p.used * 10 >= p.capacity * 9)
+        {
+            warnings.push(format!(
+                "{} of {} addresses of {} are in use",
+                p.used, p.capacity, p.prefix
+            ));
         }
         Node {
             prefixes,
@@ -241,7 +268,10 @@ impl<D: Datapath> Desk<D> {
     /// Returns when the first sweep is over.
     pub fn wait_until_recovered(&self) {
         let state = self.state();
-        drop(self.changed.wait_while(state, |state| state.phase == Phase::Recovering));
+        drop(
+            self.changed
+                .wait_while(state, |state| state.phase == Phase::Recovering),
+        );
     }
 
     /// Refuses what comes, and returns when what runs has ended. The datapath stays as it is.
@@ -262,9 +292,10 @@ impl<D: Datapath> Desk<D> {
     fn mtu(&self, state: &State<D>, asked: Option<u16>) -> (u16, String) {
         match (asked.or(self.settings.mtu), &state.uplink) {
             (Some(mtu), _) => (mtu, "settings".to_owned()),
-            (None, Some(uplink)) => {
-                (u16::try_from(uplink.mtu).unwrap_or(u16::MAX), format!("uplink {}", uplink.name))
-            }
+            (None, Some(uplink)) => (
+                u16::try_from(uplink.mtu).unwrap_or(u16::MAX),
+                format!("uplink {}", uplink.name),
+            ),
             (None, None) => (USUAL_MTU, "default".to_owned()),
         }
     }
@@ -310,7 +341,9 @@ impl<D: Datapath> Desk<D> {
             state.ended_early.insert(index);
             return;
         };
-        let Some(attachment) = state.attachments.remove(&key) else { return };
+        let Some(attachment) = state.attachments.remove(&key) else {
+            return;
+        };
         state.ipam.free(attachment.addresses(), now());
         let waiting = state.leaving.remove(&index);
         self.tell_readiness(&mut state);
@@ -329,7 +362,9 @@ impl<D: Datapath> Desk<D> {
     fn on_event(self: &Arc<Self>, event: Event) {
         match event {
             Event::LinkGone { index, .. } => self.ended(index),
-            Event::LinkTouched { index, .. } | Event::RouteGone { index, .. } => self.sweeper.link_touched(index),
+            Event::LinkTouched { index, .. } | Event::RouteGone { index, .. } => {
+                self.sweeper.link_touched(index)
+            }
             Event::RulesetTouched => self.sweeper.ruleset_touched(),
             Event::UplinkTouched => self.sweeper.uplink_touched(),
             Event::Lost => {
@@ -341,7 +376,11 @@ impl<D: Datapath> Desk<D> {
 
     fn target(attachment: &Attachment) -> Target {
         let link = &attachment.link;
-        Target { link: link.host.clone(), index: link.host_index, group: link.group }
+        Target {
+            link: link.host.clone(),
+            index: link.host_index,
+            group: link.group,
+        }
     }
 
     /// Writes the file below /run.
@@ -366,7 +405,10 @@ impl<D: Datapath> Desk<D> {
 fn now() -> Moment {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let seconds = u64::try_from(time.tv_sec).expect("time since boot is positive");
-    Moment(Duration::new(seconds, u32::try_from(time.tv_nsec).expect("below a second")))
+    Moment(Duration::new(
+        seconds,
+        u32::try_from(time.tv_nsec).expect("below a second"),
+    ))
 }
 
 /// Random enough for where next-fit begins.

@@ -161,7 +161,11 @@ pub enum Refusal {
 }
 
 fn list(prefixes: &[Prefix]) -> String {
-    prefixes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    prefixes
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// One difference between what the kernel is to hold and what it was found to hold.

@@ -1,7 +1,7 @@
 //! Survey, then recover, prune, put back: at the start as a whole, and later wherever something was touched.
 
 use super::order::Attachment;
-use super::{Desk, FIRST_INDEX, Phase};
+use super::{Desk, FIRST_INDEX, LAST_INDEX, Phase};
 use crate::memory::Memory;
 use model::datapath::{Datapath, Fault, Target};
 use model::key::HostLink;
@@ -75,10 +75,15 @@ impl Nudges {
             .wait_timeout_while(pending, ROUND, |pending| pending.is_empty())
             .unwrap_or_else(PoisonError::into_inner);
         if timeout.timed_out() {
-            return Pending { all: true, ..Pending::default() };
+            return Pending {
+                all: true,
+                ..Pending::default()
+            };
         }
-        let (mut pending, _) =
-            self.wake.wait_timeout_while(pending, SETTLE, |_| true).unwrap_or_else(PoisonError::into_inner);
+        let (mut pending, _) = self
+            .wake
+            .wait_timeout_while(pending, SETTLE, |_| true)
+            .unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *pending)
     }
 }
@@ -89,8 +94,16 @@ impl<D: Datapath> Desk<D> {
         while let Err(fault) = self.recover() {
             tracing::error!(%fault, "recovery failed, it is tried again");
             self.state().unpublished = Some(fault);
-            let pending = self.sweeper.pending.lock().unwrap_or_else(PoisonError::into_inner);
-            drop(self.sweeper.wake.wait_timeout_while(pending, Duration::from_secs(1), |_| true));
+            let pending = self
+                .sweeper
+                .pending
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            drop(
+                self.sweeper
+                    .wake
+                    .wait_timeout_while(pending, Duration::from_secs(1), |_| true),
+            );
         }
         loop {
             let touched = self.sweeper.wait();
@@ -103,7 +116,10 @@ impl<D: Datapath> Desk<D> {
                     self.sweeper.all_touched();
                 }
             } else {
-                touched.links.into_iter().for_each(|index| self.put_back_link(index));
+                touched
+                    .links
+                    .into_iter()
+                    .for_each(|index| self.put_back_link(index));
             }
             if touched.uplink && !touched.all {
                 match self.datapath.uplink() {
@@ -165,25 +181,39 @@ impl<D: Datapath> Desk<D> {
         state.oddities.clear();
         let mut taken = survey.taken.clone();
         for link in &survey.links {
+            // An index is never used twice, not even that of a link which is about to be pruned: its end is announced by it.
+            if (FIRST_INDEX..LAST_INDEX).contains(&link.index) {
+                state.next_index = state.next_index.max(link.index + 1);
+            }
             match link.standing(self.settings.group) {
                 Standing::Foreign => {}
                 Standing::Unreadable(error) => {
                     taken.extend(link.routes.iter().map(|route| route.addr()));
-                    state.oddities.push(format!("link {} is left alone: {error}", link.name));
+                    state
+                        .oddities
+                        .push(format!("link {} is left alone: {error}", link.name));
                 }
                 // An order that runs knows of its link what no survey can tell.
                 _ if HostLink::parse(&link.name).is_some_and(|name| busy.contains(&name)) => {}
                 Standing::HalfMade => work.prune.extend(target(link)),
                 Standing::Attached(record) => {
                     if !state.by_index.contains_key(&link.index) {
-                        let labels = memory.and_then(|m| m.labels.get(&link.name)).cloned().unwrap_or_default();
+                        let labels = memory
+                            .and_then(|m| m.labels.get(&link.name))
+                            .cloned()
+                            .unwrap_or_default();
                         let attachment = attachment(&record, link, labels);
                         if let Err(conflict) = state.ipam.hold(&record.key, record.addresses) {
                             let (address, holder) = (conflict.address, conflict.holder);
-                            state.oddities.push(format!("link {}: {address} is held by {holder}", link.name));
+                            state
+                                .oddities
+                                .push(format!("link {}: {address} is held by {holder}", link.name));
                             continue;
                         }
-                        state.next_index = state.next_index.max(link.index.saturating_add(1)).max(FIRST_INDEX);
+                        state.next_index = state
+                            .next_index
+                            .max(link.index.saturating_add(1))
+                            .max(FIRST_INDEX);
                         state.by_index.insert(link.index, record.key.clone());
                         state.attachments.insert(record.key.clone(), attachment);
                     }
@@ -196,7 +226,9 @@ impl<D: Datapath> Desk<D> {
         }
         state.ipam.set_taken(taken);
         if let Some(memory) = memory {
-            memory.cooling().for_each(|(address, since)| state.ipam.cool(address, since));
+            memory
+                .cooling()
+                .for_each(|(address, since)| state.ipam.cool(address, since));
         }
         self.tell_readiness(&mut state);
         work
@@ -208,14 +240,22 @@ impl<D: Datapath> Desk<D> {
         }
         if !work.prune.is_empty() {
             tracing::info!(links = work.prune.len(), "half-made links are taken away");
-            for fault in self.datapath.unwire(&work.prune).into_iter().filter_map(Result::err) {
+            for fault in self
+                .datapath
+                .unwire(&work.prune)
+                .into_iter()
+                .filter_map(Result::err)
+            {
                 tracing::warn!(%fault, "a half-made link stays");
             }
         }
     }
 
     fn restore(&self, target: &Target, ops: &[Op]) {
-        let what: Vec<String> = ops.iter().map(|op| op.on(target.link.as_str()).to_string()).collect();
+        let what: Vec<String> = ops
+            .iter()
+            .map(|op| op.on(target.link.as_str()).to_string())
+            .collect();
         tracing::info!(link = %target.link, ?what, "put back");
         for fault in self.datapath.restore(target, ops) {
             tracing::warn!(link = %target.link, %fault, "cannot be put back");
@@ -224,7 +264,13 @@ impl<D: Datapath> Desk<D> {
 
     fn put_back_link(self: &Arc<Self>, index: u32) {
         let state = self.state();
-        let Some(attachment) = state.by_index.get(&index).and_then(|key| state.attachments.get(key)) else { return };
+        let Some(attachment) = state
+            .by_index
+            .get(&index)
+            .and_then(|key| state.attachments.get(key))
+        else {
+            return;
+        };
         if attachment.detaching {
             return;
         }
@@ -268,11 +314,23 @@ struct Work {
 }
 
 fn target(link: &FoundLink) -> Option<Target> {
-    Some(Target { link: HostLink::parse(&link.name)?, index: link.index, group: link.group })
+    Some(Target {
+        link: HostLink::parse(&link.name)?,
+        index: link.index,
+        group: link.group,
+    })
 }
 
 fn attachment(record: &Record, link: &FoundLink, labels: super::order::Labels) -> Attachment {
-    let settings = PlanSettings { group: link.group, mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX) };
+    let settings = PlanSettings {
+        group: link.group,
+        mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
+    };
     let plan = Plan::new(record.clone(), &settings, link.index);
-    Attachment { record: plan.record, link: plan.link, labels, detaching: false }
+    Attachment {
+        record: plan.record,
+        link: plan.link,
+        labels,
+        detaching: false,
+    }
 }

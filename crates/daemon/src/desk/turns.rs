@@ -65,7 +65,11 @@ pub(super) struct Turns<D> {
 
 impl<D> Default for Turns<D> {
     fn default() -> Self {
-        Self { waiting: HashMap::new(), queued: 0, of: std::marker::PhantomData }
+        Self {
+            waiting: HashMap::new(),
+            queued: 0,
+            of: std::marker::PhantomData,
+        }
     }
 }
 
@@ -97,19 +101,33 @@ pub(super) struct Ends<D: Datapath> {
 impl<D: Datapath> Lanes<D> {
     pub(super) fn new() -> (Self, Ends<D>) {
         let ((openers, opening), (writer, writing)) = (channel(), channel());
-        (Self { openers, writer, deleters: Arc::default() }, Ends { openers: opening, writer: writing })
+        (
+            Self {
+                openers,
+                writer,
+                deleters: Arc::default(),
+            },
+            Ends {
+                openers: opening,
+                writer: writing,
+            },
+        )
     }
 
     fn delete(&self, job: Deleting) {
         let (queue, wake) = &*self.deleters;
-        queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(job);
+        queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back(job);
         wake.notify_one();
     }
 }
 
 /// Starts the threads. They live as long as the process.
 pub(super) fn start<D: Datapath>(desk: &Arc<Desk<D>>, ends: Ends<D>) -> io::Result<()> {
-    let thread = |name: String, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name).spawn(run);
+    let thread =
+        |name: String, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name).spawn(run);
     let writer = Arc::clone(desk);
     thread(
         "writer".to_owned(),
@@ -144,8 +162,9 @@ pub(super) fn start<D: Datapath>(desk: &Arc<Desk<D>>, ends: Ends<D>) -> io::Resu
                 loop {
                     let (queue, wake) = &*desk.lanes.deleters;
                     let waiting = queue.lock().unwrap_or_else(PoisonError::into_inner);
-                    let mut waiting =
-                        wake.wait_while(waiting, |jobs| jobs.is_empty()).unwrap_or_else(PoisonError::into_inner);
+                    let mut waiting = wake
+                        .wait_while(waiting, |jobs| jobs.is_empty())
+                        .unwrap_or_else(PoisonError::into_inner);
                     let together = waiting.len().min(TOGETHER);
                     let jobs: Vec<_> = waiting.drain(..together).collect();
                     drop(waiting);
@@ -164,9 +183,9 @@ impl<D: Datapath> Desk<D> {
         let refusal = match state.phase {
             Phase::Recovering => Some(Refusal::NotReady(self.unmet(&state))),
             Phase::Stopping => Some(Refusal::Stopping),
-            Phase::Serving if state.turns.queued >= self.settings.max_queued => {
-                Some(Refusal::Overloaded { waiting: state.turns.queued })
-            }
+            Phase::Serving if state.turns.queued >= self.settings.max_queued => Some(Refusal::Overloaded {
+                waiting: state.turns.queued,
+            }),
             Phase::Serving => None,
         };
         if let Some(refusal) = refusal {
@@ -201,9 +220,17 @@ impl<D: Datapath> Desk<D> {
     fn begin(self: &Arc<Self>, job: Job) {
         match job {
             Job::Detach(order, done) if order.path.is_none() => {
-                self.lanes.delete(Deleting { order, namespace: None, done });
+                self.lanes.delete(Deleting {
+                    order,
+                    namespace: None,
+                    done,
+                });
             }
-            job => self.lanes.openers.send(job).expect("the openers live as long as the desk"),
+            job => self
+                .lanes
+                .openers
+                .send(job)
+                .expect("the openers live as long as the desk"),
         }
     }
 
@@ -212,12 +239,19 @@ impl<D: Datapath> Desk<D> {
             Job::Attach(order, done) => {
                 let opened = self.datapath.open(&order.path);
                 let writing = Writing { order, opened, done };
-                self.lanes.writer.send(writing).expect("the writer lives as long as the desk");
+                self.lanes
+                    .writer
+                    .send(writing)
+                    .expect("the writer lives as long as the desk");
             }
             Job::Detach(order, done) => {
                 let path = order.path.as_deref().unwrap_or_default();
                 let namespace = self.datapath.open(path).ok().map(|(_, id)| id);
-                self.lanes.delete(Deleting { order, namespace, done });
+                self.lanes.delete(Deleting {
+                    order,
+                    namespace,
+                    done,
+                });
             }
         }
     }

@@ -43,7 +43,11 @@ fn error(field: &str, value: &str, why: impl fmt::Display) -> FieldError {
     if shown.len() < value.len() {
         shown.push('…');
     }
-    FieldError { field: field.to_owned(), value: format!("{shown:?}"), why: why.to_string() }
+    FieldError {
+        field: field.to_owned(),
+        value: format!("{shown:?}"),
+        why: why.to_string(),
+    }
 }
 
 fn key_parts(owner: &str, workload_id: &str, if_name: &str, names: [&str; 3]) -> Result<Key, FieldError> {
@@ -51,14 +55,22 @@ fn key_parts(owner: &str, workload_id: &str, if_name: &str, names: [&str; 3]) ->
     let owner_value = Owner::new(owner).map_err(|why| error(owner_field, owner, why))?;
     let workload = WorkloadId::new(workload_id).map_err(|why| error(workload_field, workload_id, why))?;
     let interface = InterfaceName::new(if_name).map_err(|why| error(interface_field, if_name, why))?;
-    Key::new(owner_value, workload, interface).map_err(|why: KeyError| error(workload_field, workload_id, why))
+    Key::new(owner_value, workload, interface)
+        .map_err(|why: KeyError| error(workload_field, workload_id, why))
 }
 
 const REQUEST: [&str; 3] = ["owner", "workload_id", "netns.if_name"];
 
 /// An attach request as an order.
 pub fn attach(request: AttachRequest, deadline: Option<Instant>) -> Result<AttachOrder, FieldError> {
-    let AttachRequest { workload_id, netns, owner, mtu, labels, requested_ip } = request;
+    let AttachRequest {
+        workload_id,
+        netns,
+        owner,
+        mtu,
+        labels,
+        requested_ip,
+    } = request;
     let Some(NetNsAttachment { netns_path, if_name }) = netns else {
         return Err(error("netns", "", "must be set"));
     };
@@ -70,7 +82,13 @@ pub fn attach(request: AttachRequest, deadline: Option<Instant>) -> Result<Attac
     let mtu = match mtu {
         0 => None,
         SMALLEST_MTU..=0xffff => u16::try_from(mtu).ok(),
-        _ => return Err(error("mtu", &mtu.to_string(), format!("must be 0, or {SMALLEST_MTU} to 65535"))),
+        _ => {
+            return Err(error(
+                "mtu",
+                &mtu.to_string(),
+                format!("must be 0, or {SMALLEST_MTU} to 65535"),
+            ));
+        }
     };
     let (mut v4, mut v6) = (None, None);
     for bytes in requested_ip {
@@ -86,26 +104,52 @@ pub fn attach(request: AttachRequest, deadline: Option<Instant>) -> Result<Attac
             return Err(error("requested_ip", &hex(&bytes), "is the second of its family"));
         }
     }
-    Ok(AttachOrder { key, path, mtu, v4, v6, labels: checked_labels(labels)?, deadline })
+    Ok(AttachOrder {
+        key,
+        path,
+        mtu,
+        v4,
+        v6,
+        labels: checked_labels(labels)?,
+        deadline,
+    })
 }
 
 /// A detach request as an order.
 pub fn detach(request: DetachRequest) -> Result<DetachOrder, FieldError> {
-    let DetachRequest { workload_id, netns, owner } = request;
+    let DetachRequest {
+        workload_id,
+        netns,
+        owner,
+    } = request;
     let Some(NetNsAttachment { netns_path, if_name }) = netns else {
         return Err(error("netns", "", "must be set: if_name is a part of the key"));
     };
     let key = key_parts(&owner, &workload_id, &if_name, REQUEST)?;
-    let path = if netns_path.is_empty() { None } else { Some(path(netns_path)?) };
+    let path = if netns_path.is_empty() {
+        None
+    } else {
+        Some(path(netns_path)?)
+    };
     Ok(DetachOrder { key, path })
 }
 
 /// A key of the inspection service.
 pub fn key(key: Option<inspect::Key>) -> Result<Key, FieldError> {
-    let Some(inspect::Key { owner, workload_id, if_name }) = key else {
+    let Some(inspect::Key {
+        owner,
+        workload_id,
+        if_name,
+    }) = key
+    else {
         return Err(error("key", "", "must be set"));
     };
-    key_parts(&owner, &workload_id, &if_name, ["key.owner", "key.workload_id", "key.if_name"])
+    key_parts(
+        &owner,
+        &workload_id,
+        &if_name,
+        ["key.owner", "key.workload_id", "key.if_name"],
+    )
 }
 
 /// An owner of the inspection service.
@@ -128,7 +172,11 @@ fn path(path: String) -> Result<String, FieldError> {
 
 fn checked_labels(labels: HashMap<String, String>) -> Result<Labels, FieldError> {
     if labels.len() > LABELS {
-        return Err(error("labels", "", format!("there are {}, {LABELS} is the most", labels.len())));
+        return Err(error(
+            "labels",
+            "",
+            format!("there are {}, {LABELS} is the most", labels.len()),
+        ));
     }
     let labels: Labels = labels.into_iter().collect();
     for (key, value) in &labels {
@@ -137,10 +185,18 @@ fn checked_labels(labels: HashMap<String, String>) -> Result<Labels, FieldError>
         }
         for (what, text, limit) in [("key", key, LABEL_KEY_BYTES), ("value", value, LABEL_VALUE_BYTES)] {
             if text.len() > limit {
-                return Err(error("labels", text, format!("a {what} has {} bytes, {limit} is the most", text.len())));
+                return Err(error(
+                    "labels",
+                    text,
+                    format!("a {what} has {} bytes, {limit} is the most", text.len()),
+                ));
             }
             if let Some(c) = text.chars().find(|c| c.is_control()) {
-                return Err(error("labels", text, format!("a {what} has the control character {c:?}")));
+                return Err(error(
+                    "labels",
+                    text,
+                    format!("a {what} has the control character {c:?}"),
+                ));
             }
         }
     }

@@ -24,16 +24,26 @@ impl<D: Datapath> Inspection for Inspector<D> {
         &self,
         request: Request<inspect::ListRequest>,
     ) -> Result<Response<inspect::ListResponse>, Status> {
-        let owner = request.into_inner().owner.as_deref().map(field::owner).transpose();
+        let owner = request
+            .into_inner()
+            .owner
+            .as_deref()
+            .map(field::owner)
+            .transpose();
         let owner = owner.map_err(|error| refusal::invalid(&error))?;
         let attachment = self.desk.list(owner.as_ref()).iter().map(attachment_of).collect();
         Ok(Response::new(inspect::ListResponse { attachment }))
     }
 
-    async fn get(&self, request: Request<inspect::GetRequest>) -> Result<Response<inspect::GetResponse>, Status> {
+    async fn get(
+        &self,
+        request: Request<inspect::GetRequest>,
+    ) -> Result<Response<inspect::GetResponse>, Status> {
         let key = field::key(request.into_inner().key).map_err(|error| refusal::invalid(&error))?;
         let found = self.desk.get(&key).ok_or_else(|| refusal::not_attached(&key))?;
-        Ok(Response::new(inspect::GetResponse { attachment: Some(attachment_of(&found)) }))
+        Ok(Response::new(inspect::GetResponse {
+            attachment: Some(attachment_of(&found)),
+        }))
     }
 
     async fn check(
@@ -47,7 +57,13 @@ impl<D: Datapath> Inspection for Inspector<D> {
         let (desk, of) = (Arc::clone(&self.desk), key.clone());
         let checked = tokio::task::spawn_blocking(move || desk.check(of.as_ref())).await;
         let checked = checked.map_err(|error| {
-            refusal::status(Code::Internal, "LOST", format!("the check ended early: {error}"), &[], None)
+            refusal::status(
+                Code::Internal,
+                "LOST",
+                format!("the check ended early: {error}"),
+                &[],
+                None,
+            )
         })?;
         match (checked.map_err(|error| refusal::refused(&error))?, key) {
             (Some(findings), _) => {
@@ -110,11 +126,19 @@ fn key_of(key: &Key) -> inspect::Key {
 }
 
 fn finding_of(finding: Finding) -> inspect::Finding {
-    inspect::Finding { key: finding.key.as_ref().map(key_of), text: finding.text }
+    inspect::Finding {
+        key: finding.key.as_ref().map(key_of),
+        text: finding.text,
+    }
 }
 
 fn attachment_of(attachment: &Attachment) -> inspect::Attachment {
-    let Attachment { record, link, labels, detaching } = attachment;
+    let Attachment {
+        record,
+        link,
+        labels,
+        detaching,
+    } = attachment;
     inspect::Attachment {
         key: Some(key_of(&record.key)),
         ip: record.addresses.iter().map(|a| a.to_string()).collect(),
@@ -123,7 +147,11 @@ fn attachment_of(attachment: &Attachment) -> inspect::Attachment {
         host_mac: link.host_mac.to_string(),
         workload_mac: link.workload_mac.to_string(),
         mtu: link.mtu.into(),
-        gateway: record.addresses.iter().map(|a| Family::of(a).first_hop().to_string()).collect(),
+        gateway: record
+            .addresses
+            .iter()
+            .map(|a| Family::of(a).first_hop().to_string())
+            .collect(),
         namespace_device: record.namespace.device,
         namespace_inode: record.namespace.inode,
         labels: labels.clone().into_iter().collect(),

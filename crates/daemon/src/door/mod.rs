@@ -34,9 +34,11 @@ pub async fn serve<D: Datapath>(
                 true => tonic_health::ServingStatus::Serving,
                 false => tonic_health::ServingStatus::NotServing,
             };
-            for service in
-                ["", "metropolis.node.core.network.workloads.WorkloadNetworking", "workloadnet.v1.Inspection"]
-            {
+            for service in [
+                "",
+                "metropolis.node.core.network.workloads.WorkloadNetworking",
+                "workloadnet.v1.Inspection",
+            ] {
                 health.set_service_status(service, status).await;
             }
             if readiness.changed().await.is_err() {
@@ -44,11 +46,14 @@ pub async fn serve<D: Datapath>(
             }
         }
     });
-    let reflection =
-        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(api::DESCRIPTORS);
+    let reflection = || {
+        tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(api::DESCRIPTORS)
+    };
     let outcome = tonic::transport::Server::builder()
         .layer(InterceptorLayer::new(move |request| allowed.check(request)))
-        .add_service(WorkloadNetworkingServer::new(workload::Workloads { desk: Arc::clone(&desk) }))
+        .add_service(WorkloadNetworkingServer::new(workload::Workloads {
+            desk: Arc::clone(&desk),
+        }))
         .add_service(InspectionServer::new(inspection::Inspector { desk }))
         .add_service(health_service)
         .add_service(reflection().build_v1()?)

@@ -15,19 +15,35 @@ pub struct Allowed {
 
 impl Allowed {
     /// Lets a request pass, or refuses it with the peer's ids.
-    #[expect(clippy::result_large_err, reason = "the form that tonic's interceptors have")]
     pub fn check(&self, request: Request<()>) -> Result<Request<()>, Status> {
-        let peer = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
+        let peer = request
+            .extensions()
+            .get::<UdsConnectInfo>()
+            .and_then(|info| info.peer_cred);
         match peer {
             Some(peer) if self.uids.contains(&peer.uid()) || self.gids.contains(&peer.gid()) => Ok(request),
             Some(peer) => {
                 let (uid, gid) = (peer.uid().to_string(), peer.gid().to_string());
-                let text = format!("uid {uid} gid {gid} is not on the allow-list ([socket] allowed_uids, allowed_gids)");
-                Err(refusal::status(Code::PermissionDenied, "PEER_DENIED", text, &[("uid", &uid), ("gid", &gid)], None))
+                let text = format!(
+                    "uid {uid} gid {gid} is not on the allow-list ([socket] allowed_uids, allowed_gids)"
+                );
+                Err(refusal::status(
+                    Code::PermissionDenied,
+                    "PEER_DENIED",
+                    text,
+                    &[("uid", &uid), ("gid", &gid)],
+                    None,
+                ))
             }
             None => {
                 let text = "the peer's credentials are not known".to_owned();
-                Err(refusal::status(Code::PermissionDenied, "PEER_DENIED", text, &[], None))
+                Err(refusal::status(
+                    Code::PermissionDenied,
+                    "PEER_DENIED",
+                    text,
+                    &[],
+                    None,
+                ))
             }
         }
     }

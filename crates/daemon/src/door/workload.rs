@@ -29,7 +29,8 @@ impl<D: Datapath> WorkloadNetworking for Workloads<D> {
     async fn attach(&self, request: Request<AttachRequest>) -> Result<Response<AttachResponse>, Status> {
         let began = Instant::now();
         let deadline = timeout(request.metadata()).and_then(|timeout| began.checked_add(timeout));
-        let order = field::attach(request.into_inner(), deadline).map_err(|error| refusal::invalid(&error))?;
+        let order =
+            field::attach(request.into_inner(), deadline).map_err(|error| refusal::invalid(&error))?;
         let key = order.key.clone();
         match outcome(|done| self.desk.attach(order, done)).await? {
             Ok(attachment) => {
@@ -50,7 +51,9 @@ impl<D: Datapath> WorkloadNetworking for Workloads<D> {
         match outcome(|done| self.desk.detach(order, done)).await? {
             Ok(Detached::Done) => tracing::info!(%key, took = ?began.elapsed(), "detached"),
             Ok(Detached::WasAbsent) => tracing::debug!(%key, "nothing to detach"),
-            Ok(Detached::IsNewer) => tracing::info!(%key, "not detached: what is attached is another sandbox"),
+            Ok(Detached::IsNewer) => {
+                tracing::info!(%key, "not detached: what is attached is another sandbox")
+            }
             Err(error) => {
                 tracing::warn!(%key, %error, took = ?began.elapsed(), "not detached");
                 return Err(refusal::refused(&error));
@@ -80,7 +83,13 @@ async fn outcome<T: Send + 'static>(submit: impl FnOnce(Done<T>)) -> Result<Resu
         }
         Err(_) => {
             let text = format!("no outcome within {LIMIT:?}; the order goes on");
-            Err(refusal::status(Code::DeadlineExceeded, "DEADLINE", text, &[], None))
+            Err(refusal::status(
+                Code::DeadlineExceeded,
+                "DEADLINE",
+                text,
+                &[],
+                None,
+            ))
         }
     }
 }
@@ -110,23 +119,34 @@ fn bytes(address: IpAddr) -> Vec<u8> {
 
 fn response(attachment: &Attachment) -> AttachResponse {
     let Attachment { record, link, .. } = attachment;
-    let routes = model::plan::workload_ops(record).into_iter().filter_map(|op| match op {
-        Op::Route { destination, gateway, .. } => Some(Route {
-            destination: bytes(destination.network()),
-            prefix_length: destination.prefix_len().into(),
-            gateway: gateway.map(bytes).unwrap_or_default(),
-        }),
-        _ => None,
-    });
+    let routes = model::plan::workload_ops(record)
+        .into_iter()
+        .filter_map(|op| match op {
+            Op::Route {
+                destination, gateway, ..
+            } => Some(Route {
+                destination: bytes(destination.network()),
+                prefix_length: destination.prefix_len().into(),
+                gateway: gateway.map(bytes).unwrap_or_default(),
+            }),
+            _ => None,
+        });
     AttachResponse {
         ip: record.addresses.iter().map(bytes).collect(),
         host_link: link.host.to_string(),
         host_mac: link.host_mac.0.to_vec(),
         workload_mac: link.workload_mac.0.to_vec(),
         mtu: link.mtu.into(),
-        gateway: record.addresses.iter().map(|a| bytes(Family::of(a).first_hop())).collect(),
+        gateway: record
+            .addresses
+            .iter()
+            .map(|a| bytes(Family::of(a).first_hop()))
+            .collect(),
         route: routes.collect(),
-        namespace: Some(NamespaceIdentity { device: record.namespace.device, inode: record.namespace.inode }),
+        namespace: Some(NamespaceIdentity {
+            device: record.namespace.device,
+            inode: record.namespace.inode,
+        }),
     }
 }
 
@@ -144,7 +164,15 @@ mod tests {
         assert_eq!(read("2S"), Some(Duration::from_secs(2)));
         assert_eq!(read("100m"), Some(Duration::from_millis(100)));
         assert_eq!(read("1H"), Some(Duration::from_secs(3600)));
-        for text in ["", "S", "2", "-1S", "2x", "99999999999999999999S", "18446744073709551615H"] {
+        for text in [
+            "",
+            "S",
+            "2",
+            "-1S",
+            "2x",
+            "99999999999999999999S",
+            "18446744073709551615H",
+        ] {
             assert_eq!(read(text), None, "{text}");
         }
     }

@@ -1,1 +1,0 @@
-//! The command line: demo, status, list, get, check, attach, detach.

@@ -1,0 +1,13 @@
+//! The whole daemon, as a process on a node of each test's own: what a runtime sees of it, what the kernel holds, and what
+//! is left after a crash.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod crash;
+mod crossing;
+mod daemon;
+mod scenario;
+mod scenarios;
+mod upgrade;
+mod wait;
+mod witness;

@@ -1,0 +1,100 @@
+//! An upgrade under load: the service manager holds the socket (LISTEN_FDS), one daemon is stopped and the next is started,
+//! and no caller gets anything but an answer or the advice to ask again.
+
+use crate::daemon::{Build, Caller, Daemon, attach, detach};
+use crate::wait::{PATIENCE, eventually};
+use client::Error;
+use stage::Namespace;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Instant;
+
+const CALLERS: usize = 4;
+const UPGRADES: usize = 3;
+
+/// Starts the daemon as systemd does (sd_listen_fds(3)): the socket is descriptor 3, and LISTEN_PID is the id of the process
+/// itself, which a shell knows before it becomes the daemon.
+fn start_activated(daemon: &Daemon, listener: &UnixListener) -> Child {
+    let product = daemon.command(Build::Usual);
+    let mut command = Command::new("sh");
+    command
+        .arg("-c")
+        .arg("export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" \"$@\" 3<&0 </dev/null")
+        .arg(product.get_program())
+        .args(product.get_args())
+        .stdin(Stdio::from(OwnedFd::from(listener.try_clone().unwrap())))
+        .stdout(Stdio::null())
+        .stderr(daemon.log_file());
+    daemon.spawn(command)
+}
+
+/// Asks again for as long as the answer is the advice to do so.
+fn insist<T>(mut ask: impl FnMut() -> Result<T, Error>) -> T {
+    let start = Instant::now();
+    loop {
+        match ask() {
+            Ok(answer) => return answer,
+            Err(Error::Refused(refused)) if refused.retry_after.is_some() && start.elapsed() < PATIENCE => {
+                thread::yield_now();
+            }
+            Err(other) => panic!("a request was lost: {other}"),
+        }
+    }
+}
+
+#[test]
+fn an_upgrade_under_load_loses_no_request() {
+    let mut daemon = Daemon::new();
+    std::fs::create_dir_all(daemon.socket().parent().unwrap()).unwrap();
+    let listener = UnixListener::bind(daemon.socket()).unwrap();
+    let child = start_activated(&daemon, &listener);
+    daemon.adopt(child);
+    let ready = |daemon: &Daemon| {
+        eventually(
+            PATIENCE,
+            "the daemon is ready",
+            || daemon.caller().status().is_ok(),
+            |&ready| ready,
+        );
+    };
+    ready(&daemon);
+    let empty = daemon.world();
+
+    let over = AtomicBool::new(false);
+    let socket = daemon.socket();
+    let answered: usize = thread::scope(|scope| {
+        let (over, socket) = (&over, &socket);
+        let callers: Vec<_> = (0..CALLERS)
+            .map(|caller| {
+                scope.spawn(move || {
+                    let (client, id) = (Caller::new(socket), format!("w{caller}"));
+                    let namespace = Namespace::new().unwrap();
+                    let mut answered = 0;
+                    while !over.load(Ordering::Relaxed) {
+                        insist(|| client.attach(attach(&id, &namespace)));
+                        insist(|| client.detach(detach(&id)));
+                        answered += 2;
+                    }
+                    answered
+                })
+            })
+            .collect();
+        for _ in 0..UPGRADES {
+            daemon.stop();
+            let child = start_activated(&daemon, &listener);
+            daemon.adopt(child);
+            ready(&daemon);
+        }
+        over.store(true, Ordering::Relaxed);
+        callers.into_iter().map(|caller| caller.join().unwrap()).sum()
+    });
+    assert!(
+        answered > UPGRADES * CALLERS,
+        "only {answered} requests were answered"
+    );
+    assert_eq!(daemon.world(), empty);
+    daemon.expect_used(0);
+}

@@ -1,0 +1,265 @@
+//! What the commands do, step by step.
+
+use crate::cargo::{cargo, count_tests, graph, run};
+use crate::totals::Totals;
+use crate::{licences, packages, rooms, sources};
+use anyhow::{Context as _, Result, bail};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+/// Whether CI shows the demo, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Demo {
+    With,
+    Without,
+}
+
+/// Builds and shows the product. A dev build: it takes half the time of a release build from a fresh clone, and the
+/// kernel's share of an attach, which is the most of it, is the same.
+pub(crate) fn demo(args: &[String]) -> Result<ExitCode> {
+    run(cargo().args([
+        "build",
+        "--locked",
+        "--package",
+        "workloadnet-daemon",
+        "--package",
+        "workloadnet-cli",
+        "--bins",
+    ]))?;
+    let target = graph()?.target;
+    let mut demo = Command::new(target.join("debug/workloadnet"));
+    let status = demo
+        .arg("demo")
+        .args(args)
+        .status()
+        .context("start workloadnet demo")?;
+    Ok(exit(status.success()))
+}
+
+/// Measures in a release build.
+pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
+    packages::ensure(packages::FOR_BENCH)?;
+    run(cargo().args([
+        "build",
+        "--locked",
+        "--release",
+        "--package",
+        "workloadnet-daemon",
+        "--bins",
+    ]))?;
+    let mut bench = cargo();
+    bench.args([
+        "run",
+        "--locked",
+        "--release",
+        "--package",
+        "workloadnet-bench",
+        "--",
+    ]);
+    let status = bench.args(args).status().context("start the bench")?;
+    Ok(exit(status.success()))
+}
+
+/// Who knows whom, by declaration and by source text.
+pub(crate) fn rooms() -> Result<Vec<String>> {
+    let graph = graph()?;
+    let mut found = rooms::violations(&graph);
+    found.extend(sources::violations(&sources::read(&graph.root)?));
+    Ok(found)
+}
+
+/// Licences, bans, sources.
+pub(crate) fn licences() -> Result<Vec<String>> {
+    Ok(licences::violations(&graph()?))
+}
+
+/// Everything that CI wants to know. Goes on to the end, whatever fails.
+pub(crate) fn test(demo: Demo) -> Result<ExitCode> {
+    packages::ensure(packages::FOR_TESTS)?;
+    let mut report = Report::default();
+    report.step("format", || run(cargo().args(["fmt", "--all", "--check"])));
+    report.step("rooms", || none(rooms()?));
+    report.step("licences", || none(licences()?));
+    for features in [&[] as &[&str], &["--all-features"]] {
+        let name = format!("clippy {}", features.concat());
+        report.step(name.trim(), || {
+            let mut clippy = cargo();
+            clippy.args(["clippy", "--locked", "--workspace", "--all-targets"]);
+            run(clippy.args(features).args(["--", "--deny", "warnings"]))
+        });
+    }
+    report.step("docs", || {
+        let mut doc = cargo();
+        doc.args([
+            "doc",
+            "--locked",
+            "--workspace",
+            "--no-deps",
+            "--document-private-items",
+        ]);
+        run(doc.env("RUSTDOCFLAGS", "--deny warnings"))
+    });
+    report.tests(
+        "tests",
+        cargo().args(["test", "--locked", "--workspace", "--no-fail-fast"]),
+    );
+    for gated in gated_tests()? {
+        report.tests(&gated.name, &mut gated.command());
+    }
+    if demo == Demo::With {
+        report.step("demo", || match self::demo(&[])? {
+            ExitCode::SUCCESS => Ok(()),
+            _ => bail!("the demo failed"),
+        });
+    }
+    Ok(report.close())
+}
+
+/// Tests that are built with features which the product does not have, such as crash points. `cargo test` leaves them
+/// out, so each gets a run of its own.
+struct GatedTest {
+    name: String,
+    package: String,
+    features: Vec<String>,
+}
+
+impl GatedTest {
+    fn command(&self) -> Command {
+        let mut command = cargo();
+        command.args([
+            "test",
+            "--locked",
+            "--package",
+            &self.package,
+            "--test",
+            &self.name,
+        ]);
+        command.arg("--features").arg(self.features.join(","));
+        command
+    }
+}
+
+fn gated_tests() -> Result<Vec<GatedTest>> {
+    let graph = graph()?;
+    let mut gated = Vec::new();
+    for (_, package) in graph.ours() {
+        for (name, features) in &package.gated_tests {
+            gated.push(GatedTest {
+                name: name.clone(),
+                package: package.name.clone(),
+                features: features.clone(),
+            });
+        }
+    }
+    Ok(gated)
+}
+
+fn none(violations: Vec<String>) -> Result<()> {
+    match violations.as_slice() {
+        [] => Ok(()),
+        violations => bail!("{}", violations.join("\n")),
+    }
+}
+
+/// What came of the steps so far.
+#[derive(Debug, Default)]
+struct Report {
+    lines: Vec<String>,
+    totals: Totals,
+    has_failed: bool,
+}
+
+impl Report {
+    fn step(&mut self, name: &str, act: impl FnOnce() -> Result<()>) {
+        println!("\n== {name}");
+        let start = Instant::now();
+        let result = act();
+        if let Err(error) = &result {
+            println!("{error:#}");
+        }
+        self.line(name, result.is_ok(), start.elapsed());
+    }
+
+    fn tests(&mut self, name: &str, command: &mut Command) {
+        println!("\n== {name}");
+        let start = Instant::now();
+        let complaints = match count_tests(command) {
+            Ok(totals) => {
+                self.totals += totals;
+                totals.complaints()
+            }
+            Err(error) => vec![format!("{error:#}")],
+        };
+        for complaint in &complaints {
+            println!("{name}: {complaint}");
+        }
+        self.line(name, complaints.is_empty(), start.elapsed());
+    }
+
+    fn line(&mut self, name: &str, is_good: bool, took: Duration) {
+        let verdict = if is_good { "ok" } else { "FAILED" };
+        self.has_failed |= !is_good;
+        self.lines
+            .push(format!("{name:<24} {verdict:<7} {:>6.1} s", took.as_secs_f64()));
+    }
+
+    /// Prints what became of each step and, as the very last line, the totals of the tests.
+    fn close(&self) -> ExitCode {
+        println!("\n== summary");
+        for line in &self.lines {
+            println!("{line}");
+        }
+        println!("{}", self.totals);
+        exit(!self.has_failed)
+    }
+}
+
+fn exit(is_good: bool) -> ExitCode {
+    if is_good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn a_report_fails_with_any_step_and_goes_on() {
+        let mut report = Report::default();
+        report.step("bad", || none(vec!["a".to_owned(), "b".to_owned()]));
+        report.step("good", || Ok(()));
+        assert!(report.has_failed);
+        assert_eq!(report.lines.len(), 2);
+    }
+
+    #[test]
+    fn a_report_fails_when_a_test_is_skipped_or_none_runs() {
+        for script in [
+            "echo 'test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out'",
+            "true",
+        ] {
+            let mut report = Report::default();
+            report.tests("tests", &mut sh(script));
+            assert!(report.has_failed, "{script}");
+        }
+    }
+
+    #[test]
+    fn the_rooms_of_this_repository_are_in_order() {
+        assert_eq!(rooms().unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_dependencies_of_this_repository_are_allowed() {
+        assert_eq!(licences().unwrap(), Vec::<String>::new());
+    }
+}
