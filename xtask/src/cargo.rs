@@ -3,7 +3,7 @@
 use crate::graph::Graph;
 use crate::totals::Totals;
 use anyhow::{Context as _, Result, bail};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -64,7 +64,7 @@ fn answer(command: &mut Command) -> Result<String> {
 }
 
 /// Runs tests, passes on what they print, and counts. Any failure is in the totals, or an error.
-pub(crate) fn count_tests(command: &mut Command) -> Result<Totals> {
+pub(crate) fn count_tests(command: &mut Command, mut show: impl Write + Send + 'static) -> Result<Totals> {
     let text = spell(command);
     let mut child = command
         .stdout(Stdio::piped())
@@ -78,7 +78,7 @@ pub(crate) fn count_tests(command: &mut Command) -> Result<Totals> {
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
             // Where nobody reads any more, counting goes on.
-            let _ = std::io::stdout().lock().write_all(&line);
+            let _ = show.write_all(&line).and_then(|()| show.flush());
             if let Some(totals) = Totals::parse(&String::from_utf8_lossy(&line)) {
                 let _ = sender.send(totals);
             }
@@ -117,6 +117,7 @@ fn spell(command: &Command) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::sink;
 
     fn sh(script: &str) -> Command {
         let mut command = Command::new("sh");
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn tests_are_counted_over_several_programs() {
-        let totals = count_tests(&mut sh(&format!("{CLOSING}; {CLOSING}"))).unwrap();
+        let totals = count_tests(&mut sh(&format!("{CLOSING}; {CLOSING}")), sink()).unwrap();
         assert_eq!(
             totals,
             Totals {
@@ -141,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_test_program_that_dies_counts_as_failed() {
-        let totals = count_tests(&mut sh(&format!("{CLOSING}; exit 101"))).unwrap();
+        let totals = count_tests(&mut sh(&format!("{CLOSING}; exit 101")), sink()).unwrap();
         assert_eq!(
             totals,
             Totals {
@@ -155,7 +156,7 @@ mod tests {
     #[test]
     fn a_process_left_behind_is_an_error_and_not_a_hang() {
         // Ends by itself a little later, so that this test leaves nothing behind either.
-        let error = count_tests(&mut sh(&format!("{CLOSING}; sleep 8 &"))).unwrap_err();
+        let error = count_tests(&mut sh(&format!("{CLOSING}; sleep 8 &")), sink()).unwrap_err();
         assert!(
             error
                 .to_string()

@@ -1,140 +1,71 @@
-//! The commands of development: `cargo xtask demo`, `cargo xtask test`, `cargo xtask deps`.
+//! Development commands. `cargo xtask help` lists them.
+//!
+//! Each check is a pure function from what was read (cargo's metadata, source text) to a list of violations; only
+//! `cargo`, `packages` and the functions in here start programs.
 
-mod deps;
+mod cargo;
+mod graph;
+mod licences;
+mod packages;
+mod rooms;
+mod sources;
+mod steps;
 mod totals;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, Result, bail};
 use std::env;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::ExitCode;
 
-/// Programs that tests use as independent witnesses, and the Debian packages that have them.
-const WITNESSES: [(&str, &str); 4] = [
-    ("ip", "iproute2"),
-    ("nft", "nftables"),
-    ("ping", "iputils-ping"),
-    ("mkfifo", "coreutils"),
-];
+const HELP: &str = "\
+cargo xtask demo [ARGS]     build the daemon and the command line, and show what they do
+cargo xtask test            install what the tests need, then run every check and every test
+cargo xtask ci              the same, and the demo
+cargo xtask bench [ARGS]    measure, in a release build (docs/figures.md)
+cargo xtask deps            who knows whom: the rooms' dependencies and their source text
+cargo xtask licences        licences, bans and sources of the dependencies
+";
 
-fn main() -> anyhow::Result<()> {
-    match env::args().nth(1).as_deref() {
-        Some("demo") => demo(),
-        Some("test") => test(),
-        Some("deps") => deps::check(),
-        _ => bail!("usage: cargo xtask demo | test | deps"),
+fn main() -> ExitCode {
+    let mut args = env::args().skip(1);
+    let command = args.next().unwrap_or_default();
+    let rest: Vec<String> = args.collect();
+    match run(&command, &rest) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
-/// Builds daemon and command line, and runs the demo.
-fn demo() -> anyhow::Result<()> {
-    println!("building workloadnetd and workloadnet (the first time this takes a minute or two)");
-    cargo(&[
-        "build",
-        "--quiet",
-        "--package",
-        "workloadnet-daemon",
-        "--package",
-        "workloadnet-cli",
-    ])?;
-    let program = deps::target_folder()?.join("debug/workloadnet");
-    run(Command::new(program).arg("demo"))
-}
-
-/// Everything that has to hold before a change lands.
-fn test() -> anyhow::Result<()> {
-    install_witnesses()?;
-    step("format");
-    cargo(&["fmt", "--all", "--check"])?;
-    step("direction of dependencies, licences, bans");
-    deps::check()?;
-    step("lints, warnings are errors");
-    cargo(&[
-        "clippy",
-        "--quiet",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "--deny",
-        "warnings",
-    ])?;
-    cargo(&[
-        "clippy",
-        "--quiet",
-        "--package",
-        "workloadnet-daemon",
-        "--features",
-        "crash-points",
-        "--",
-        "--deny",
-        "warnings",
-    ])?;
-    step("documentation, warnings are errors");
-    run(program("cargo")
-        .args(["doc", "--quiet", "--workspace", "--no-deps"])
-        .env("RUSTDOCFLAGS", "--deny warnings"))?;
-    step("tests");
-    cargo(&["build", "--quiet", "--workspace"])?;
-    // The daemon that kills itself after the n-th kernel step, for the crash tests.
-    cargo(&[
-        "build",
-        "--quiet",
-        "--package",
-        "workloadnet-daemon",
-        "--features",
-        "crash-points",
-        "--target-dir",
-        "target/crash-points",
-    ])?;
-    let totals = totals::of(program("cargo").args(["test", "--workspace", "--no-fail-fast"]))?;
-    println!("\n{totals}");
-    totals.verdict()
-}
-
-fn step(what: &str) {
-    println!("\n=== {what}");
-}
-
-fn install_witnesses() -> anyhow::Result<()> {
-    let missing: Vec<&str> = WITNESSES
-        .iter()
-        .filter(|(program, _)| !has(program))
-        .map(|(_, package)| *package)
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
+fn run(command: &str, rest: &[String]) -> Result<ExitCode> {
+    // The same from any folder of the repository.
+    let own = env::var("CARGO_MANIFEST_DIR").context("call it as cargo xtask")?;
+    env::set_current_dir(Path::new(&own).join("..")).context("go to the repository's root")?;
+    match command {
+        "demo" => steps::demo(rest),
+        "test" => steps::test(steps::Demo::Without),
+        "ci" => steps::test(steps::Demo::With),
+        "bench" => steps::bench(rest),
+        "deps" => report(steps::rooms()?),
+        "licences" => report(steps::licences()?),
+        "" | "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        other => bail!("there is no command {other:?}\n{HELP}"),
     }
-    println!(
-        "tests need these Debian packages, which are installed now: {}",
-        missing.join(" ")
-    );
-    run(program("apt-get").args(["update", "--quiet"]))?;
-    let mut install = program("apt-get");
-    install
-        .args(["install", "--quiet", "--yes", "--no-install-recommends"])
-        .args(missing);
-    run(install.env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
-fn has(program: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|folder| folder.join(program).is_file())
-}
-
-fn program(name: &str) -> Command {
-    let mut command = Command::new(name);
-    command.stdin(Stdio::null());
-    command
-}
-
-fn cargo(args: &[&str]) -> anyhow::Result<()> {
-    run(program("cargo").args(args))
-}
-
-fn run(command: &mut Command) -> anyhow::Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot run {command:?}"))?;
-    if !status.success() {
-        bail!("{command:?}: {status}");
+/// Prints violations, one a line.
+fn report(violations: Vec<String>) -> Result<ExitCode> {
+    for violation in &violations {
+        println!("{violation}");
     }
-    Ok(())
+    if !violations.is_empty() {
+        bail!("{} violation(s)", violations.len());
+    }
+    println!("nothing to complain about");
+    Ok(ExitCode::SUCCESS)
 }

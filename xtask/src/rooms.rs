@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  cli -> client -> api                    bench -> anything, known by nobody
-//!   '---> stage --> kernel -> model        lab   -> model, stage; known by tests only
+//!   '---> stage --> kernel -> model        stage: known by the demo and by tests
 //!  daemon -> api, model; its main -> kernel
 //! ```
 
@@ -34,7 +34,6 @@ const CLIENT: &str = "workloadnet-client";
 const CLI: &str = "workloadnet-cli";
 const DAEMON: &str = "workloadnet-daemon";
 const KERNEL: &str = "workloadnet-kernel";
-const LAB: &str = "workloadnet-lab";
 const MODEL: &str = "workloadnet-model";
 const STAGE: &str = "workloadnet-stage";
 const XTASK: &str = "xtask";
@@ -43,11 +42,10 @@ const ROOMS: &[Room] = &[
     room(MODEL, &[], &[]),
     room(KERNEL, &[MODEL], &[STAGE]),
     room(API, &[], &[]),
-    room(CLIENT, &[API], &[LAB, STAGE]),
+    room(CLIENT, &[API], &[STAGE]),
     room(STAGE, &[KERNEL, MODEL], &[]),
-    room(CLI, &[CLIENT, STAGE], &[LAB]),
-    room(DAEMON, &[API, KERNEL, MODEL], &[CLIENT, LAB, STAGE]),
-    room(LAB, &[API, CLIENT, KERNEL, MODEL, STAGE], &[]),
+    room(CLI, &[CLIENT, STAGE], &[]),
+    room(DAEMON, &[API, KERNEL, MODEL], &[CLIENT, STAGE]),
     room(BENCH, &[API, CLIENT, KERNEL, MODEL, STAGE], &[]),
     room(XTASK, &[], &[]),
 ];
@@ -141,8 +139,7 @@ mod tests {
             workloadnet-client: workloadnet-api, tokio
             workloadnet-stage: workloadnet-kernel, workloadnet-model
             workloadnet-cli: workloadnet-client, workloadnet-stage
-            workloadnet-daemon: workloadnet-api, workloadnet-kernel, workloadnet-model, workloadnet-lab(dev)
-            workloadnet-lab: workloadnet-stage, workloadnet-model
+            workloadnet-daemon: workloadnet-api, workloadnet-kernel, workloadnet-model, workloadnet-stage(dev)
             xtask: spdx
         ";
         assert_eq!(found(rooms), Vec::<String>::new());
@@ -157,12 +154,12 @@ mod tests {
             ["workloadnet-cli may not know workloadnet-kernel"]
         );
         assert_eq!(
-            found("workloadnet-daemon: workloadnet-lab\n workloadnet-lab:"),
-            ["workloadnet-daemon may not know workloadnet-lab"]
+            found("workloadnet-daemon: workloadnet-stage\n workloadnet-stage:"),
+            ["workloadnet-daemon may not know workloadnet-stage"]
         );
         assert_eq!(
-            found("workloadnet-model: workloadnet-lab(dev)\n workloadnet-lab:"),
-            ["the tests of workloadnet-model may not know workloadnet-lab"]
+            found("workloadnet-model: workloadnet-stage(dev)\n workloadnet-stage:"),
+            ["the tests of workloadnet-model may not know workloadnet-stage"]
         );
     }
 

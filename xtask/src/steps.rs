@@ -4,6 +4,7 @@ use crate::cargo::{cargo, count_tests, graph, run};
 use crate::totals::Totals;
 use crate::{licences, packages, rooms, sources};
 use anyhow::{Context as _, Result, bail};
+use std::io::{Write, stdout};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -99,12 +100,15 @@ pub(crate) fn test(demo: Demo) -> Result<ExitCode> {
         ]);
         run(doc.env("RUSTDOCFLAGS", "--deny warnings"))
     });
+    // Built before any test runs, because a build beside tests is what makes them slow.
+    report.step("crash points", || run(&mut daemon_with_crash_points()));
     report.tests(
         "tests",
         cargo().args(["test", "--locked", "--workspace", "--no-fail-fast"]),
+        stdout(),
     );
     for gated in gated_tests()? {
-        report.tests(&gated.name, &mut gated.command());
+        report.tests(&gated.name, &mut gated.command(), stdout());
     }
     if demo == Demo::With {
         report.step("demo", || match self::demo(&[])? {
@@ -113,6 +117,20 @@ pub(crate) fn test(demo: Demo) -> Result<ExitCode> {
         });
     }
     Ok(report.close())
+}
+
+/// The build of the daemon that the crash tests start, in a folder of its own, where they look for it: so that the
+/// product's build stays what it is.
+fn daemon_with_crash_points() -> Command {
+    let mut build = cargo();
+    build.args(["build", "--locked", "--package", "workloadnet-daemon"]);
+    build.args([
+        "--features",
+        "crash-points",
+        "--target-dir",
+        "target/crash-points",
+    ]);
+    build
 }
 
 /// Tests that are built with features which the product does not have, such as crash points. `cargo test` leaves them
@@ -180,10 +198,10 @@ impl Report {
         self.line(name, result.is_ok(), start.elapsed());
     }
 
-    fn tests(&mut self, name: &str, command: &mut Command) {
+    fn tests(&mut self, name: &str, command: &mut Command, show: impl Write + Send + 'static) {
         println!("\n== {name}");
         let start = Instant::now();
-        let complaints = match count_tests(command) {
+        let complaints = match count_tests(command, show) {
             Ok(totals) => {
                 self.totals += totals;
                 totals.complaints()
@@ -225,6 +243,7 @@ fn exit(is_good: bool) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::sink;
 
     fn sh(script: &str) -> Command {
         let mut command = Command::new("sh");
@@ -248,7 +267,7 @@ mod tests {
             "true",
         ] {
             let mut report = Report::default();
-            report.tests("tests", &mut sh(script));
+            report.tests("tests", &mut sh(script), sink());
             assert!(report.has_failed, "{script}");
         }
     }

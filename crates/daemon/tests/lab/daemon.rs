@@ -231,7 +231,7 @@ fn crashing() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
-        let target = root.join("target/lab");
+        let target = root.join("target/crash-points");
         let status = Command::new(env!("CARGO"))
             .args([
                 "build",
