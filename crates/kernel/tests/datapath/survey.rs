@@ -139,7 +139,8 @@ fn addresses_of_others_and_the_uplink_are_found() {
 fn a_survey_is_whole_while_links_come_and_go() {
     on_a_node(|| {
         let linux = Linux::open(8).unwrap();
-        let all: Vec<_> = (0..20)
+        // So many that the kernel needs several datagrams to tell of them, between which it can be interrupted.
+        let all: Vec<_> = (0..150)
             .map(|n| {
                 let address = format!("10.77.0.{}", n + 5);
                 workload(&linux, &format!("w{n}"), Some(&address), None, 100_000 + n)
@@ -150,13 +151,16 @@ fn a_survey_is_whole_while_links_come_and_go() {
         }
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    run("ip link add churn type veth peer name churn1");
-                    run("ip address add 192.0.2.1/24 dev churn");
-                    run("ip link delete churn");
-                }
-            });
+            let stop = &stop;
+            for n in 0..4 {
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        run(&format!("ip link add churn{n} type veth peer name nruhc{n}"));
+                        run(&format!("ip address add 192.0.2.{n}/24 dev churn{n}"));
+                        run(&format!("ip link delete churn{n}"));
+                    }
+                });
+            }
             let mut surveys = 0;
             while surveys < 100 {
                 let found = linux.survey();
