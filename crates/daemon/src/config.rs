@@ -1,6 +1,7 @@
 //! Settings: the embedded defaults, a TOML file over them, flags over both. What is unknown or wrong is an error with its
 //! place, and nothing is started.
 
+use crate::account::Account;
 use crate::desk;
 use crate::door::peer::Allowed;
 use anyhow::{Context as _, bail};
@@ -28,16 +29,16 @@ pub struct Config {
 pub struct Socket {
     /// Path of the socket.
     pub path: PathBuf,
-    /// User id that owns the socket; not set: the daemon's.
+    /// User that owns the socket; not set: the daemon's.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub owner: Option<u32>,
-    /// Group id of the socket; not set: the daemon's.
+    pub owner: Option<Account>,
+    /// Group of the socket; not set: the daemon's.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub group: Option<u32>,
-    /// User ids that may speak. The daemon's own always may.
-    pub allowed_uids: Vec<u32>,
-    /// Group ids that may speak.
-    pub allowed_gids: Vec<u32>,
+    pub group: Option<Account>,
+    /// Users that may speak. The daemon's own always may.
+    pub allowed_uids: Vec<Account>,
+    /// Groups that may speak.
+    pub allowed_gids: Vec<Account>,
 }
 
 /// What workloads get.
@@ -73,7 +74,7 @@ impl Default for Socket {
             path: "/run/workloadnet/workloadnet.sock".into(),
             owner: None,
             group: None,
-            allowed_uids: vec![0],
+            allowed_uids: vec![Account::Id(0)],
             allowed_gids: Vec::new(),
         }
     }
@@ -116,6 +117,8 @@ impl Config {
     /// Whether every value can be used.
     pub fn check(&self) -> anyhow::Result<()> {
         self.prefixes()?;
+        self.socket_ids()?;
+        self.allowed()?;
         if !self.socket.path.is_absolute() {
             bail!("socket.path {:?}: must be absolute", self.socket.path);
         }
@@ -176,14 +179,37 @@ impl Config {
         })
     }
 
+    /// User and group id that the socket gets.
+    pub fn socket_ids(&self) -> anyhow::Result<(Option<u32>, Option<u32>)> {
+        let Socket { owner, group, .. } = &self.socket;
+        let owner = owner
+            .as_ref()
+            .map(|owner| owner.uid().with_context(|| format!("socket.owner {owner}")))
+            .transpose()?;
+        let group = group
+            .as_ref()
+            .map(|group| group.gid().with_context(|| format!("socket.group {group}")))
+            .transpose()?;
+        Ok((owner, group))
+    }
+
     /// Who may speak.
-    pub fn allowed(&self) -> Allowed {
-        let mut uids = self.socket.allowed_uids.clone();
-        uids.push(rustix::process::geteuid().as_raw());
-        Allowed {
-            uids,
-            gids: self.socket.allowed_gids.clone(),
-        }
+    pub fn allowed(&self) -> anyhow::Result<Allowed> {
+        let uids = self
+            .socket
+            .allowed_uids
+            .iter()
+            .map(|user| user.uid().with_context(|| format!("socket.allowed_uids {user}")));
+        let gids = self.socket.allowed_gids.iter().map(|group| {
+            group
+                .gid()
+                .with_context(|| format!("socket.allowed_gids {group}"))
+        });
+        let own = rustix::process::geteuid().as_raw();
+        Ok(Allowed {
+            uids: uids.chain([Ok(own)]).collect::<Result<_, _>>()?,
+            gids: gids.collect::<Result<_, _>>()?,
+        })
     }
 }
 
@@ -204,6 +230,20 @@ mod tests {
         let all = Config::parse(&all).unwrap();
         assert!(all.socket.owner.is_some() && all.socket.group.is_some() && all.network.mtu.is_some());
         assert_eq!(Config::parse(&all.to_toml()).unwrap(), all);
+    }
+
+    #[test]
+    fn users_and_groups_are_ids_or_names_and_the_daemons_own_user_may_always_speak() {
+        let text =
+            "[socket]\nowner = \"root\"\ngroup = 7\nallowed_uids = [1, \"root\"]\nallowed_gids = [\"root\"]";
+        let config = Config::parse(text).unwrap();
+        assert_eq!(config.socket_ids().unwrap(), (Some(0), Some(7)));
+        let own = rustix::process::geteuid().as_raw();
+        let allowed = config.allowed().unwrap();
+        assert_eq!((allowed.uids, allowed.gids), (vec![1, 0, own], vec![0]));
+        assert_eq!(Config::parse(&config.to_toml()).unwrap(), config);
+        let nobody = Config::parse("[socket]\nallowed_uids = []").unwrap();
+        assert_eq!(nobody.allowed().unwrap().uids, [own]);
     }
 
     #[test]
@@ -231,6 +271,34 @@ mod tests {
                 "limits.max_queued 0: must be at least 1",
             ),
             ("nonsense", "line 1, column"),
+            (
+                "[socket]\nowner = \"no one here\"",
+                "socket.owner \"no one here\": /etc/passwd has no such name",
+            ),
+            (
+                "[socket]\nallowed_gids = [0, \"no one here\"]",
+                "socket.allowed_gids \"no one here\": /etc/group has no such name",
+            ),
+            ("[socket]\ngroup = -1", "line 2, column 9"),
+            (
+                "[socket]\ngroup = -1",
+                "expected an id such as 0 or a name such as",
+            ),
+            ("[network]\nmtu = 65536", "line 2, column 7"),
+            (
+                "[network]\ngroup = 2003501056",
+                "network.group 2003501056: must not be 0",
+            ),
+            (
+                "[network]\nstate = \"state.json\"",
+                "network.state \"state.json\": must be absolute",
+            ),
+            (
+                "[network]\ncool_down_seconds = 86401",
+                "network.cool_down_seconds 86401: must be at most 86400",
+            ),
+            ("[network]\ngroup = 8\ngroup = 9", "line 3, column 1"),
+            ("[network]\nprefixes = [\"224.0.0.0/4\"]", "it touches multicast"),
         ];
         for (text, expected) in table {
             let error = format!("{:#}", Config::parse(text).unwrap_err());

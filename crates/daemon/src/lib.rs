@@ -1,5 +1,6 @@
 //! The daemon: one order per key, leases, recovery, the gRPC door.
 
+pub mod account;
 pub mod config;
 pub mod desk;
 pub mod door;

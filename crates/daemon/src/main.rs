@@ -62,14 +62,18 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     start_log(args.log_format);
-    let listening = socket::listen(&config.socket.path, config.socket.owner, config.socket.group)?;
+    let (owner, group) = config.socket_ids()?;
+    let listening = socket::listen(&config.socket.path, owner, group)?;
     let linux = Linux::open(config.network.group).context("the kernel cannot be spoken to")?;
     let desk = Desk::open(linux, config.desk()?)?;
     // One thread at the door: every hop to another one costs a wake-up, and the work is done elsewhere.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(run(&config, listening, desk))
+    let outcome = runtime.block_on(run(&config, listening, desk));
+    // A thread that waits for the kernel, such as a check's, cannot keep the daemon from ending.
+    runtime.shutdown_background();
+    outcome
 }
 
 fn settings(args: &Args) -> anyhow::Result<Config> {
@@ -107,10 +111,15 @@ async fn run(config: &Config, listening: socket::Listening, desk: Arc<Desk<Linux
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
     let recovered = Arc::clone(&desk);
+    notify(&[NotifyState::Status("recovering: the kernel is being read")]);
     tokio::task::spawn_blocking(move || {
         recovered.wait_until_recovered();
-        notify(NotifyState::Ready);
+        match recovered.unready() {
+            unmet if unmet.is_empty() => notify(&[NotifyState::Ready, NotifyState::Status("serving")]),
+            unmet => notify(&[NotifyState::Ready, NotifyState::Status(&unmet.join("; "))]),
+        }
     });
+    let allowed = config.allowed()?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stopping = Arc::clone(&desk);
     let stopped = Arc::new(Notify::new());
@@ -120,7 +129,7 @@ async fn run(config: &Config, listening: socket::Listening, desk: Arc<Desk<Linux
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        notify(NotifyState::Stopping);
+        notify(&[NotifyState::Stopping, NotifyState::Status("finishing what runs")]);
         tracing::info!("stopping: what runs is finished, the datapath stays");
         // While this waits, callers are still told that the daemon is stopping.
         if tokio::task::spawn_blocking(move || stopping.stop())
@@ -138,13 +147,13 @@ async fn run(config: &Config, listening: socket::Listening, desk: Arc<Desk<Linux
     };
     tracing::info!(socket = %config.socket.path.display(), prefixes = ?config.network.prefixes, "listening");
     tokio::select! {
-        outcome = door::serve(listener, Arc::clone(&desk), config.allowed(), stop) => outcome,
+        outcome = door::serve(listener, Arc::clone(&desk), allowed, stop) => outcome,
         () = farewell => Ok(()),
     }
 }
 
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "the service manager was not told");
     }
 }

@@ -2,10 +2,11 @@
 
 use anyhow::{Context as _, bail};
 use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::io::Errno;
 use rustix::process::umask;
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -38,16 +39,14 @@ pub fn listen(path: &Path, owner: Option<u32>, group: Option<u32>) -> anyhow::Re
     }
     let shown = path.display();
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder of {shown}"))?;
+        let mut maker = DirBuilder::new();
+        maker.recursive(true).mode(0o755);
+        maker
+            .create(folder)
+            .with_context(|| format!("cannot make the folder of {shown}"))?;
     }
     let lock = locked(path)?;
-    // The lock is ours: a socket that is there was left by a daemon that is gone.
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("cannot remove the old socket {shown}"));
-        }
-        _ => {}
-    }
+    remove_stale(path)?;
     let before = umask(Mode::from_raw_mode(0o117));
     let bound = UnixListener::bind(path);
     umask(before);
@@ -75,12 +74,26 @@ fn locked(socket: &Path) -> anyhow::Result<File> {
         .write(true)
         .open(&path)
         .with_context(|| format!("cannot open the lock {}", path.display()))?;
-    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-        bail!(
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(Errno::WOULDBLOCK) => bail!(
             "another daemon serves {} (it holds {})",
             socket.display(),
             path.display()
-        );
+        ),
+        Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
     }
-    Ok(lock)
+}
+
+/// Removes the socket of a daemon that is gone, which whoever has the lock may do. Any other file is somebody's own.
+fn remove_stale(path: &Path) -> anyhow::Result<()> {
+    let shown = path.display();
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => {
+            std::fs::remove_file(path).with_context(|| format!("cannot remove the old socket {shown}"))
+        }
+        Ok(_) => bail!("{shown} is in the way: it is not a socket, and is left alone"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("cannot look at {shown}")),
+    }
 }

@@ -90,20 +90,7 @@ pub fn attach(request: AttachRequest, deadline: Option<Instant>) -> Result<Attac
             ));
         }
     };
-    let (mut v4, mut v6) = (None, None);
-    for bytes in requested_ip {
-        let twice = if let Ok(octets) = <[u8; 4]>::try_from(&*bytes) {
-            v4.replace(Ipv4Addr::from(octets)).is_some()
-        } else if let Ok(octets) = <[u8; 16]>::try_from(&*bytes) {
-            v6.replace(Ipv6Addr::from(octets)).is_some()
-        } else {
-            let why = format!("has {} bytes, an address has 4 or 16", bytes.len());
-            return Err(error("requested_ip", &hex(&bytes), why));
-        };
-        if twice {
-            return Err(error("requested_ip", &hex(&bytes), "is the second of its family"));
-        }
-    }
+    let (v4, v6) = requested(&requested_ip)?;
     Ok(AttachOrder {
         key,
         path,
@@ -152,6 +139,27 @@ pub fn key(key: Option<inspect::Key>) -> Result<Key, FieldError> {
     )
 }
 
+/// A message that is none, by the decoder's words: `NetNsAttachment.netns_path: AttachRequest.netns: invalid string
+/// value ...`, innermost first.
+pub fn undecodable(message: &[u8], why: &str) -> FieldError {
+    let why = why
+        .strip_prefix("failed to decode Protobuf message: ")
+        .unwrap_or(why);
+    let mut path = Vec::new();
+    let mut rest = why;
+    while let Some((place, after)) = rest.split_once(": ")
+        && let Some((_, field)) = place.split_once('.')
+    {
+        path.insert(0, field);
+        rest = after;
+    }
+    let field = match path.is_empty() {
+        true => "message".to_owned(),
+        false => path.join("."),
+    };
+    error(&field, &hex(message), rest)
+}
+
 /// An owner of the inspection service.
 pub fn owner(text: &str) -> Result<Owner, FieldError> {
     Owner::new(text).map_err(|why| error("owner", text, why))
@@ -168,6 +176,38 @@ fn path(path: String) -> Result<String, FieldError> {
         return Ok(path);
     };
     Err(error("netns.netns_path", &path, why))
+}
+
+fn requested(all: &[Vec<u8>]) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), FieldError> {
+    let (mut v4, mut v6) = (None, None);
+    for bytes in all {
+        let wrong = |why: &str| error("requested_ip", &hex(bytes), why);
+        let twice = if let Ok(octets) = <[u8; 4]>::try_from(&**bytes) {
+            let address = Ipv4Addr::from(octets);
+            if address.is_unspecified() || address.is_broadcast() || address.is_multicast() {
+                return Err(wrong(&format!("{address} is no host's address")));
+            }
+            v4.replace(address).is_some()
+        } else if let Ok(octets) = <[u8; 16]>::try_from(&**bytes) {
+            let address = Ipv6Addr::from(octets);
+            if address.to_ipv4_mapped().is_some() {
+                return Err(wrong(&format!("{address} is an IPv4 address, which has 4 bytes")));
+            }
+            if address.is_unspecified() || address.is_multicast() {
+                return Err(wrong(&format!("{address} is no host's address")));
+            }
+            v6.replace(address).is_some()
+        } else {
+            return Err(wrong(&format!(
+                "has {} bytes, an address has 4 or 16",
+                bytes.len()
+            )));
+        };
+        if twice {
+            return Err(wrong("is the second of its family"));
+        }
+    }
+    Ok((v4, v6))
 }
 
 fn checked_labels(labels: HashMap<String, String>) -> Result<Labels, FieldError> {

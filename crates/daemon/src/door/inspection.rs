@@ -1,12 +1,10 @@
 //! List, Get, Check, GetNode.
 
-use super::{field, refusal};
-use crate::desk::Desk;
+use super::{Orders, field, refusal};
 use crate::desk::order::{Attachment, Finding};
 use api::inspection::inspection_server::Inspection;
 use api::inspection::{self as inspect, attachment, prefix};
 use model::address::Family;
-use model::datapath::Datapath;
 use model::key::{IDENTITY_BYTES, Key, OWNER_BYTES, WORKLOAD_ID_BYTES};
 use std::sync::Arc;
 use tonic::{Code, Request, Response, Status};
@@ -14,12 +12,12 @@ use tonic::{Code, Request, Response, Status};
 /// What this daemon can do beyond the reference's contract.
 const FEATURES: [&str; 5] = ["owner", "mtu", "labels", "requested-ip", "result"];
 
-pub(super) struct Inspector<D: Datapath> {
-    pub(super) desk: Arc<Desk<D>>,
+pub(super) struct Inspector {
+    pub(super) orders: Arc<dyn Orders>,
 }
 
 #[tonic::async_trait]
-impl<D: Datapath> Inspection for Inspector<D> {
+impl Inspection for Inspector {
     async fn list(
         &self,
         request: Request<inspect::ListRequest>,
@@ -31,7 +29,12 @@ impl<D: Datapath> Inspection for Inspector<D> {
             .map(field::owner)
             .transpose();
         let owner = owner.map_err(|error| refusal::invalid(&error))?;
-        let attachment = self.desk.list(owner.as_ref()).iter().map(attachment_of).collect();
+        let attachment = self
+            .orders
+            .list(owner.as_ref())
+            .iter()
+            .map(attachment_of)
+            .collect();
         Ok(Response::new(inspect::ListResponse { attachment }))
     }
 
@@ -40,7 +43,7 @@ impl<D: Datapath> Inspection for Inspector<D> {
         request: Request<inspect::GetRequest>,
     ) -> Result<Response<inspect::GetResponse>, Status> {
         let key = field::key(request.into_inner().key).map_err(|error| refusal::invalid(&error))?;
-        let found = self.desk.get(&key).ok_or_else(|| refusal::not_attached(&key))?;
+        let found = self.orders.get(&key).ok_or_else(|| refusal::not_attached(&key))?;
         Ok(Response::new(inspect::GetResponse {
             attachment: Some(attachment_of(&found)),
         }))
@@ -54,8 +57,8 @@ impl<D: Datapath> Inspection for Inspector<D> {
             None => None,
             key => Some(field::key(key).map_err(|error| refusal::invalid(&error))?),
         };
-        let (desk, of) = (Arc::clone(&self.desk), key.clone());
-        let checked = tokio::task::spawn_blocking(move || desk.check(of.as_ref())).await;
+        let (orders, of) = (Arc::clone(&self.orders), key.clone());
+        let checked = tokio::task::spawn_blocking(move || orders.check(of.as_ref())).await;
         let checked = checked.map_err(|error| {
             refusal::status(
                 Code::Internal,
@@ -79,7 +82,7 @@ impl<D: Datapath> Inspection for Inspector<D> {
         &self,
         _: Request<inspect::GetNodeRequest>,
     ) -> Result<Response<inspect::GetNodeResponse>, Status> {
-        let node = self.desk.node();
+        let node = self.orders.node();
         let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let large = |n: u128| u64::try_from(n).unwrap_or(u64::MAX);
         Ok(Response::new(inspect::GetNodeResponse {

@@ -1,31 +1,95 @@
 //! gRPC on one side, the model's values on the other: async ends here. Strings become types or INVALID_ARGUMENT; an order
-//! that was handed to the desk is carried out whether its caller stays or not.
+//! that was handed over is carried out whether its caller stays or not.
+//!
+//! ```text
+//!  socket -> peer -> legible -> workload, inspection -> field -> Orders (the desk)
+//!                       <-------------- refusal <------------------'
+//! ```
 
 pub mod field;
 mod inspection;
+mod legible;
 pub mod peer;
 pub mod refusal;
 mod workload;
 
-use crate::desk::Desk;
+use crate::desk::order::{AttachOrder, Attachment, DetachOrder, Detached, Finding, Node, Refusal};
+use crate::desk::{Desk, Done};
 use api::inspection::inspection_server::InspectionServer;
 use api::workload::workload_networking_server::WorkloadNetworkingServer;
+use legible::Legible;
 use model::datapath::Datapath;
+use model::key::{Key, Owner};
 use std::sync::Arc;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::service::InterceptorLayer;
 
+/// Who carries orders out: the desk, and in the door's tests somebody who must not be asked.
+pub trait Orders: Send + Sync + 'static {
+    /// Attaches. Never blocks.
+    fn attach(&self, order: AttachOrder, done: Done<Attachment>);
+    /// Detaches. Never blocks.
+    fn detach(&self, order: DetachOrder, done: Done<Detached>);
+    /// Attachments in the order of their keys, of one owner or of all.
+    fn list(&self, owner: Option<&Owner>) -> Vec<Attachment>;
+    /// One attachment.
+    fn get(&self, key: &Key) -> Option<Attachment>;
+    /// What the kernel holds otherwise than it is to; `None` where the key is not attached. Blocks.
+    fn check(&self, key: Option<&Key>) -> Result<Option<Vec<Finding>>, Refusal>;
+    /// The node.
+    fn node(&self) -> Node;
+    /// Why an Attach could not succeed, in words; empty: it could.
+    fn unready(&self) -> Vec<String>;
+    /// Calls back whenever readiness changes, and at once.
+    fn on_ready_change(&self, call: Box<dyn Fn(bool) + Send>);
+}
+
+impl<D: Datapath> Orders for Arc<Desk<D>> {
+    fn attach(&self, order: AttachOrder, done: Done<Attachment>) {
+        Desk::attach(self, order, done);
+    }
+
+    fn detach(&self, order: DetachOrder, done: Done<Detached>) {
+        Desk::detach(self, order, done);
+    }
+
+    fn list(&self, owner: Option<&Owner>) -> Vec<Attachment> {
+        Desk::list(self, owner)
+    }
+
+    fn get(&self, key: &Key) -> Option<Attachment> {
+        Desk::get(self, key)
+    }
+
+    fn check(&self, key: Option<&Key>) -> Result<Option<Vec<Finding>>, Refusal> {
+        Desk::check(self, key)
+    }
+
+    fn node(&self) -> Node {
+        Desk::node(self)
+    }
+
+    fn unready(&self) -> Vec<String> {
+        Desk::unready(self)
+    }
+
+    fn on_ready_change(&self, call: Box<dyn Fn(bool) + Send>) {
+        Desk::on_ready_change(self, call);
+    }
+}
+
 /// Serves every service on a listener until `stop` is over.
-pub async fn serve<D: Datapath>(
+pub async fn serve(
     listener: UnixListener,
-    desk: Arc<Desk<D>>,
+    orders: impl Orders,
     allowed: peer::Allowed,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
+    let orders: Arc<dyn Orders> = Arc::new(orders);
     let (health, health_service) = tonic_health::server::health_reporter();
     let (ready, mut readiness) = tokio::sync::watch::channel(false);
-    desk.on_ready_change(Box::new(move |now| {
+    orders.on_ready_change(Box::new(move |now| {
         ready.send_replace(now);
     }));
     let reporting = tokio::spawn(async move {
@@ -51,10 +115,10 @@ pub async fn serve<D: Datapath>(
     };
     let outcome = tonic::transport::Server::builder()
         .layer(InterceptorLayer::new(move |request| allowed.check(request)))
-        .add_service(WorkloadNetworkingServer::new(workload::Workloads {
-            desk: Arc::clone(&desk),
-        }))
-        .add_service(InspectionServer::new(inspection::Inspector { desk }))
+        .add_service(Legible(WorkloadNetworkingServer::new(workload::Workloads {
+            orders: Arc::clone(&orders),
+        })))
+        .add_service(Legible(InspectionServer::new(inspection::Inspector { orders })))
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)

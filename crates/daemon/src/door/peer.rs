@@ -9,7 +9,7 @@ use tonic::{Code, Request, Status};
 pub struct Allowed {
     /// User ids.
     pub uids: Vec<u32>,
-    /// Group ids: the peer's own group, not its supplementary ones, which the kernel does not tell.
+    /// Group ids: the peer's own group, not its supplementary ones, which SO_PEERCRED does not tell.
     pub gids: Vec<u32>,
 }
 

@@ -1,15 +1,14 @@
 //! Attach, Detach, Status.
 
-use super::{field, refusal};
+use super::{Orders, field, refusal};
+use crate::desk::Done;
 use crate::desk::order::{Attachment, Detached, Refusal};
-use crate::desk::{Desk, Done};
 use api::workload::workload_networking_server::WorkloadNetworking;
 use api::workload::{
     AttachRequest, AttachResponse, DetachRequest, DetachResponse, NamespaceIdentity, Route, StatusRequest,
     StatusResponse,
 };
 use model::address::Family;
-use model::datapath::Datapath;
 use model::plan::Op;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,19 +19,19 @@ use tonic::{Code, Request, Response, Status};
 /// No order takes this long; one that does is waiting for a file system that hangs.
 const LIMIT: Duration = Duration::from_secs(60);
 
-pub(super) struct Workloads<D: Datapath> {
-    pub(super) desk: Arc<Desk<D>>,
+pub(super) struct Workloads {
+    pub(super) orders: Arc<dyn Orders>,
 }
 
 #[tonic::async_trait]
-impl<D: Datapath> WorkloadNetworking for Workloads<D> {
+impl WorkloadNetworking for Workloads {
     async fn attach(&self, request: Request<AttachRequest>) -> Result<Response<AttachResponse>, Status> {
         let began = Instant::now();
         let deadline = timeout(request.metadata()).and_then(|timeout| began.checked_add(timeout));
         let order =
             field::attach(request.into_inner(), deadline).map_err(|error| refusal::invalid(&error))?;
         let key = order.key.clone();
-        match outcome(|done| self.desk.attach(order, done)).await? {
+        match outcome(|done| self.orders.attach(order, done)).await? {
             Ok(attachment) => {
                 tracing::info!(%key, ips = %attachment.addresses(), took = ?began.elapsed(), "attached");
                 Ok(Response::new(response(&attachment)))
@@ -48,7 +47,7 @@ impl<D: Datapath> WorkloadNetworking for Workloads<D> {
         let began = Instant::now();
         let order = field::detach(request.into_inner()).map_err(|error| refusal::invalid(&error))?;
         let key = order.key.clone();
-        match outcome(|done| self.desk.detach(order, done)).await? {
+        match outcome(|done| self.orders.detach(order, done)).await? {
             Ok(Detached::Done) => tracing::info!(%key, took = ?began.elapsed(), "detached"),
             Ok(Detached::WasAbsent) => tracing::debug!(%key, "nothing to detach"),
             Ok(Detached::IsNewer) => {
@@ -63,7 +62,7 @@ impl<D: Datapath> WorkloadNetworking for Workloads<D> {
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        let unready = self.desk.unready();
+        let unready = self.orders.unready();
         match unready.is_empty() {
             true => Ok(Response::new(StatusResponse {})),
             false => Err(refusal::refused(&Refusal::NotReady(unready))),

@@ -205,7 +205,7 @@ fn bad_input_is_refused_by_name_and_changes_nothing() {
         ([10, 9, 0, 255], "it is the broadcast address of 10.9.0.0/24"),
         ([10, 9, 1, 7], "it is in none of this node's prefixes"),
         ([127, 0, 0, 1], "it is in none of this node's prefixes"),
-        ([0, 0, 0, 0], "it is in none of this node's prefixes"),
+        ([0, 0, 0, 0], "0.0.0.0 is no host's address"),
     ] {
         let mut request = common::request("w", &workload.path());
         request.requested_ip = vec![ip.to_vec()];
