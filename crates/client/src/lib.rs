@@ -200,7 +200,8 @@ impl Client {
                 metadata: info.metadata.clone(),
             })),
             (Code::DeadlineExceeded | Code::Cancelled, None) => Error::Deadline(message),
-            (Code::Unavailable, None) => Error::Unreachable {
+            // A connection that breaks under a call is Unknown to tonic.
+            (Code::Unavailable | Code::Unknown, None) => Error::Unreachable {
                 socket: self.socket.clone(),
                 why: why(status),
             },

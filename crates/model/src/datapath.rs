@@ -155,6 +155,12 @@ pub enum WireError {
         /// The name.
         interface: InterfaceName,
     },
+    /// The namespace is set up by somebody else, or by another attachment: at most one default route per family.
+    #[error("the namespace has {what} already")]
+    InsideTaken {
+        /// e.g. `a route to 0.0.0.0/0`.
+        what: String,
+    },
     /// Somebody else routes the address.
     #[error("{destination} is routed by somebody else already")]
     Routed {

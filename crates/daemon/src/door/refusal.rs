@@ -180,6 +180,10 @@ fn wire(error: &WireError, text: String) -> Status {
             let metadata = [("destination", &*destination.to_string())];
             status(Code::FailedPrecondition, "ADDRESS_ROUTED", text, &metadata, None)
         }
+        WireError::InsideTaken { .. } => {
+            let text = format!("netns.netns_path: {text}");
+            status(Code::FailedPrecondition, "NAMESPACE_TAKEN", text, &[("field", "netns.netns_path")], None)
+        }
         WireError::Vanished(_) => status(Code::FailedPrecondition, "NAMESPACE_VANISHED", text, &[], None),
         WireError::Refused { fault, .. } => status(
             Code::Internal,

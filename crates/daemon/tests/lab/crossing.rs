@@ -144,7 +144,7 @@ fn a_stop_in_the_middle_of_the_work_finishes_or_refuses() {
                         }
                         match client.attach(attach(&format!("w{n}"), &namespaces[n])) {
                             Ok(_) => mine.push(n),
-                            Err(Error::Refused(refused)) => assert_eq!(refused.reason, "STOPPING"),
+                            Err(Error::Refused(refused)) => assert_eq!(refused.reason, "STOPPING", "{refused:?}"),
                             Err(Error::Unreachable { .. } | Error::Deadline(_)) => {}
                             Err(other) => panic!("{other}"),
                         }

@@ -20,7 +20,6 @@ pub(crate) struct Daemon {
     pub(crate) node: Node,
     folder: TempDir,
     prefixes: Vec<String>,
-    cool_down: u64,
     child: Option<Child>,
 }
 
@@ -40,7 +39,6 @@ impl Daemon {
             node: Node::new().unwrap(),
             folder: tempfile::tempdir().unwrap(),
             prefixes: vec!["10.77.0.0/24".to_owned(), "fd77::/64".to_owned()],
-            cool_down: 0,
             child: None,
         }
     }
@@ -53,10 +51,6 @@ impl Daemon {
 
     pub(crate) fn set_prefixes(&mut self, prefixes: &[&str]) {
         self.prefixes = prefixes.iter().map(|&text| text.to_owned()).collect();
-    }
-
-    pub(crate) fn set_cool_down(&mut self, seconds: u64) {
-        self.cool_down = seconds;
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -84,10 +78,9 @@ impl Daemon {
     pub(crate) fn command(&self, build: Build) -> Command {
         let settings = self.folder.path().join("workloadnetd.toml");
         let text = format!(
-            "[socket]\npath = {:?}\n[network]\nprefixes = {:?}\ncool_down_seconds = {}\nstate = {:?}\n",
+            "[socket]\npath = {:?}\n[network]\nprefixes = {:?}\ncool_down_seconds = 0\nstate = {:?}\n",
             self.socket(),
             self.prefixes,
-            self.cool_down,
             self.state()
         );
         std::fs::write(&settings, text).unwrap();
@@ -102,7 +95,7 @@ impl Daemon {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(self.log_file());
-        command.env("RUST_LOG", "debug");
+        command.env("RUST_LOG", "info,daemon=debug,kernel=debug");
         if let Build::CrashingAfter(step) = build {
             command.env("WORKLOADNET_CRASH_AFTER", step.to_string());
         }
@@ -119,6 +112,15 @@ impl Daemon {
         assert!(self.try_start(Build::Usual), "the daemon ended at its start");
     }
 
+    /// Whether the daemon answers and has read the kernel. A full pool is no reason to wait.
+    fn recovered(&self) -> bool {
+        match self.caller().status() {
+            Ok(()) => true,
+            Err(client::Error::Refused(refused)) => refused.message.contains("address is left"),
+            Err(_) => false,
+        }
+    }
+
     /// Starts it and waits until it is ready; `false` where it ended before.
     pub(crate) fn try_start(&mut self, build: Build) -> bool {
         assert!(self.child.is_none(), "a daemon is running");
@@ -128,7 +130,7 @@ impl Daemon {
             "the daemon is ready or ends",
             || match child.try_wait().unwrap() {
                 Some(_) => Some(false),
-                None => self.caller().status().is_ok().then_some(true),
+                None => self.recovered().then_some(true),
             },
             Option::is_some,
         );
@@ -275,8 +277,10 @@ impl Caller {
         self.runtime.block_on(self.client.detach(request))
     }
 
-    pub(crate) fn status(&self) -> Result<(), Error> {
-        self.runtime.block_on(self.client.status())
+    /// Whether the daemon knows what the kernel holds. It can be short of addresses then, which is no reason to wait.
+    pub(crate) fn has_recovered(&self) -> bool {
+        let node = self.runtime.block_on(self.client.node());
+        node.is_ok_and(|node| !node.unready.iter().any(|why| why.starts_with("recovering")))
     }
 
     pub(crate) fn list(&self) -> Vec<inspection::Attachment> {

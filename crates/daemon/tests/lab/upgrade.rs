@@ -56,7 +56,7 @@ fn an_upgrade_under_load_loses_no_request() {
         eventually(
             PATIENCE,
             "the daemon is ready",
-            || daemon.caller().status().is_ok(),
+            || daemon.caller().has_recovered(),
             |&ready| ready,
         );
     };

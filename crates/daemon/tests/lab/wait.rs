@@ -32,3 +32,16 @@ pub(crate) fn eventually<T: std::fmt::Debug>(
         std::thread::sleep(Duration::from_millis(2));
     }
 }
+
+/// Whether something comes to hold within a limit.
+#[expect(clippy::disallowed_methods, reason = "it waits between two looks at a value")]
+pub(crate) fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while !holds() {
+        if start.elapsed() >= limit {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    true
+}

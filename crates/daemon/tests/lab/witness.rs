@@ -7,13 +7,19 @@ use std::process::Command;
 /// Lines of everything that is not the uplink's or loopback's, sorted; and the nftables ruleset.
 pub(crate) fn world(namespace: &Namespace) -> Vec<String> {
     let mut lines = Vec::new();
+    for link in json(namespace, "ip -j link show") {
+        let alias = text(&link, "ifalias");
+        if !alias.is_empty() {
+            lines.push(format!("record {} {alias}", text(&link, "ifname")));
+        }
+    }
     for link in json(namespace, "ip -j address show") {
         let name = text(&link, "ifname");
         if name == "uplink" || name == "lo" {
             continue;
         }
         lines.push(format!(
-            "link {name} group {} mtu {} {} alias {}",
+            "link {name} group {} mtu {} {}",
             text(&link, "group"),
             text(&link, "mtu"),
             if text(&link, "flags").contains("\"UP\"") {
@@ -21,7 +27,6 @@ pub(crate) fn world(namespace: &Namespace) -> Vec<String> {
             } else {
                 "down"
             },
-            text(&link, "ifalias"),
         ));
         for address in link["addr_info"].as_array().unwrap() {
             lines.push(format!("address {} on {name}", text(address, "local")));

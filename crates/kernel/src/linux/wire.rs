@@ -172,7 +172,15 @@ impl Wiring<'_> {
             .iter()
             .map(|op| encode::op(op, index, name, loopback, true))
             .collect();
-        send(self.inside(), &batch)
+        match send_all(self.inside(), &batch)?.into_iter().next() {
+            None => Ok(()),
+            Some(Refused { position, fault }) => Err(match &plan.workload[position] {
+                Op::Route { destination, .. } if fault.errno == EEXIST => WireError::InsideTaken {
+                    what: format!("a route to {destination}"),
+                },
+                _ => gone_or_refused(fault),
+            }),
+        }
     }
 
     /// Loopback's index; remembers whether it was down.
