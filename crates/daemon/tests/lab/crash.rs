@@ -1,9 +1,10 @@
 //! SIGKILL after each kernel step of an attach and of a detach: whatever is there then, the next daemon makes it right.
 
 use crate::daemon::{Build, Daemon, attach, detach};
+use crate::sandbox::Sandbox;
 use crate::wait::{A_SECOND, within};
 use crate::witness::links;
-use stage::{Namespace, OUTSIDE, ping};
+use stage::{OUTSIDE, ping};
 
 /// More steps than any attach or detach has.
 const MANY: u32 = 100;
@@ -12,7 +13,7 @@ const MANY: u32 = 100;
 fn a_crash_at_any_step_of_an_attach_leaves_all_or_nothing() {
     for step in 1..MANY {
         let mut daemon = Daemon::new();
-        let namespace = Namespace::new().unwrap();
+        let namespace = Sandbox::new();
         let alive = daemon.try_start(Build::CrashingAfter(step));
         assert!(alive, "the start has no steps to crash after");
         let empty = daemon.world();
@@ -72,7 +73,7 @@ fn a_crash_at_any_step_of_a_detach_is_finished_by_the_next_one() {
     for step in 1..MANY {
         let mut daemon = Daemon::started();
         let empty = daemon.world();
-        let namespaces = [Namespace::new().unwrap(), Namespace::new().unwrap()];
+        let namespaces = [Sandbox::new(), Sandbox::new()];
         for (id, namespace) in ["web", "api"].into_iter().zip(&namespaces) {
             daemon.caller().attach(attach(id, namespace)).unwrap();
         }
@@ -111,7 +112,7 @@ fn a_crash_at_any_step_of_a_detach_is_finished_by_the_next_one() {
 #[test]
 fn a_kill_while_nothing_happens_changes_nothing() {
     let mut daemon = Daemon::started();
-    let namespace = Namespace::new().unwrap();
+    let namespace = Sandbox::new();
     let before = daemon.caller().attach(attach("web", &namespace)).unwrap();
     let world = daemon.world();
     let listed = daemon.caller().list();

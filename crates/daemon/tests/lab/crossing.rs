@@ -1,10 +1,10 @@
 //! Many callers at once, orders of one key that cross, and orders that meet the end of the daemon.
 
 use crate::daemon::{Daemon, addresses, attach, detach};
+use crate::sandbox::Sandbox;
 use crate::wait::{A_SECOND, PATIENCE, eventually};
 use crate::witness::links;
 use client::Error;
-use stage::Namespace;
 use std::collections::HashSet;
 use std::sync::Barrier;
 use std::thread;
@@ -16,7 +16,7 @@ const WORKLOADS: usize = 200;
 fn two_hundred_attaches_and_detaches_from_sixteen_callers() {
     let daemon = Daemon::started();
     let empty = daemon.world();
-    let namespaces: Vec<Namespace> = (0..WORKLOADS).map(|_| Namespace::new().unwrap()).collect();
+    let namespaces: Vec<Sandbox> = (0..WORKLOADS).map(|_| Sandbox::new()).collect();
     let (daemon_ref, namespaces_ref) = (&daemon, &namespaces);
     let given: Vec<_> = thread::scope(|scope| {
         let callers: Vec<_> = (0..CALLERS)
@@ -66,7 +66,7 @@ fn two_hundred_attaches_and_detaches_from_sixteen_callers() {
 #[test]
 fn attach_and_detach_of_one_key_that_cross_leave_all_or_nothing() {
     let daemon = Daemon::started();
-    let namespace = Namespace::new().unwrap();
+    let namespace = Sandbox::new();
     for _ in 0..50 {
         let together = Barrier::new(3);
         let (daemon, namespace, together) = (&daemon, &namespace, &together);
@@ -101,7 +101,7 @@ fn a_namespace_that_ends_during_its_attach_leaves_nothing() {
     let daemon = Daemon::started();
     let empty = daemon.world();
     for n in 0..30 {
-        let namespace = Namespace::new().unwrap();
+        let namespace = Sandbox::new();
         let request = attach(&format!("w{n}"), &namespace);
         thread::scope(|scope| {
             let caller = scope.spawn(|| daemon.caller().attach(request));
@@ -129,7 +129,7 @@ fn a_namespace_that_ends_during_its_attach_leaves_nothing() {
 fn a_stop_in_the_middle_of_the_work_finishes_or_refuses() {
     const WORK: usize = 60;
     let mut daemon = Daemon::started();
-    let namespaces: Vec<Namespace> = (0..WORK).map(|_| Namespace::new().unwrap()).collect();
+    let namespaces: Vec<Sandbox> = (0..WORK).map(|_| Sandbox::new()).collect();
     let begun = Barrier::new(4 + 1);
     let attached: Vec<usize> = thread::scope(|scope| {
         let (daemon, namespaces, begun) = (&daemon, &namespaces, &begun);
@@ -144,7 +144,9 @@ fn a_stop_in_the_middle_of_the_work_finishes_or_refuses() {
                         }
                         match client.attach(attach(&format!("w{n}"), &namespaces[n])) {
                             Ok(_) => mine.push(n),
-                            Err(Error::Refused(refused)) => assert_eq!(refused.reason, "STOPPING", "{refused:?}"),
+                            Err(Error::Refused(refused)) => {
+                                assert_eq!(refused.reason, "STOPPING", "{refused:?}")
+                            }
                             Err(Error::Unreachable { .. } | Error::Deadline(_)) => {}
                             Err(other) => panic!("{other}"),
                         }
@@ -184,7 +186,7 @@ fn a_stop_in_the_middle_of_the_work_finishes_or_refuses() {
 #[test]
 fn a_second_daemon_on_the_same_socket_gives_way() {
     let mut daemon = Daemon::started();
-    let namespace = Namespace::new().unwrap();
+    let namespace = Sandbox::new();
     daemon.caller().attach(attach("web", &namespace)).unwrap();
     let mut second = daemon.spawn(daemon.command(crate::daemon::Build::Usual));
     let status = eventually(

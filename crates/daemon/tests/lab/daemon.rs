@@ -1,11 +1,12 @@
 //! The daemon under test: a process on a node of its own, with its socket and state in a folder of its own. Its log is
 //! shown when a test fails.
 
+use crate::sandbox::Sandbox;
 use crate::wait::{PATIENCE, eventually};
 use crate::witness;
 use client::workload::{AttachRequest, AttachResponse, DetachRequest, NetNsAttachment};
 use client::{Client, Error, inspection};
-use stage::{Namespace, Node};
+use stage::Node;
 use std::fs::{File, OpenOptions};
 use std::net::IpAddr;
 use std::os::unix::process::ExitStatusExt as _;
@@ -113,7 +114,7 @@ impl Daemon {
     }
 
     /// Whether the daemon answers and has read the kernel. A full pool is no reason to wait.
-    fn recovered(&self) -> bool {
+    pub(crate) fn recovered(&self) -> bool {
         match self.caller().status() {
             Ok(()) => true,
             Err(client::Error::Refused(refused)) => refused.message.contains("address is left"),
@@ -277,10 +278,8 @@ impl Caller {
         self.runtime.block_on(self.client.detach(request))
     }
 
-    /// Whether the daemon knows what the kernel holds. It can be short of addresses then, which is no reason to wait.
-    pub(crate) fn has_recovered(&self) -> bool {
-        let node = self.runtime.block_on(self.client.node());
-        node.is_ok_and(|node| !node.unready.iter().any(|why| why.starts_with("recovering")))
+    pub(crate) fn status(&self) -> Result<(), Error> {
+        self.runtime.block_on(self.client.status())
     }
 
     pub(crate) fn list(&self) -> Vec<inspection::Attachment> {
@@ -298,7 +297,7 @@ impl Caller {
 }
 
 /// A request with nothing but what is needed.
-pub(crate) fn attach(id: &str, namespace: &Namespace) -> AttachRequest {
+pub(crate) fn attach(id: &str, namespace: &Sandbox) -> AttachRequest {
     AttachRequest {
         workload_id: id.to_owned(),
         netns: Some(NetNsAttachment {

@@ -6,6 +6,7 @@
 mod crash;
 mod crossing;
 mod daemon;
+mod sandbox;
 mod scenario;
 mod scenarios;
 mod upgrade;

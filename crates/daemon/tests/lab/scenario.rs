@@ -15,6 +15,7 @@
 //! A refusal prints its code and reason. Each scenario has a node of its own.
 
 use crate::daemon::{Daemon, addresses, attach, detach};
+use crate::sandbox::Sandbox;
 use crate::wait::{A_SECOND, eventually};
 use client::Error;
 use stage::change::{By, Links};
@@ -68,7 +69,7 @@ pub(crate) fn play(path: &Path) {
 
 struct Play {
     daemon: Daemon,
-    namespaces: HashMap<String, Namespace>,
+    namespaces: HashMap<String, Sandbox>,
     /// Paths and addresses outlive their namespaces: a late detach names what is gone.
     paths: HashMap<String, String>,
     addresses: HashMap<String, Vec<IpAddr>>,
@@ -140,7 +141,7 @@ impl Play {
     }
 
     fn begin(&mut self, name: &str) {
-        let namespace = Namespace::new().unwrap();
+        let namespace = Sandbox::new();
         let inode = std::fs::metadata(namespace.path()).unwrap().ino();
         self.inodes.insert(inode, name.to_owned());
         self.paths.insert(name.to_owned(), namespace.path());

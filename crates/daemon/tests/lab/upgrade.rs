@@ -2,9 +2,9 @@
 //! and no caller gets anything but an answer or the advice to ask again.
 
 use crate::daemon::{Build, Caller, Daemon, attach, detach};
+use crate::sandbox::Sandbox;
 use crate::wait::{PATIENCE, eventually};
 use client::Error;
-use stage::Namespace;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
@@ -56,7 +56,7 @@ fn an_upgrade_under_load_loses_no_request() {
         eventually(
             PATIENCE,
             "the daemon is ready",
-            || daemon.caller().has_recovered(),
+            || daemon.recovered(),
             |&ready| ready,
         );
     };
@@ -71,7 +71,7 @@ fn an_upgrade_under_load_loses_no_request() {
             .map(|caller| {
                 scope.spawn(move || {
                     let (client, id) = (Caller::new(socket), format!("w{caller}"));
-                    let namespace = Namespace::new().unwrap();
+                    let namespace = Sandbox::new();
                     let mut answered = 0;
                     while !over.load(Ordering::Relaxed) {
                         insist(|| client.attach(attach(&id, &namespace)));
