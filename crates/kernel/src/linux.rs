@@ -14,6 +14,7 @@ use model::plan::{Op, Plan};
 use model::record::NamespaceId;
 use model::ruleset::Ruleset;
 use model::survey::{FoundLink, Survey, Uplink};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use unwire::DyingGroups;
@@ -79,6 +80,15 @@ impl Linux {
                 (errno, _) => errno == EEXIST,
             };
             if !there {
+                faults.push(fault);
+            }
+        }
+        for op in ops {
+            if let Op::Address { address, .. } = op
+                && let IpAddr::V6(address) = address.addr()
+                && let Err(WireError::Refused { fault, .. } | WireError::Vanished(fault)) =
+                    wire::answers(socket, address, link.index, &link.name)
+            {
                 faults.push(fault);
             }
         }

@@ -182,7 +182,13 @@ fn wire(error: &WireError, text: String) -> Status {
         }
         WireError::InsideTaken { .. } => {
             let text = format!("netns.netns_path: {text}");
-            status(Code::FailedPrecondition, "NAMESPACE_TAKEN", text, &[("field", "netns.netns_path")], None)
+            status(
+                Code::FailedPrecondition,
+                "NAMESPACE_TAKEN",
+                text,
+                &[("field", "netns.netns_path")],
+                None,
+            )
         }
         WireError::Vanished(_) => status(Code::FailedPrecondition, "NAMESPACE_VANISHED", text, &[], None),
         WireError::Refused { fault, .. } => status(

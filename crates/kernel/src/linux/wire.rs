@@ -273,7 +273,12 @@ impl Wiring<'_> {
 ///
 /// NEWADDR is acknowledged before: the address's local route is made by a work queue (`addrconf_dad_start`,
 /// net/ipv6/addrconf.c), also without duplicate address detection. Nothing announces it.
-fn answers(socket: &mut Socket, address: Ipv6Addr, index: u32, link: &str) -> Result<(), WireError> {
+pub(super) fn answers(
+    socket: &mut Socket,
+    address: Ipv6Addr,
+    index: u32,
+    link: &str,
+) -> Result<(), WireError> {
     let request = encode::route_to(address, index);
     let start = Instant::now();
     while start.elapsed() < LOCAL_ROUTE_LIMIT {
