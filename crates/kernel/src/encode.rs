@@ -31,6 +31,7 @@ pub(crate) mod link {
     pub(crate) const ADDRESS: u16 = 1;
     pub(crate) const IFNAME: u16 = 3;
     pub(crate) const MTU: u16 = 4;
+    pub(crate) const LINK: u16 = 5;
     pub(crate) const LINKINFO: u16 = 18;
     pub(crate) const IFALIAS: u16 = 20;
     pub(crate) const AF_SPEC: u16 = 26;
@@ -39,6 +40,8 @@ pub(crate) mod link {
     pub(crate) const EXT_MASK: u16 = 29;
     pub(crate) const NUM_TX_QUEUES: u16 = 31;
     pub(crate) const NUM_RX_QUEUES: u16 = 32;
+    pub(crate) const LINK_NETNSID: u16 = 37;
+    pub(crate) const TARGET_NETNSID: u16 = 46;
     pub(crate) const PROP_LIST: u16 = 52;
     pub(crate) const ALT_IFNAME: u16 = 53;
 }
@@ -168,6 +171,15 @@ pub(crate) fn delete_loopback_address(index: u32) -> Message {
     Message::new(DELADDR, 0, "ip address delete 127.0.0.1/8 dev lo")
         .fixed(&head)
         .bytes(2, &[127, 0, 0, 1])
+}
+
+/// As [`link_by_index`], in a namespace that this one has an id for.
+pub(crate) fn link_elsewhere(namespace: u32, index: u32) -> Message {
+    let tried = format!("ip link show the link {index} in the namespace with the id {namespace}");
+    Message::new(GETLINK, 0, tried)
+        .fixed(&ifinfo(index, 0, 0))
+        .u32(link::EXT_MASK, 8)
+        .u32(link::TARGET_NETNSID, namespace)
 }
 
 pub(crate) fn link_by_name(name: &str) -> Message {

@@ -3,7 +3,8 @@
 mod unwire;
 mod wire;
 
-use crate::encode;
+use crate::encode::{self, link_by_index};
+use crate::message::Attributes;
 use crate::netns::Home;
 use crate::nft::Nft;
 use crate::socket::{ROUTE, Refused, Socket};
@@ -92,8 +93,29 @@ impl Linux {
                 faults.push(fault);
             }
         }
+        if ops.contains(&Op::Up) {
+            settle(socket, link)?;
+        }
         Ok(faults)
     }
+}
+
+/// Waits until both ends of a link send: the kernel answers when the carrier's change has taken effect
+/// (`linkwatch_sync_dev`). The other end was without a carrier for as long as this one was down.
+fn settle(socket: &mut Socket, link: &FoundLink) -> Result<(), Fault> {
+    let replies = socket.batch(&[link_by_index(link.index, &link.name)])?.replies;
+    let Some(reply) = replies.first() else {
+        return Ok(());
+    };
+    let attributes = Attributes::after(reply, 16);
+    if let (Some(peer), Some(namespace)) = (
+        attributes.u32(encode::link::LINK),
+        attributes.u32(encode::link::LINK_NETNSID),
+    ) {
+        // An end that is gone has nothing to wait for.
+        socket.batch(&[encode::link_elsewhere(namespace, peer)])?;
+    }
+    Ok(())
 }
 
 /// A socket that was left in the middle of an answer skips what is left of it, so a poisoned one can be used.

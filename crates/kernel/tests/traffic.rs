@@ -5,11 +5,12 @@
 use ipnet::IpNet;
 use kernel::linux::Linux;
 use model::address::{Addresses, FIRST_HOP_V4, FIRST_HOP_V6, Family};
-use model::datapath::Datapath as _;
-use model::key::{InterfaceName, Key, Owner, WorkloadId};
+use model::datapath::{Datapath as _, Target};
+use model::key::{HostLink, InterfaceName, Key, Owner, WorkloadId};
 use model::plan::{Plan, PlanSettings};
 use model::record::{Asked, PathDigest, Record};
 use model::ruleset::Ruleset;
+use model::survey::Standing;
 use stage::change::{By, Links};
 use stage::pinger::Pinger;
 use stage::tcp::{Conversation, Server};
@@ -411,6 +412,46 @@ fn the_first_packet_after_an_attach_gets_through() {
                 Ok(_) => {}
                 Err(error) => slow.push(format!("{id} {what}: {error}")),
             }
+        }
+    }
+    assert_eq!(slow, Vec::<String>::new());
+}
+
+#[test]
+fn the_first_packet_after_a_link_was_put_back_gets_through() {
+    const TIMES: u32 = 100;
+    const QUICK: Duration = Duration::from_millis(500);
+    let world = World::new();
+    // IPv4 alone, because an IPv6 address that is put back is waited for, which gives the carrier time.
+    let one = world.attach("one", &["10.77.0.2"], 100_000);
+    let link = HostLink::parse(&one.host_link).unwrap();
+    let mut links = Links::of(&world.node.node).unwrap();
+    let mut inside = Links::of(&one.namespace).unwrap();
+    let mut slow = Vec::new();
+    for n in 0..TIMES {
+        let family = Family::V4;
+        let from_inside = Pinger::open(&one.namespace, family.first_hop()).unwrap();
+        links.set_up(&one.host_link, false).unwrap();
+        // From here on the workload's end has no carrier, and sends nothing.
+        inside.index("eth0").unwrap();
+        world.on_the_node(|| {
+            let found = world.linux.find(&link).unwrap().unwrap();
+            let Standing::Attached(record) = found.standing(GROUP) else {
+                panic!("{found:?}")
+            };
+            let target = Target {
+                link: link.clone(),
+                index: found.index,
+                group: GROUP,
+            };
+            assert_eq!(world.linux.restore(&target, &found.missing(&record)), Vec::new());
+        });
+        let aimed = match n % 2 {
+            0 => from_inside.aim(family.first_hop(), Some("eth0")),
+            _ => from_inside.aim(of(family, OUTSIDE), None),
+        };
+        if let Err(error) = aimed.unwrap().ping(QUICK) {
+            slow.push(format!("{n}: {error}"));
         }
     }
     assert_eq!(slow, Vec::<String>::new());
