@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 
 /// How long answers may take to reach their callers once nothing runs any more.
-const FAREWELL: Duration = Duration::from_millis(500);
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Attaches workloads to this node's network and takes them off again.
 #[derive(Debug, Parser)]

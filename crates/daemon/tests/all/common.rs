@@ -110,10 +110,17 @@ impl Host {
         true
     }
 
-    pub(crate) fn is_running(&mut self) -> bool {
-        self.daemon
-            .as_mut()
-            .is_some_and(|daemon| daemon.try_wait().unwrap().is_none())
+    /// Whether the daemon kills itself within a moment.
+    pub(crate) fn crashes_soon(&mut self) -> bool {
+        let began = Instant::now();
+        let daemon = self.daemon.as_mut().unwrap();
+        while daemon.try_wait().unwrap().is_none() {
+            if began.elapsed() > Duration::from_millis(500) {
+                return false;
+            }
+            nap();
+        }
+        true
     }
 
     /// SIGTERM, and its exit code.

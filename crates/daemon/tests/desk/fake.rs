@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
+type Sink = Arc<Mutex<Box<dyn Fn(Event) + Send>>>;
+
 /// What a kernel would hold; it outlives desks.
 #[derive(Clone, Default)]
 pub(crate) struct World(Arc<Mutex<Held>>);
@@ -21,7 +23,8 @@ struct Held {
     ruleset: Option<String>,
     fail_at: Option<u32>,
     refuse_deletions: bool,
-    sink: Option<Box<dyn Fn(Event) + Send>>,
+    /// Shared, so that who tells an event need not hold the world meanwhile.
+    sink: Option<Sink>,
 }
 
 /// The datapath of one desk.
@@ -69,15 +72,15 @@ impl World {
         let Some((link, _)) = held.links.remove(name) else {
             return;
         };
-        let sink = held.sink.take();
+        let sink = held.sink.clone();
         drop(held);
-        let Some(sink) = sink else { return };
-        sink(Event::LinkGone {
-            link: HostLink::parse(name).unwrap(),
-            index: link.index,
-        });
-        let mut held = self.held();
-        held.sink.get_or_insert(sink);
+        if let Some(sink) = sink {
+            let gone = Event::LinkGone {
+                link: HostLink::parse(name).unwrap(),
+                index: link.index,
+            };
+            sink.lock().unwrap()(gone);
+        }
     }
 
     pub(crate) fn text(&self) -> String {
@@ -239,7 +242,7 @@ impl Datapath for Fake {
     }
 
     fn watch(&self, sink: Box<dyn Fn(Event) + Send>) -> Result<(), Fault> {
-        self.world.held().sink = Some(sink);
+        self.world.held().sink = Some(Arc::new(Mutex::new(sink)));
         Ok(())
     }
 }
