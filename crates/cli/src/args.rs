@@ -1,22 +1,27 @@
-//! What can be typed.
+//! What can be typed. Each command's help ends with an example.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  refused by the daemon, or the check found something
+  2  wrong usage
+  3  the daemon cannot be reached, or did not answer in time
+  4  the daemon is not ready, stopping, or overloaded: a later try can succeed
+
+Example: workloadnet --output json list --owner k8s.io";
+
 /// Sees and changes what workloadnetd attaches to this node's network.
 #[derive(Debug, Parser)]
-#[command(
-    name = "workloadnet",
-    version,
-    after_help = "Exit codes: 0 done; 1 refused by the daemon, or the check found something; 2 wrong usage; \
-                  3 the daemon cannot be reached; 4 the daemon is not ready."
-)]
+#[command(name = "workloadnet", version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     /// Socket of the daemon.
-    #[arg(long, global = true, env = client::SOCKET_VARIABLE, default_value = client::DEFAULT_SOCKET)]
+    #[arg(long, global = true, value_name = "PATH", env = client::SOCKET_VARIABLE, default_value = client::DEFAULT_SOCKET)]
     pub(crate) socket: PathBuf,
-    /// How answers look.
+    /// How answers and errors look.
     #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
     #[command(subcommand)]
@@ -35,66 +40,83 @@ pub(crate) enum Output {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show the whole of it in a minute, in namespaces of its own; needs neither root nor a running daemon.
+    #[command(after_help = "Example: workloadnet demo")]
     Demo,
-    /// Say whether an attach could succeed now.
+    /// Say whether an attach could succeed now, and what is missing where not.
+    #[command(after_help = "Example: until workloadnet status; do sleep 1; done")]
     Status,
     /// Show the node: prefixes and how full they are, MTU, limits.
+    #[command(after_help = "Example: workloadnet node")]
     Node,
-    /// List attachments. Example: workloadnet list --owner k8s.io
+    /// List attachments.
+    #[command(after_help = "Example: workloadnet list --owner k8s.io")]
     List {
-        /// Only attachments of this owner.
+        /// Only attachments of this owner; '' is the owner of those that name none.
         #[arg(long)]
         owner: Option<String>,
     },
-    /// Show one attachment. Example: workloadnet get web-1
+    /// Show one attachment with everything that is known of it.
+    #[command(after_help = "Example: workloadnet get web-1")]
     Get(KeyArgs),
-    /// Compare what the kernel holds with what it is to hold. Example: workloadnet check
+    /// Compare what the kernel holds with what it is to hold.
+    #[command(after_help = "Examples:\n  workloadnet check\n  workloadnet check web-1")]
     Check {
-        /// Only this workload.
+        /// Only this workload; without it, all of them and the node.
+        #[arg(value_name = "ID")]
         workload_id: Option<String>,
         #[command(flatten)]
         rest: KeyRest,
     },
-    /// Attach a network namespace. Example: workloadnet attach web-1 --netns /run/netns/web-1
+    /// Attach a network namespace.
+    #[command(
+        after_help = "Example: workloadnet attach web-1 --netns /run/netns/web-1 --ip 10.77.0.5 --label app=web"
+    )]
     Attach {
         #[command(flatten)]
         key: KeyArgs,
-        /// Path of the network namespace.
-        #[arg(long)]
+        /// The network namespace: a bind mount of one, or /proc/PID/ns/net.
+        #[arg(long, value_name = "PATH")]
         netns: String,
-        /// MTU of the link, in bytes.
+        /// MTU of the link, in bytes; without it, the daemon's setting.
         #[arg(long)]
         mtu: Option<u16>,
-        /// An address to have; once per family.
-        #[arg(long = "ip")]
+        /// An address to have; once per family. Without it the daemon chooses.
+        #[arg(long = "ip", value_name = "ADDRESS")]
         ips: Vec<IpAddr>,
-        /// A label for people.
+        /// A label for people; may be given several times.
         #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
         labels: Vec<(String, String)>,
     },
-    /// Take a workload off. What is not attached is a success. Example: workloadnet detach web-1
+    /// Take a workload off. What is not attached is a success.
+    #[command(after_help = "Example: workloadnet detach web-1")]
     Detach {
         #[command(flatten)]
         key: KeyArgs,
         /// Only if it is attached to this network namespace.
-        #[arg(long)]
+        #[arg(long, value_name = "PATH")]
         netns: Option<String>,
     },
-    /// Print a completion script. Example: workloadnet completions bash
+    /// Print a completion script.
+    #[command(after_help = "Example: workloadnet completions bash > /etc/bash_completion.d/workloadnet")]
     Completions {
         /// For which shell.
         shell: clap_complete::Shell,
     },
-    /// Write man pages into a folder. Example: workloadnet man /usr/share/man/man1
+    /// Write man pages of all commands into a folder, or print the first one.
+    #[command(
+        after_help = "Examples:\n  workloadnet man /usr/local/share/man/man1\n  workloadnet man | man -l -"
+    )]
     Man {
-        /// The folder.
-        folder: PathBuf,
+        /// The folder, made where it is missing.
+        #[arg(value_name = "DIR")]
+        folder: Option<PathBuf>,
     },
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct KeyArgs {
     /// What the workload is known by.
+    #[arg(value_name = "ID")]
     pub(crate) workload_id: String,
     #[command(flatten)]
     pub(crate) rest: KeyRest,
@@ -103,10 +125,10 @@ pub(crate) struct KeyArgs {
 #[derive(Debug, Args)]
 pub(crate) struct KeyRest {
     /// The namespace of ids that the workload id is one of.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) owner: String,
     /// Name of the link inside the namespace.
-    #[arg(long, default_value = "eth0")]
+    #[arg(long, value_name = "NAME", default_value = "eth0")]
     pub(crate) if_name: String,
 }
 
@@ -123,5 +145,11 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_label_is_split_at_its_first_equals_sign() {
+        assert_eq!(label("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert!(label("a").is_err());
     }
 }

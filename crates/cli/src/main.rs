@@ -1,134 +1,106 @@
 //! `workloadnet`: asks the daemon, shows the answer, and says what to do where it fails.
+//!
+//! ```text
+//! args (what was typed) -> commands (asks) -> render (text) -> stdout
+//!                                 '---------> hint   (text) -> stderr
+//! ```
 
 mod args;
+mod commands;
 mod demo;
 mod hint;
 mod render;
 
-use args::{Cli, Command, KeyArgs, KeyRest};
+use anyhow::Context as _;
+use args::{Cli, Command};
 use clap::{CommandFactory as _, Parser as _};
-use client::{Client, Error, inspection, workload};
-use std::io::{self, Write as _};
-use std::net::IpAddr;
+use hint::Exit;
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
         // Needs a process with one thread.
-        Command::Demo => demo::run().map(|()| ExitCode::SUCCESS),
-        Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "workloadnet", &mut io::stdout());
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Man { folder } => clap_mangen::generate_to(Cli::command(), folder)
-            .map(|()| ExitCode::SUCCESS)
-            .map_err(Into::into),
-        _ => ask(&cli),
+        Command::Demo => demo::run().map(|()| Exit::Done),
+        Command::Completions { shell } => show(io::stdout(), &completions(*shell)),
+        Command::Man { folder: Some(folder) } => write_man_pages(folder),
+        Command::Man { folder: None } => man_page().and_then(|page| show(io::stdout(), &page)),
+        command => ask(&cli, command),
     };
-    outcome.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
-        ExitCode::FAILURE
-    })
+    let exit = outcome.unwrap_or_else(|error| {
+        // Nobody is left to hear that nobody hears.
+        let _ = writeln!(io::stderr(), "error: {error:#}");
+        Exit::Refused
+    });
+    ExitCode::from(exit as u8)
 }
 
-fn ask(cli: &Cli) -> anyhow::Result<ExitCode> {
+fn ask(cli: &Cli, command: &Command) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    match runtime.block_on(answer(cli)) {
-        Ok((text, code)) => {
-            // Who reads only the first lines has what they wanted.
-            match io::stdout().write_all(text.as_bytes()) {
-                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-                _ => Ok(code),
-            }
+    match runtime.block_on(commands::answer(&cli.socket, command, cli.output)) {
+        Ok(answer) => {
+            show(io::stdout(), answer.text.as_bytes())?;
+            Ok(answer.exit)
         }
         Err(error) => {
-            eprintln!("error: {error}");
-            if let Some(hint) = hint::of(&error) {
-                eprintln!("hint: {hint}");
-            }
-            Ok(hint::exit_code(&error))
+            show(io::stderr(), hint::text(&error, cli.output).as_bytes())?;
+            Ok(hint::exit(&error))
         }
     }
 }
 
-/// Text for standard output, and the exit code.
-async fn answer(cli: &Cli) -> Result<(String, ExitCode), Error> {
-    let client = Client::new(&cli.socket)?;
-    let output = cli.output;
-    let text = match &cli.command {
-        Command::Status => {
-            client.status().await?;
-            render::status(output)
+/// A reader that has gone, as `head` does, has what it wanted.
+fn show(mut to: impl Write, text: &[u8]) -> anyhow::Result<Exit> {
+    match to.write_all(text).and_then(|()| to.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write the answer")
         }
-        Command::Node => render::node(&client.node().await?, output),
-        Command::List { owner } => render::list(&client.list(owner.clone()).await?, output),
-        Command::Get(of) => {
-            let found = client.get(key(&of.workload_id, &of.rest)).await?;
-            render::list(found.as_slice(), output)
-        }
-        Command::Check { workload_id, rest } => {
-            let findings = client
-                .check(workload_id.as_deref().map(|id| key(id, rest)))
-                .await?;
-            let code = if findings.is_empty() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            };
-            return Ok((render::check(&findings, output), code));
-        }
-        Command::Attach {
-            key,
-            netns,
-            mtu,
-            ips,
-            labels,
-        } => {
-            let request = workload::AttachRequest {
-                workload_id: key.workload_id.clone(),
-                netns: Some(attachment(netns, key)),
-                owner: key.rest.owner.clone(),
-                mtu: mtu.map(u32::from).unwrap_or_default(),
-                labels: labels.iter().cloned().collect(),
-                requested_ip: ips.iter().map(octets).collect(),
-            };
-            render::attached(&client.attach(request).await?, output)
-        }
-        Command::Detach { key, netns } => {
-            let request = workload::DetachRequest {
-                workload_id: key.workload_id.clone(),
-                netns: Some(attachment(netns.as_deref().unwrap_or_default(), key)),
-                owner: key.rest.owner.clone(),
-            };
-            client.detach(request).await?;
-            render::detached(output)
-        }
-        Command::Demo | Command::Completions { .. } | Command::Man { .. } => String::new(),
-    };
-    Ok((text, ExitCode::SUCCESS))
-}
-
-fn key(workload_id: &str, rest: &KeyRest) -> inspection::Key {
-    inspection::Key {
-        owner: rest.owner.clone(),
-        workload_id: workload_id.to_owned(),
-        if_name: rest.if_name.clone(),
+        _ => Ok(Exit::Done),
     }
 }
 
-fn attachment(netns: &str, key: &KeyArgs) -> workload::NetNsAttachment {
-    workload::NetNsAttachment {
-        netns_path: netns.to_owned(),
-        if_name: key.rest.if_name.clone(),
-    }
+fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "workloadnet", &mut script);
+    script
 }
 
-fn octets(address: &IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(a) => a.octets().to_vec(),
-        IpAddr::V6(a) => a.octets().to_vec(),
+fn man_page() -> anyhow::Result<Vec<u8>> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(Cli::command().disable_help_subcommand(true)).render(&mut page)?;
+    Ok(page)
+}
+
+fn write_man_pages(folder: &Path) -> anyhow::Result<Exit> {
+    std::fs::create_dir_all(folder)
+        .and_then(|()| clap_mangen::generate_to(Cli::command(), folder))
+        .with_context(|| format!("cannot write man pages into {}", folder.display()))?;
+    Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Broken(io::ErrorKind);
+
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_no_error_and_a_full_disk_is() {
+        assert!(show(Broken(io::ErrorKind::BrokenPipe), b"text").is_ok());
+        assert!(show(Broken(io::ErrorKind::StorageFull), b"text").is_err());
     }
 }

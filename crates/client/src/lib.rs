@@ -2,75 +2,69 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), client::Error> {
-//! let client = client::Client::new(client::default_socket())?;
+//! use client::Client;
+//!
+//! let client = Client::connect(client::default_socket());
 //! for attachment in client.list(None).await? {
 //!     println!("{} {:?}", attachment.host_link, attachment.ip);
 //! }
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! What the daemon refuses comes with a reason for programs:
+//!
+//! ```no_run
+//! # async fn example(client: client::Client, request: client::workload::AttachRequest) {
+//! use client::Error;
+//!
+//! match client.attach(request).await {
+//!     Ok(answer) => println!("attached by {}", answer.host_link),
+//!     Err(Error::Refused(refused)) if refused.reason == "ADDRESS_HELD" => {
+//!         println!("held by {}", refused.metadata["holder"]);
+//!     }
+//!     Err(Error::Unreachable { socket, source }) => println!("{}: {source}", socket.display()),
+//!     Err(error) => println!("{error}"),
+//! }
+//! # }
+//! ```
+
+mod call;
+mod connector;
+mod error;
 
 pub use api::{inspection, workload};
+pub use error::{Error, Refused};
+pub use tonic::Code;
 
 use api::inspection::inspection_client::InspectionClient;
 use api::workload::workload_networking_client::WorkloadNetworkingClient;
-use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
-use tonic_types::StatusExt as _;
+use tonic::transport::Channel;
 
 /// Where the daemon listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/workloadnet/workloadnet.sock";
 /// Names another socket in the environment.
 pub const SOCKET_VARIABLE: &str = "WORKLOADNET_SOCKET";
+/// Bytes of a socket's path: `sun_path` without its NUL (unix(7)).
+const SOCKET_PATH_BYTES: usize = 107;
 
 /// The environment's socket, or the default one.
 pub fn default_socket() -> PathBuf {
-    std::env::var_os(SOCKET_VARIABLE).map_or_else(|| DEFAULT_SOCKET.into(), PathBuf::from)
+    socket_named(std::env::var_os(SOCKET_VARIABLE))
 }
 
-/// Why a call did not succeed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Nobody answers on the socket.
-    #[error("workloadnetd cannot be reached on {}: {why}", socket.display())]
-    Unreachable {
-        /// The socket.
-        socket: PathBuf,
-        /// What the connection said.
-        why: String,
-    },
-    /// The socket's path cannot be one.
-    #[error("{} cannot be a socket's path", .0.display())]
-    BadSocket(PathBuf),
-    /// The deadline passed.
-    #[error("no answer within the deadline: {0}")]
-    Deadline(String),
-    /// The daemon said no.
-    #[error("{}", .0.message)]
-    Refused(Box<Refused>),
+fn socket_named(by_environment: Option<OsString>) -> PathBuf {
+    by_environment
+        .filter(|path| !path.is_empty())
+        .map_or_else(|| DEFAULT_SOCKET.into(), PathBuf::from)
 }
 
-/// What the daemon said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// gRPC status code.
-    pub code: Code,
-    /// Reason for programs, e.g. `ADDRESS_HELD`; empty where the daemon gave none.
-    pub reason: String,
-    /// For people.
-    pub message: String,
-    /// The field that is wrong, where one is.
-    pub field: Option<String>,
-    /// When to try again, where that helps.
-    pub retry_after: Option<Duration>,
-    /// All that was said for programs.
-    pub metadata: HashMap<String, String>,
-}
-
-/// How long calls may take.
+/// How long calls may take, connecting included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
     /// Attach and Detach.
@@ -88,30 +82,40 @@ impl Default for Deadlines {
     }
 }
 
-/// A connection that is made when it is needed, and again when it is lost.
+/// A connection that is made when it is needed, and again when it is lost. Clones share it.
+///
+/// Every call of the contract can be repeated without harm, so one whose connection was lost under it, by an upgrade of
+/// the daemon, is sent once more.
+///
+/// All calls have to be made inside the same tokio runtime, with I/O and time enabled.
 #[derive(Debug, Clone)]
 pub struct Client {
     socket: PathBuf,
     deadlines: Deadlines,
-    channel: Channel,
+    patience: Duration,
+    channel: Arc<OnceLock<Channel>>,
 }
 
 impl Client {
-    /// Has to be called inside a tokio runtime; connects with the first call.
-    pub fn new(socket: impl AsRef<Path>) -> Result<Self, Error> {
-        let socket = socket.as_ref().to_path_buf();
-        let bad = || Error::BadSocket(socket.clone());
-        let address = socket
-            .to_str()
-            .filter(|path| path.starts_with('/'))
-            .ok_or_else(bad)?;
-        let endpoint = Endpoint::try_from(format!("unix:{address}")).map_err(|_| bad())?;
-        let channel = endpoint.connect_lazy();
-        Ok(Self {
-            socket,
+    /// For the daemon on a socket; connects with the first call.
+    pub fn connect(socket: impl Into<PathBuf>) -> Self {
+        Self {
+            socket: socket.into(),
             deadlines: Deadlines::default(),
-            channel,
-        })
+            patience: Duration::ZERO,
+            channel: Arc::default(),
+        }
+    }
+
+    /// As [`Client::connect`], but says at once where the path cannot be a socket's: it has to be absolute, and to have
+    /// 107 bytes at most.
+    pub fn new(socket: impl AsRef<Path>) -> Result<Self, Error> {
+        let socket = socket.as_ref();
+        let bytes = socket.as_os_str().as_bytes();
+        if !socket.is_absolute() || bytes.len() > SOCKET_PATH_BYTES || bytes.contains(&0) {
+            return Err(Error::BadSocket(socket.to_path_buf()));
+        }
+        Ok(Self::connect(socket))
     }
 
     /// With other deadlines.
@@ -121,113 +125,108 @@ impl Client {
         self
     }
 
+    /// Tries for this long to connect to a daemon that is not there, with pauses of 10 ms that double up to 1 s. Without it
+    /// such a call fails at once. The deadline stays what it is.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
     /// Attaches a workload.
     pub async fn attach(&self, request: workload::AttachRequest) -> Result<workload::AttachResponse, Error> {
-        let request = timed(request, self.deadlines.orders);
-        let answer = WorkloadNetworkingClient::new(self.channel.clone())
-            .attach(request)
-            .await;
-        Ok(answer.map_err(|status| self.error(&status))?.into_inner())
+        self.call(self.deadlines.orders, request, |channel, request| async move {
+            WorkloadNetworkingClient::new(channel).attach(request).await
+        })
+        .await
     }
 
     /// Takes a workload off.
     pub async fn detach(&self, request: workload::DetachRequest) -> Result<(), Error> {
-        let request = timed(request, self.deadlines.orders);
-        let answer = WorkloadNetworkingClient::new(self.channel.clone())
-            .detach(request)
-            .await;
-        answer.map(drop).map_err(|status| self.error(&status))
+        self.call(self.deadlines.orders, request, |channel, request| async move {
+            WorkloadNetworkingClient::new(channel).detach(request).await
+        })
+        .await
+        .map(drop)
     }
 
-    /// Whether an attach could succeed now.
+    /// Whether an attach could succeed now: if not, an [`Error::Refused`] with the reason `NOT_READY`.
     pub async fn status(&self) -> Result<(), Error> {
-        let request = timed(workload::StatusRequest {}, self.deadlines.questions);
-        let answer = WorkloadNetworkingClient::new(self.channel.clone())
-            .status(request)
-            .await;
-        answer.map(drop).map_err(|status| self.error(&status))
+        let request = workload::StatusRequest {};
+        self.call(self.deadlines.questions, request, |channel, request| async move {
+            WorkloadNetworkingClient::new(channel).status(request).await
+        })
+        .await
+        .map(drop)
     }
 
     /// Attachments, of one owner or of all.
     pub async fn list(&self, owner: Option<String>) -> Result<Vec<inspection::Attachment>, Error> {
-        let request = timed(inspection::ListRequest { owner }, self.deadlines.questions);
-        let answer = InspectionClient::new(self.channel.clone()).list(request).await;
-        Ok(answer
-            .map_err(|status| self.error(&status))?
-            .into_inner()
-            .attachment)
+        let request = inspection::ListRequest { owner };
+        self.call(self.deadlines.questions, request, |channel, request| async move {
+            inspector(channel).list(request).await
+        })
+        .await
+        .map(|answer| answer.attachment)
     }
 
-    /// One attachment.
+    /// One attachment. Where there is none: an [`Error::Refused`] with the reason `NOT_ATTACHED`.
     pub async fn get(&self, key: inspection::Key) -> Result<Option<inspection::Attachment>, Error> {
-        let request = timed(
-            inspection::GetRequest { key: Some(key) },
-            self.deadlines.questions,
-        );
-        let answer = InspectionClient::new(self.channel.clone()).get(request).await;
-        Ok(answer
-            .map_err(|status| self.error(&status))?
-            .into_inner()
-            .attachment)
+        let request = inspection::GetRequest { key: Some(key) };
+        self.call(self.deadlines.questions, request, |channel, request| async move {
+            inspector(channel).get(request).await
+        })
+        .await
+        .map(|answer| answer.attachment)
     }
 
     /// What the kernel holds otherwise than it is to; of one attachment, or of all and the node.
     pub async fn check(&self, key: Option<inspection::Key>) -> Result<Vec<inspection::Finding>, Error> {
-        let request = timed(inspection::CheckRequest { key }, self.deadlines.questions);
-        let answer = InspectionClient::new(self.channel.clone()).check(request).await;
-        Ok(answer.map_err(|status| self.error(&status))?.into_inner().finding)
+        let request = inspection::CheckRequest { key };
+        self.call(self.deadlines.questions, request, |channel, request| async move {
+            inspector(channel).check(request).await
+        })
+        .await
+        .map(|answer| answer.finding)
     }
 
     /// The node.
     pub async fn node(&self) -> Result<inspection::GetNodeResponse, Error> {
-        let request = timed(inspection::GetNodeRequest {}, self.deadlines.questions);
-        let answer = InspectionClient::new(self.channel.clone())
-            .get_node(request)
-            .await;
-        Ok(answer.map_err(|status| self.error(&status))?.into_inner())
+        let request = inspection::GetNodeRequest {};
+        self.call(self.deadlines.questions, request, |channel, request| async move {
+            inspector(channel).get_node(request).await
+        })
+        .await
+    }
+}
+
+/// A full /16 with labels is more than the 4 MiB that a message may have by default, and the daemon is trusted.
+fn inspector(channel: Channel) -> InspectionClient<Channel> {
+    InspectionClient::new(channel).max_decoding_message_size(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_names_the_socket_unless_it_is_empty() {
+        assert_eq!(socket_named(Some("/a".into())), Path::new("/a"));
+        assert_eq!(socket_named(Some("".into())), Path::new(DEFAULT_SOCKET));
+        assert_eq!(socket_named(None), Path::new(DEFAULT_SOCKET));
     }
 
-    fn error(&self, status: &Status) -> Error {
-        let details = status.get_error_details();
-        let message = status.message().to_owned();
-        match (status.code(), details.error_info()) {
-            (code, Some(info)) => Error::Refused(Box::new(Refused {
-                code,
-                reason: info.reason.clone(),
-                message,
-                field: info.metadata.get("field").cloned(),
-                retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
-                metadata: info.metadata.clone(),
-            })),
-            (Code::DeadlineExceeded | Code::Cancelled, None) => Error::Deadline(message),
-            // A connection that breaks under a call is Unknown to tonic.
-            (Code::Unavailable | Code::Unknown, None) => Error::Unreachable {
-                socket: self.socket.clone(),
-                why: why(status),
-            },
-            (code, None) => Error::Refused(Box::new(Refused {
-                code,
-                reason: String::new(),
-                message,
-                field: None,
-                retry_after: None,
-                metadata: HashMap::new(),
-            })),
+    #[test]
+    fn a_path_that_cannot_be_a_sockets_is_said_at_once() {
+        let with = |bytes: usize| format!("/{}", "x".repeat(bytes - 1));
+        assert!(Client::new(with(107)).is_ok());
+        for path in [
+            with(108),
+            "run/x.sock".to_owned(),
+            String::new(),
+            "/a\0b".to_owned(),
+        ] {
+            assert!(matches!(Client::new(&path), Err(Error::BadSocket(_))), "{path:?}");
         }
     }
-}
-
-fn timed<T>(message: T, deadline: Duration) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(deadline);
-    request
-}
-
-/// The innermost cause, which says e.g. that the socket is missing.
-fn why(status: &Status) -> String {
-    let mut error: &dyn std::error::Error = status;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }

@@ -1,0 +1,112 @@
+//! What each command asks the daemon, and what the answers mean for the exit code.
+
+use crate::args::{Command, KeyArgs, KeyRest, Output};
+use crate::hint::Exit;
+use crate::render;
+use client::{Client, Error, inspection, workload};
+use std::net::IpAddr;
+use std::path::Path;
+
+/// Text for standard output, and the exit code.
+pub(crate) struct Answer {
+    pub(crate) text: String,
+    pub(crate) exit: Exit,
+}
+
+/// Asks the daemon on a socket.
+pub(crate) async fn answer(socket: &Path, command: &Command, output: Output) -> Result<Answer, Error> {
+    let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.to_path_buf());
+    let client = Client::new(socket)?;
+    let text = match command {
+        Command::Status => return status(&client, output).await,
+        Command::Node => render::node(&client.node().await?, output),
+        Command::List { owner } => render::list(&client.list(owner.clone()).await?, output),
+        Command::Get(of) => {
+            let found = client.get(key(&of.workload_id, &of.rest)).await?;
+            render::attachment(&found.unwrap_or_default(), output)
+        }
+        Command::Check { workload_id, rest } => {
+            let of = workload_id.as_deref().map(|id| key(id, rest));
+            let findings = client.check(of).await?;
+            let exit = match findings.is_empty() {
+                true => Exit::Done,
+                false => Exit::Refused,
+            };
+            let text = render::check(&findings, output);
+            return Ok(Answer { text, exit });
+        }
+        Command::Attach {
+            key,
+            netns,
+            mtu,
+            ips,
+            labels,
+        } => {
+            let request = workload::AttachRequest {
+                workload_id: key.workload_id.clone(),
+                netns: Some(interface(netns, key)),
+                owner: key.rest.owner.clone(),
+                mtu: mtu.map(u32::from).unwrap_or_default(),
+                labels: labels.iter().cloned().collect(),
+                requested_ip: ips.iter().map(octets).collect(),
+            };
+            render::attached(&client.attach(request).await?, output)
+        }
+        Command::Detach { key, netns } => {
+            let request = workload::DetachRequest {
+                workload_id: key.workload_id.clone(),
+                netns: Some(interface(netns.as_deref().unwrap_or_default(), key)),
+                owner: key.rest.owner.clone(),
+            };
+            client.detach(request).await?;
+            render::detached(output)
+        }
+        // Those that ask nobody never come here.
+        Command::Demo | Command::Completions { .. } | Command::Man { .. } => String::new(),
+    };
+    Ok(Answer {
+        text,
+        exit: Exit::Done,
+    })
+}
+
+/// Status says yes or no; where it says no, the node's conditions say why, one by one.
+async fn status(client: &Client, output: Output) -> Result<Answer, Error> {
+    let unready = match client.status().await {
+        Ok(()) => Vec::new(),
+        Err(Error::Refused(refused)) if refused.reason == "NOT_READY" => match client.node().await {
+            Ok(node) if !node.unready.is_empty() => node.unready,
+            // It has become ready meanwhile, or says no more.
+            _ => vec![refused.message],
+        },
+        Err(error) => return Err(error),
+    };
+    let exit = match unready.is_empty() {
+        true => Exit::Done,
+        false => Exit::NotReady,
+    };
+    let text = render::status(&unready, output);
+    Ok(Answer { text, exit })
+}
+
+fn key(workload_id: &str, rest: &KeyRest) -> inspection::Key {
+    inspection::Key {
+        owner: rest.owner.clone(),
+        workload_id: workload_id.to_owned(),
+        if_name: rest.if_name.clone(),
+    }
+}
+
+fn interface(netns: &str, key: &KeyArgs) -> workload::NetNsAttachment {
+    workload::NetNsAttachment {
+        netns_path: netns.to_owned(),
+        if_name: key.rest.if_name.clone(),
+    }
+}
+
+fn octets(address: &IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(a) => a.octets().to_vec(),
+        IpAddr::V6(a) => a.octets().to_vec(),
+    }
+}

@@ -1,0 +1,267 @@
+//! For people: columns that fit their contents, and `name value` lines.
+
+use super::{address, addresses, mac, prefix_state, state};
+use client::inspection::{Attachment, Finding, GetNodeResponse, Key};
+use client::workload::AttachResponse;
+use comfy_table::{Table, presets};
+use std::collections::HashMap;
+
+/// What stands where there is nothing, so that columns can be told apart.
+const NOTHING: &str = "-";
+
+pub(super) fn status(unready: &[String]) -> String {
+    if unready.is_empty() {
+        return "ready\n".to_owned();
+    }
+    let conditions = unready.iter().map(|why| format!("  {why}\n"));
+    format!("not ready:\n{}", conditions.collect::<String>())
+}
+
+pub(super) fn list(all: &[Attachment]) -> String {
+    if all.is_empty() {
+        return "nothing is attached\n".to_owned();
+    }
+    let header = [
+        "OWNER",
+        "WORKLOAD",
+        "INTERFACE",
+        "ADDRESSES",
+        "LINK",
+        "MTU",
+        "STATE",
+        "LABELS",
+    ];
+    let rows = all.iter().map(|one| {
+        let key = one.key.clone().unwrap_or_default();
+        vec![
+            key.owner,
+            key.workload_id,
+            key.if_name,
+            one.ip.join(" "),
+            one.host_link.clone(),
+            one.mtu.to_string(),
+            state(one).to_owned(),
+            labels(&one.labels),
+        ]
+    });
+    columns(&header, rows)
+}
+
+pub(super) fn attachment(one: &Attachment) -> String {
+    let Key {
+        owner,
+        workload_id,
+        if_name,
+    } = one.key.clone().unwrap_or_default();
+    lines(&[
+        ("workload", workload_id),
+        ("owner", owner),
+        ("interface", if_name),
+        ("state", state(one).to_owned()),
+        ("addresses", one.ip.join(" ")),
+        ("gateways", one.gateway.join(" ")),
+        (
+            "link on the node",
+            format!("{} (index {})", one.host_link, one.host_index),
+        ),
+        ("MAC on the node", one.host_mac.clone()),
+        ("MAC inside", one.workload_mac.clone()),
+        ("MTU", one.mtu.to_string()),
+        (
+            "namespace",
+            format!("device {} inode {}", one.namespace_device, one.namespace_inode),
+        ),
+        ("labels", labels(&one.labels)),
+    ])
+}
+
+pub(super) fn check(findings: &[Finding]) -> String {
+    if findings.is_empty() {
+        return "the kernel holds all that it is to hold\n".to_owned();
+    }
+    let rows = findings.iter().map(|finding| match &finding.key {
+        Some(key) => vec![
+            key.owner.clone(),
+            key.workload_id.clone(),
+            key.if_name.clone(),
+            finding.text.clone(),
+        ],
+        None => vec![
+            String::new(),
+            "(node)".to_owned(),
+            String::new(),
+            finding.text.clone(),
+        ],
+    });
+    columns(&["OWNER", "WORKLOAD", "INTERFACE", "FINDING"], rows)
+}
+
+pub(super) fn attached(answer: &AttachResponse) -> String {
+    let routes = answer.route.iter().map(|route| {
+        let to = match (route.prefix_length, route.destination.len()) {
+            (0, _) => "default".to_owned(),
+            (32, 4) | (128, 16) => address(&route.destination),
+            (length, _) => format!("{}/{length}", address(&route.destination)),
+        };
+        match route.gateway.is_empty() {
+            true => to,
+            false => format!("{to} via {}", address(&route.gateway)),
+        }
+    });
+    lines(&[
+        ("addresses", addresses(&answer.ip).join(" ")),
+        ("gateways", addresses(&answer.gateway).join(" ")),
+        ("routes inside", routes.collect::<Vec<_>>().join(", ")),
+        ("link on the node", answer.host_link.clone()),
+        ("MAC inside", mac(&answer.workload_mac)),
+        ("MTU", answer.mtu.to_string()),
+    ])
+}
+
+pub(super) fn node(node: &GetNodeResponse) -> String {
+    let rows = node.prefix.iter().map(|prefix| {
+        let mut row = vec![prefix.prefix.clone(), prefix_state(prefix).to_owned()];
+        row.extend([prefix.used, prefix.free, prefix.cooling, prefix.capacity].map(|n| n.to_string()));
+        row
+    });
+    let mut text = columns(&["PREFIX", "STATE", "USED", "FREE", "COOLING", "CAPACITY"], rows);
+    text.push('\n');
+    let mut facts = vec![
+        ("version", node.version.clone()),
+        ("attachments", node.attachments.to_string()),
+        ("MTU", format!("{} ({})", node.mtu, node.mtu_source)),
+        ("features", node.feature.join(" ")),
+    ];
+    if let Some(limits) = node.limits {
+        facts.push(("may wait", format!("{} orders", limits.max_queued)));
+    }
+    facts.extend(node.unready.iter().map(|why| ("not ready", why.clone())));
+    facts.extend(node.warning.iter().map(|why| ("warning", why.clone())));
+    text.push_str(&lines(&facts));
+    text
+}
+
+fn labels(all: &HashMap<String, String>) -> String {
+    let mut all: Vec<String> = all.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    all.sort();
+    all.join(" ")
+}
+
+fn columns(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header);
+    for row in rows {
+        table.add_row(row.iter().map(|text| or_nothing(text)));
+    }
+    table.lines().map(|line| format!("{}\n", line.trim())).collect()
+}
+
+fn lines(facts: &[(&str, String)]) -> String {
+    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    facts
+        .iter()
+        .map(|(name, value)| format!("{name:<width$}  {}\n", or_nothing(value)))
+        .collect()
+}
+
+fn or_nothing(text: &str) -> &str {
+    if text.is_empty() { NOTHING } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::example;
+    use super::*;
+
+    #[test]
+    fn a_list_has_a_line_for_each_attachment() {
+        assert_eq!(
+            list(&example::attachments()),
+            "\
+OWNER   WORKLOAD  INTERFACE  ADDRESSES                LINK             MTU   STATE      LABELS
+-       db        eth0       10.77.0.6                wkfedcba9876543  1400  detaching  -
+k8s.io  web-1     eth0       10.77.0.5 fd77:77:77::5  wk0123456789abc  1500  attached   app=web tier=front
+"
+        );
+        assert_eq!(list(&[]), "nothing is attached\n");
+    }
+
+    #[test]
+    fn an_attachment_is_shown_whole() {
+        assert_eq!(
+            attachment(&example::attachments()[1]),
+            "\
+workload          web-1
+owner             k8s.io
+interface         eth0
+state             attached
+addresses         10.77.0.5 fd77:77:77::5
+gateways          169.254.77.1 fe80::1
+link on the node  wk0123456789abc (index 7)
+MAC on the node   02:9c:52:fe:6d:0a
+MAC inside        02:00:00:00:00:05
+MTU               1500
+namespace         device 4 inode 4026532281
+labels            app=web tier=front
+"
+        );
+    }
+
+    #[test]
+    fn a_check_says_what_is_wrong_and_where() {
+        assert_eq!(
+            check(&example::findings()),
+            "\
+OWNER   WORKLOAD  INTERFACE  FINDING
+-       (node)    -          table inet workloadnet is missing
+k8s.io  web-1     eth0       host route 10.77.0.5/32 is missing
+"
+        );
+        assert_eq!(check(&[]), "the kernel holds all that it is to hold\n");
+    }
+
+    #[test]
+    fn unmet_conditions_stand_one_per_line() {
+        let unready = ["no prefix is set".to_owned(), "forwarding is off".to_owned()];
+        assert_eq!(
+            status(&unready),
+            "not ready:\n  no prefix is set\n  forwarding is off\n"
+        );
+        assert_eq!(status(&[]), "ready\n");
+    }
+
+    #[test]
+    fn an_attach_shows_what_the_workload_got() {
+        assert_eq!(
+            attached(&example::answer()),
+            "\
+addresses         10.77.0.5
+gateways          169.254.77.1
+routes inside     169.254.77.1, default via 169.254.77.1
+link on the node  wk0123456789abc
+MAC inside        02:00:00:00:00:05
+MTU               1500
+"
+        );
+    }
+
+    #[test]
+    fn a_node_shows_how_full_its_prefixes_are() {
+        assert_eq!(
+            node(&example::node()),
+            "\
+PREFIX           STATE     USED  FREE                  COOLING  CAPACITY
+10.77.0.0/24     serving   2     250                   1        253
+fd77:77:77::/64  draining  1     18446744073709551614  0        18446744073709551615
+
+version      0.1.0
+attachments  2
+MTU          1500 (uplink eth0)
+features     owner mtu
+may wait     1024 orders
+not ready    no IPv4 address is left
+warning      10.77.0.0/24 is nearly full
+"
+        );
+    }
+}

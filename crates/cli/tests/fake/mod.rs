@@ -1,0 +1,210 @@
+//! A daemon that attaches nothing: it remembers what it was asked, and answers as the real one does.
+
+use client::inspection::inspection_server::{Inspection, InspectionServer};
+use client::inspection::{self, Attachment, Finding, GetNodeResponse, Key};
+use client::workload::workload_networking_server::{WorkloadNetworking, WorkloadNetworkingServer};
+use client::workload::{
+    AttachRequest, AttachResponse, DetachRequest, DetachResponse, StatusRequest, StatusResponse,
+};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
+use tokio::net::UnixListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+use tonic::{Code, Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// The daemon, which ends with this value.
+pub(crate) struct Fake {
+    socket: PathBuf,
+    desk: Desk,
+    _runtime: Runtime,
+    _folder: TempDir,
+}
+
+#[derive(Clone, Default)]
+struct Desk {
+    unready: Vec<String>,
+    attach: Arc<Mutex<Option<AttachRequest>>>,
+    detach: Arc<Mutex<Option<DetachRequest>>>,
+}
+
+impl Fake {
+    /// One that is ready, with `web-1` attached and a table that is missing.
+    pub(crate) fn new() -> Self {
+        Self::unready(&[])
+    }
+
+    /// One with unmet conditions.
+    pub(crate) fn unready(conditions: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let desk = Desk {
+            unready: conditions.iter().map(|why| (*why).to_owned()).collect(),
+            ..Desk::default()
+        };
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = {
+            let _inside = runtime.enter();
+            UnixListener::bind(&socket).unwrap()
+        };
+        runtime.spawn(
+            Server::builder()
+                .add_service(WorkloadNetworkingServer::new(desk.clone()))
+                .add_service(InspectionServer::new(desk.clone()))
+                .serve_with_incoming(UnixListenerStream::new(listener)),
+        );
+        Self {
+            socket,
+            desk,
+            _runtime: runtime,
+            _folder: folder,
+        }
+    }
+
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The last Attach.
+    pub(crate) fn attach_asked(&self) -> AttachRequest {
+        self.desk.attach.lock().unwrap().take().unwrap()
+    }
+
+    /// The last Detach.
+    pub(crate) fn detach_asked(&self) -> DetachRequest {
+        self.desk.detach.lock().unwrap().take().unwrap()
+    }
+}
+
+fn refusal(code: Code, reason: &str, text: &str, metadata: &[(&str, &str)]) -> Status {
+    let metadata: HashMap<String, String> = metadata
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect();
+    let details = ErrorDetails::with_error_info(reason, "workloadnet.v1", metadata);
+    Status::with_error_details(code, text, details)
+}
+
+impl Desk {
+    fn ready(&self) -> Result<(), Status> {
+        if self.unready.is_empty() {
+            return Ok(());
+        }
+        let text = format!("not ready: {}", self.unready.join("; "));
+        Err(refusal(Code::Unavailable, "NOT_READY", &text, &[]))
+    }
+}
+
+#[tonic::async_trait]
+impl WorkloadNetworking for Desk {
+    async fn attach(&self, request: Request<AttachRequest>) -> Result<Response<AttachResponse>, Status> {
+        self.ready()?;
+        let request = request.into_inner();
+        match &*request.workload_id {
+            "held" => {
+                let metadata = [("field", "requested_ip"), ("holder", "web-2")];
+                let text = "10.77.0.5 is held by web-2";
+                return Err(refusal(Code::ResourceExhausted, "ADDRESS_HELD", text, &metadata));
+            }
+            "kernel" => {
+                let text = "ip link add: No buffer space available (errno 105)";
+                return Err(refusal(Code::Internal, "KERNEL", text, &[("errno", "105")]));
+            }
+            _ => {}
+        }
+        let answer = AttachResponse {
+            ip: vec![vec![10, 77, 0, 5]],
+            gateway: vec![vec![169, 254, 77, 1]],
+            host_link: "wk0123456789abc".into(),
+            workload_mac: vec![2, 0, 0, 0, 0, 5],
+            mtu: request.mtu,
+            ..AttachResponse::default()
+        };
+        *self.attach.lock().unwrap() = Some(request);
+        Ok(Response::new(answer))
+    }
+
+    async fn detach(&self, request: Request<DetachRequest>) -> Result<Response<DetachResponse>, Status> {
+        *self.detach.lock().unwrap() = Some(request.into_inner());
+        Ok(Response::new(DetachResponse {}))
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        self.ready()?;
+        Ok(Response::new(StatusResponse {}))
+    }
+}
+
+fn web() -> Attachment {
+    Attachment {
+        key: Some(Key {
+            owner: String::new(),
+            workload_id: "web-1".into(),
+            if_name: "eth0".into(),
+        }),
+        ..Attachment::default()
+    }
+}
+
+#[tonic::async_trait]
+impl Inspection for Desk {
+    async fn list(
+        &self,
+        request: Request<inspection::ListRequest>,
+    ) -> Result<Response<inspection::ListResponse>, Status> {
+        let owner = request.into_inner().owner;
+        let attachment = match owner.as_deref() {
+            None | Some("") => vec![web()],
+            Some(_) => Vec::new(),
+        };
+        Ok(Response::new(inspection::ListResponse { attachment }))
+    }
+
+    async fn get(
+        &self,
+        request: Request<inspection::GetRequest>,
+    ) -> Result<Response<inspection::GetResponse>, Status> {
+        let key = request.into_inner().key;
+        if key != web().key {
+            let name = key.unwrap().workload_id;
+            let text = format!("{name:?} is not attached");
+            return Err(refusal(Code::NotFound, "NOT_ATTACHED", &text, &[("key", &name)]));
+        }
+        let attachment = Some(web());
+        Ok(Response::new(inspection::GetResponse { attachment }))
+    }
+
+    async fn check(
+        &self,
+        request: Request<inspection::CheckRequest>,
+    ) -> Result<Response<inspection::CheckResponse>, Status> {
+        let missing = Finding {
+            key: None,
+            text: "table inet workloadnet is missing".into(),
+        };
+        let finding = match request.into_inner().key {
+            Some(_) => Vec::new(),
+            None => vec![missing],
+        };
+        Ok(Response::new(inspection::CheckResponse { finding }))
+    }
+
+    async fn get_node(
+        &self,
+        _: Request<inspection::GetNodeRequest>,
+    ) -> Result<Response<GetNodeResponse>, Status> {
+        Ok(Response::new(GetNodeResponse {
+            version: "0.0.0".into(),
+            unready: self.unready.clone(),
+            ..GetNodeResponse::default()
+        }))
+    }
+}
