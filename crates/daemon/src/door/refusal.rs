@@ -16,7 +16,19 @@ const SOON: Duration = Duration::from_millis(250);
 /// When to try again what waits for another daemon, or for addresses.
 const LATER: Duration = Duration::from_secs(1);
 
-/// Puts a status together.
+/// Bytes that a text may have. A status travels in headers, percent-encoded and once more in base64, and clients take 16
+/// KiB of headers (hyper's default).
+const TEXT_BYTES: usize = 1024;
+/// Bytes that a value for programs may have.
+const VALUE_BYTES: usize = 512;
+
+fn shortened(text: &str, limit: usize) -> String {
+    let end = text.floor_char_boundary(limit);
+    let more = if end < text.len() { "…" } else { "" };
+    format!("{}{more}", &text[..end])
+}
+
+/// Puts a status together, and shortens what is too long for one.
 pub fn status(
     code: Code,
     reason: &str,
@@ -26,13 +38,13 @@ pub fn status(
 ) -> Status {
     let metadata: HashMap<String, String> = metadata
         .iter()
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .map(|(key, value)| ((*key).to_owned(), shortened(value, VALUE_BYTES)))
         .collect();
     let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
     if let Some(retry) = retry {
         details.set_retry_info(Some(retry));
     }
-    Status::with_error_details(code, text, details)
+    Status::with_error_details(code, shortened(&text, TEXT_BYTES), details)
 }
 
 /// A field's value cannot be used.
@@ -198,5 +210,203 @@ fn wire(error: &WireError, text: String) -> Status {
             &[("errno", &fault.errno.to_string())],
             None,
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::datapath::Fault;
+    use model::key::{InterfaceName, Key, Owner, WorkloadId};
+
+    fn key() -> Key {
+        Key::new(
+            Owner::new("k8s.io").unwrap(),
+            WorkloadId::new("pod-1").unwrap(),
+            InterfaceName::new("eth0").unwrap(),
+        )
+        .unwrap()
+    }
+
+    fn fault() -> Fault {
+        Fault {
+            tried: "ip link add wk0".to_owned(),
+            reason: "Operation not permitted".to_owned(),
+            errno: 1,
+        }
+    }
+
+    /// How many kinds of refusal there are. A new one does not compile here, and then belongs into the table.
+    fn kind(refusal: &Refusal) -> usize {
+        use {OpenError as O, Refusal as R, WireError as W};
+        match refusal {
+            R::NotReady(_) => 0,
+            R::Overloaded { .. } => 1,
+            R::Stopping => 2,
+            R::TooLate => 3,
+            R::Namespace(O::NotFound { .. }) => 4,
+            R::Namespace(O::NotANamespace { .. }) => 5,
+            R::Namespace(O::Forbidden { .. }) => 6,
+            R::Namespace(O::Fault(_)) => 7,
+            R::NamespaceHangs { .. } => 8,
+            R::Different { .. } => 9,
+            R::InTheWay { .. } => 10,
+            R::Exhausted(_) => 11,
+            R::Held { .. } => 12,
+            R::NotOurs { .. } => 13,
+            R::MtuTooSmall { .. } => 14,
+            R::Wire(W::LinkTaken { .. }) => 15,
+            R::Wire(W::InterfaceTaken { .. }) => 16,
+            R::Wire(W::Routed { .. }) => 17,
+            R::Wire(W::InsideTaken { .. }) => 18,
+            R::Wire(W::Vanished(_)) => 19,
+            R::Wire(W::Refused { .. }) => 20,
+            R::Kernel(_) => 21,
+        }
+    }
+    const KINDS: usize = 22;
+
+    fn all() -> Vec<Refusal> {
+        let path = || "/run/netns/a".to_owned();
+        vec![
+            Refusal::NotReady(vec!["recovering".to_owned(), "no prefix".to_owned()]),
+            Refusal::Overloaded { waiting: 7 },
+            Refusal::Stopping,
+            Refusal::TooLate,
+            OpenError::NotFound { path: path() }.into(),
+            OpenError::NotANamespace {
+                path: path(),
+                what: "a directory".to_owned(),
+            }
+            .into(),
+            OpenError::Forbidden {
+                path: path(),
+                whose: "the node's init",
+            }
+            .into(),
+            OpenError::Fault(fault()).into(),
+            Refusal::NamespaceHangs {
+                path: path(),
+                limit: Duration::from_secs(5),
+            },
+            Refusal::Different {
+                key: Box::new(key()),
+                differences: vec!["MTU 1500 instead of 1400".to_owned()],
+            },
+            Refusal::InTheWay {
+                link: "wk0".to_owned(),
+                why: "no record".to_owned(),
+            },
+            Refusal::Exhausted(vec!["10.77.0.0/24".parse().unwrap()]),
+            Refusal::Held {
+                address: [10, 77, 0, 5].into(),
+                holder: key().to_string(),
+            },
+            Refusal::NotOurs {
+                address: [10, 77, 0, 0].into(),
+                why: "it is the network address".to_owned(),
+            },
+            Refusal::MtuTooSmall { mtu: 1279 },
+            WireError::LinkTaken {
+                link: key().host_link(),
+            }
+            .into(),
+            WireError::InterfaceTaken {
+                interface: key().interface().clone(),
+            }
+            .into(),
+            WireError::Routed {
+                destination: "10.77.0.5/32".parse().unwrap(),
+            }
+            .into(),
+            WireError::InsideTaken {
+                what: "a route to 0.0.0.0/0".to_owned(),
+            }
+            .into(),
+            WireError::Vanished(fault()).into(),
+            WireError::Refused {
+                fault: fault(),
+                left: vec![fault()],
+            }
+            .into(),
+            fault().into(),
+        ]
+    }
+
+    /// Code, reason, whether a retry helps, metadata: as a program sees a refusal.
+    fn line(status: &Status) -> String {
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!(info.domain, DOMAIN);
+        let mut metadata: Vec<String> = info
+            .metadata
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        metadata.sort();
+        let retry = match details.retry_info().and_then(|retry| retry.retry_delay) {
+            Some(delay) => format!(" again in {delay:?}"),
+            None => String::new(),
+        };
+        let code = status.code();
+        format!("{code:?} {}{retry} {}", info.reason, metadata.join(" "))
+    }
+
+    #[test]
+    fn every_refusal_has_a_code_a_reason_and_what_programs_need() {
+        let all = all();
+        let lines: Vec<String> = all
+            .iter()
+            .map(|refusal| line(&refused(refusal)).trim_end().to_owned())
+            .collect();
+        let expected = "\
+            Unavailable NOT_READY again in 250ms
+            Unavailable OVERLOADED again in 250ms waiting=7
+            Unavailable STOPPING again in 1s
+            DeadlineExceeded DEADLINE
+            NotFound NAMESPACE_NOT_FOUND field=netns.netns_path value=/run/netns/a
+            FailedPrecondition NOT_A_NAMESPACE field=netns.netns_path value=/run/netns/a
+            FailedPrecondition NAMESPACE_FORBIDDEN field=netns.netns_path value=/run/netns/a
+            FailedPrecondition NAMESPACE_UNREADABLE field=netns.netns_path value=
+            DeadlineExceeded NAMESPACE_HANGS field=netns.netns_path value=/run/netns/a
+            AlreadyExists DIFFERENT holder=k8s.io/pod-1/eth0
+            FailedPrecondition LINK_IN_THE_WAY link=wk0
+            ResourceExhausted ADDRESSES_EXHAUSTED again in 1s
+            ResourceExhausted ADDRESS_HELD field=requested_ip holder=k8s.io/pod-1/eth0 value=10.77.0.5
+            InvalidArgument INVALID_FIELD field=requested_ip value=10.77.0.0
+            InvalidArgument INVALID_FIELD field=mtu value=1279
+            FailedPrecondition LINK_IN_THE_WAY link=HOST_LINK
+            FailedPrecondition INTERFACE_TAKEN field=netns.if_name value=eth0
+            FailedPrecondition ADDRESS_ROUTED destination=10.77.0.5/32
+            FailedPrecondition NAMESPACE_TAKEN field=netns.netns_path
+            FailedPrecondition NAMESPACE_VANISHED
+            Internal KERNEL errno=1
+            Internal KERNEL errno=1"
+            .replace("HOST_LINK", key().host_link().as_str());
+        let expected: Vec<&str> = expected.lines().map(str::trim_start).collect();
+        assert_eq!(lines, expected);
+        let kinds: Vec<usize> = all.iter().map(kind).collect();
+        assert_eq!(kinds, (0..KINDS).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_refusal_says_in_words_what_it_is() {
+        for (refusal, status) in all().iter().map(|refusal| (refusal, refused(refusal))) {
+            // The field comes first where one is to blame; then what the desk says.
+            assert!(status.message().ends_with(&refusal.to_string()), "{status}");
+        }
+        let kernel = refused(&fault().into());
+        assert_eq!(
+            kernel.message(),
+            "ip link add wk0: Operation not permitted (errno 1)"
+        );
+    }
+
+    #[test]
+    fn long_texts_are_shortened_between_characters() {
+        assert_eq!(shortened("abc", 3), "abc");
+        assert_eq!(shortened("abcd", 3), "abc…");
+        assert_eq!(shortened("aéé", 4), "aé…");
+        assert_eq!(shortened("", 0), "");
     }
 }

@@ -1,0 +1,422 @@
+//! Requests that cannot be used: code, field and text of each, and none of them reaches the desk.
+
+use crate::played::{Played, open, ourselves};
+use crate::raw::{ATTACH, CHECK, DETACH, GET, LIST, STATUS, call, field, number};
+use api::inspection as inspect;
+use api::workload::{AttachRequest, DetachRequest, NetNsAttachment};
+use prost::Message as _;
+use tonic::Code;
+use tonic_types::StatusExt as _;
+
+fn netns(path: &str, if_name: &str) -> Option<NetNsAttachment> {
+    Some(NetNsAttachment {
+        netns_path: path.to_owned(),
+        if_name: if_name.to_owned(),
+    })
+}
+
+fn good() -> AttachRequest {
+    AttachRequest {
+        workload_id: "w".to_owned(),
+        netns: netns("/run/netns/w", "eth0"),
+        ..AttachRequest::default()
+    }
+}
+
+fn good_detach() -> DetachRequest {
+    DetachRequest {
+        workload_id: "w".to_owned(),
+        netns: netns("", "eth0"),
+        owner: String::new(),
+    }
+}
+
+fn x(n: usize) -> String {
+    "x".repeat(n)
+}
+
+/// Method, message, field and text of one bad request.
+type Case = (&'static str, Vec<u8>, &'static str, String);
+
+/// An attach that is good but for one thing.
+fn attach(of: &'static str, text: impl Into<String>, change: impl FnOnce(&mut AttachRequest)) -> Case {
+    let mut request = good();
+    change(&mut request);
+    (ATTACH, request.encode_to_vec(), of, text.into())
+}
+
+fn detach(of: &'static str, text: impl Into<String>, change: impl FnOnce(&mut DetachRequest)) -> Case {
+    let mut request = good_detach();
+    change(&mut request);
+    (DETACH, request.encode_to_vec(), of, text.into())
+}
+
+fn key(method: &'static str, of: &'static str, text: &str, key: Option<(&str, &str, &str)>) -> Case {
+    let key = key.map(|(owner, id, name)| inspect::Key {
+        owner: owner.to_owned(),
+        workload_id: id.to_owned(),
+        if_name: name.to_owned(),
+    });
+    // Both requests have the key as their first field.
+    (
+        method,
+        inspect::GetRequest { key }.encode_to_vec(),
+        of,
+        text.to_owned(),
+    )
+}
+
+/// A good attach with a field at its end, which counts instead of an earlier one.
+fn appended(of: &'static str, text: &str, bytes: &[u8]) -> Case {
+    let mut message = good().encode_to_vec();
+    message.extend(bytes);
+    (ATTACH, message, of, text.to_owned())
+}
+
+fn ids() -> Vec<Case> {
+    let control = |text: &str, c: &str| (text.to_owned(), format!("has the control character {c}"));
+    let mut cases = vec![
+        attach("workload_id", "workload_id \"\": must not be empty", |r| {
+            r.workload_id.clear()
+        }),
+        attach("workload_id", "has 129 bytes, 128 is the most", |r| {
+            r.workload_id = x(129)
+        }),
+        attach("workload_id", "has 130 bytes, 128 is the most", |r| {
+            r.workload_id = "é".repeat(65)
+        }),
+        attach(
+            "workload_id",
+            format!("\"{}…\": has 1000000 bytes", x(64)),
+            |r| r.workload_id = x(1_000_000),
+        ),
+        attach("workload_id", "have 141 bytes together, 140 is the most", |r| {
+            (r.owner, r.workload_id) = (x(63), x(78));
+        }),
+        attach("owner", "has 64 bytes, 63 is the most", |r| r.owner = x(64)),
+        attach("owner", "owner \"a\\tb\": has the control character '\\t'", |r| {
+            r.owner = "a\tb".to_owned()
+        }),
+        attach("owner", "has the control character '\\0'", |r| {
+            r.owner = "\0".to_owned()
+        }),
+        detach("workload_id", "workload_id \"\": must not be empty", |r| {
+            r.workload_id.clear()
+        }),
+        detach("workload_id", "has 129 bytes, 128 is the most", |r| {
+            r.workload_id = x(129)
+        }),
+        detach("workload_id", "has the control character '\\n'", |r| {
+            r.workload_id = "a\n".to_owned()
+        }),
+        detach("owner", "has 64 bytes, 63 is the most", |r| r.owner = x(64)),
+        detach("workload_id", "have 141 bytes together", |r| {
+            (r.owner, r.workload_id) = (x(63), x(78))
+        }),
+    ];
+    for (id, text) in [
+        control("a\nb", "'\\n'"),
+        control("\0", "'\\0'"),
+        control("a\u{7f}", "'\\u{7f}'"),
+        control("a\u{85}b", "'\\u{85}'"),
+        control("\u{1b}[31m", "'\\u{1b}'"),
+    ] {
+        cases.push(attach("workload_id", text, |r| r.workload_id = id));
+    }
+    cases
+}
+
+fn namespaces() -> Vec<Case> {
+    let path = |text: &str| netns(text, "eth0");
+    let mut cases = vec![
+        attach("netns", "netns \"\": must be set", |r| r.netns = None),
+        attach(
+            "netns.netns_path",
+            "netns.netns_path \"\": must not be empty",
+            |r| r.netns = path(""),
+        ),
+        attach(
+            "netns.netns_path",
+            "netns.netns_path \"run/netns/w\": must be absolute",
+            |r| {
+                r.netns = path("run/netns/w");
+            },
+        ),
+        attach("netns.netns_path", "must be absolute", |r| {
+            r.netns = path(" /run/netns/w")
+        }),
+        attach(
+            "netns.netns_path",
+            "netns.netns_path \"/a\\0b\": has a NUL",
+            |r| r.netns = path("/a\0b"),
+        ),
+        attach("netns.netns_path", "has 4096 bytes, 4095 is the most", |r| {
+            r.netns = path(&format!("/{}", x(4095)));
+        }),
+        attach("netns.if_name", "netns.if_name \"\": must not be empty", |r| {
+            r.netns = netns("/n", "")
+        }),
+        attach("netns.if_name", "has 16 bytes, 15 is the most", |r| {
+            r.netns = netns("/n", &x(16))
+        }),
+        attach("netns.if_name", "it is not ASCII", |r| {
+            r.netns = netns("/n", "ethé")
+        }),
+        attach("netns.if_name", "has the control character '\\n'", |r| {
+            r.netns = netns("/n", "a\n")
+        }),
+        detach("netns", "must be set: if_name is a part of the key", |r| {
+            r.netns = None
+        }),
+        detach("netns.if_name", "netns.if_name \"\": must not be empty", |r| {
+            r.netns = netns("/n", "")
+        }),
+        detach("netns.if_name", "the name is reserved", |r| {
+            r.netns = netns("", "lo")
+        }),
+        detach("netns.netns_path", "\"relative\": must be absolute", |r| {
+            r.netns = path("relative")
+        }),
+        detach("netns.netns_path", "has a NUL", |r| r.netns = path("/\0")),
+        detach("netns.netns_path", "has 4097 bytes", |r| {
+            r.netns = path(&format!("/{}", x(4096)))
+        }),
+    ];
+    for name in ["lo", ".", "..", "all", "default"] {
+        let text = format!("netns.if_name {name:?}: is not an interface name: the name is reserved");
+        cases.push(attach("netns.if_name", text, |r| r.netns = netns("/n", name)));
+    }
+    for name in ["a/b", "a:b", "a b", "eth%d", "a\u{a0}"] {
+        cases.push(attach(
+            "netns.if_name",
+            "it has a '/', ':', '%' or white space",
+            |r| {
+                r.netns = netns("/n", name);
+            },
+        ));
+    }
+    cases
+}
+
+fn options() -> Vec<Case> {
+    let mut cases = vec![
+        attach("labels", "there are 65, 64 is the most", |r| {
+            r.labels = (0..65).map(|n| (n.to_string(), String::new())).collect();
+        }),
+        attach(
+            "requested_ip",
+            "requested_ip \"0a4d0008\": is the second of its family",
+            |r| {
+                r.requested_ip = vec![vec![10, 77, 0, 7], vec![10, 77, 0, 8]];
+            },
+        ),
+        attach("requested_ip", "is the second of its family", |r| {
+            r.requested_ip = vec![vec![0xfd; 16], vec![1, 2, 3, 4], vec![0xfd; 16]];
+        }),
+    ];
+    for mtu in [1, 67, 65_536, u32::MAX] {
+        let text = format!("mtu \"{mtu}\": must be 0, or 68 to 65535");
+        cases.push(attach("mtu", text, |r| r.mtu = mtu));
+    }
+    for (key, value, text) in [
+        ("", "v", "labels \"\": a key must not be empty"),
+        (&*x(129), "v", "a key has 129 bytes, 128 is the most"),
+        ("k", &*x(257), "a value has 257 bytes, 256 is the most"),
+        (
+            "a\nb",
+            "v",
+            "labels \"a\\nb\": a key has the control character '\\n'",
+        ),
+        ("k", "\u{7}", "a value has the control character '\\u{7}'"),
+    ] {
+        let label = (key.to_owned(), value.to_owned());
+        cases.push(attach("labels", text, |r| r.labels.extend([label])));
+    }
+    let mut mapped = vec![0; 16];
+    mapped[10..].copy_from_slice(&[0xff, 0xff, 10, 77, 0, 7]);
+    for (ip, text) in [
+        (vec![], "requested_ip \"\": has 0 bytes, an address has 4 or 16"),
+        (b"abc".to_vec(), "requested_ip \"616263\": has 3 bytes"),
+        (b"10.77.0.7".to_vec(), "has 9 bytes"),
+        (vec![0xff; 17], "has 17 bytes"),
+        (vec![0; 100_000], "0000…\": has 100000 bytes"),
+        (
+            vec![0; 4],
+            "requested_ip \"00000000\": 0.0.0.0 is no host's address",
+        ),
+        (vec![255; 4], "255.255.255.255 is no host's address"),
+        (vec![224, 0, 0, 1], "224.0.0.1 is no host's address"),
+        (vec![0; 16], ":: is no host's address"),
+        (vec![0xff; 16], "is no host's address"),
+        (mapped, "::ffff:10.77.0.7 is an IPv4 address, which has 4 bytes"),
+    ] {
+        cases.push(attach("requested_ip", text, |r| r.requested_ip = vec![ip]));
+    }
+    cases
+}
+
+fn keys() -> Vec<Case> {
+    let owner = |text: &str| {
+        let owner = Some(text.to_owned());
+        inspect::ListRequest { owner }.encode_to_vec()
+    };
+    vec![
+        key(GET, "key", "key \"\": must be set", None),
+        key(
+            GET,
+            "key.workload_id",
+            "key.workload_id \"\": must not be empty",
+            Some(("", "", "eth0")),
+        ),
+        key(
+            GET,
+            "key.if_name",
+            "key.if_name \"\": must not be empty",
+            Some(("", "w", "")),
+        ),
+        key(GET, "key.if_name", "the name is reserved", Some(("", "w", "lo"))),
+        key(
+            GET,
+            "key.owner",
+            "has the control character '\\r'",
+            Some(("\r", "w", "eth0")),
+        ),
+        key(
+            CHECK,
+            "key.workload_id",
+            "has 129 bytes",
+            Some(("", &x(129), "eth0")),
+        ),
+        key(CHECK, "key.owner", "has 64 bytes", Some((&x(64), "w", "eth0"))),
+        key(CHECK, "key.if_name", "has 16 bytes", Some(("", "w", &x(16)))),
+        (
+            LIST,
+            owner("\0"),
+            "owner",
+            "owner \"\\0\": has the control character '\\0'".to_owned(),
+        ),
+        (
+            LIST,
+            owner(&x(64)),
+            "owner",
+            "has 64 bytes, 63 is the most".to_owned(),
+        ),
+    ]
+}
+
+/// What is no message at all.
+fn bytes() -> Vec<Case> {
+    let utf8 = "data is not UTF-8 encoded";
+    let inner = |number: u32| field(2, &field(number, b"\xff"));
+    let label = |number: u32| field(18, &field(number, b"\xff"));
+    let case = |method, message, of, text: &str| (method, message, of, text.to_owned());
+    vec![
+        appended("workload_id", utf8, &field(1, b"\xff\xfe")),
+        appended("netns.netns_path", utf8, &inner(1)),
+        appended("netns.if_name", utf8, &inner(2)),
+        appended("owner", utf8, &field(16, b"\xc0\x80")),
+        appended("labels", utf8, &label(1)),
+        appended("labels", utf8, &label(2)),
+        appended("mtu", "invalid wire type", &field(17, b"1400")),
+        appended("workload_id", "invalid wire type", &number(1, 7)),
+        appended(
+            "mtu",
+            "invalid varint",
+            &[
+                0x88, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+            ],
+        ),
+        appended("message", "invalid tag value: 0", &[0]),
+        appended("requested_ip", "buffer underflow", &[0x9a, 1, 16, 0xfd]),
+        // The value is shown as it came: here the whole message.
+        case(
+            ATTACH,
+            field(1, b"\xff"),
+            "workload_id",
+            "workload_id \"0a01ff\": invalid string value",
+        ),
+        case(ATTACH, vec![0xff; 64], "message", "message \"ffffffff"),
+        case(DETACH, field(1, b"\xff"), "workload_id", utf8),
+        case(DETACH, inner(2), "netns.if_name", utf8),
+        case(DETACH, field(16, b"\x80"), "owner", utf8),
+        case(STATUS, vec![0x0b], "message", "\"0b\""),
+        case(LIST, field(1, b"\xff"), "owner", utf8),
+        case(GET, field(1, &field(1, b"\xff")), "key.owner", utf8),
+        case(GET, field(1, &field(2, b"\xff")), "key.workload_id", utf8),
+        case(CHECK, field(1, &field(3, b"\xff")), "key.if_name", utf8),
+        case(ATTACH, vec![0; 5_000_000], "message", "message length too large"),
+    ]
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_refused_by_field_and_value_and_never_reaches_the_desk() {
+    let desk = Played::default();
+    let door = open(&desk, ourselves());
+    let table: Vec<Case> = [ids(), namespaces(), options(), keys(), bytes()].concat();
+    assert!(table.len() >= 60, "{}", table.len());
+    for (method, message, of, text) in table {
+        let what = format!("{method}: {of} ... {text}");
+        let status = call(&door.channel, method, message).await.expect_err(&what);
+        assert_eq!(status.code(), Code::InvalidArgument, "{what}: {status}");
+        assert!(status.message().contains(&text), "{what}: {}", status.message());
+        let details = status.get_error_details();
+        let info = details.error_info().expect(&what);
+        assert_eq!(
+            (&*info.domain, &*info.reason),
+            ("workloadnet.v1", "INVALID_FIELD"),
+            "{what}"
+        );
+        assert_eq!(info.metadata["field"], of, "{what}: {}", status.message());
+        assert!(info.metadata.contains_key("value"), "{what}");
+        assert!(details.retry_info().is_none(), "{what}");
+        // A status travels in headers, which have limits.
+        assert!(status.message().len() < 1024, "{what}");
+    }
+    assert_eq!(desk.asked(), 0);
+}
+
+#[tokio::test]
+async fn a_method_that_is_not_there_is_unimplemented() {
+    let desk = Played::default();
+    let door = open(&desk, ourselves());
+    let status = call(&door.channel, "/workloadnet.v1.Inspection/Watch", Vec::new())
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn what_is_at_the_limit_is_good() {
+    let desk = Played::default();
+    let door = open(&desk, ourselves());
+    let labels = (0..64).map(|n| (format!("{n:0>128}"), x(256)));
+    let full = AttachRequest {
+        workload_id: x(77),
+        owner: "o".repeat(63),
+        netns: netns(&format!("/{}", x(4094)), &x(15)),
+        mtu: 65_535,
+        labels: labels.collect(),
+        requested_ip: vec![vec![0xfd; 16], vec![10, 77, 0, 7]],
+    };
+    call(&door.channel, ATTACH, full.encode_to_vec()).await.unwrap();
+    let order = desk.last_attach();
+    assert_eq!(
+        (order.path.len(), order.mtu, order.labels.len()),
+        (4095, Some(65_535), 64)
+    );
+    assert_eq!(order.v4.unwrap().octets(), [10, 77, 0, 7]);
+    assert_eq!(order.v6.unwrap().octets(), [0xfd; 16]);
+    let smallest = AttachRequest { mtu: 68, ..good() };
+    call(&door.channel, ATTACH, smallest.encode_to_vec())
+        .await
+        .unwrap();
+    let order = desk.last_attach();
+    assert_eq!(
+        (order.key.to_string(), order.mtu),
+        ("/w/eth0".to_owned(), Some(68))
+    );
+    call(&door.channel, DETACH, good_detach().encode_to_vec())
+        .await
+        .unwrap();
+    assert_eq!(desk.last_detach().path, None);
+}

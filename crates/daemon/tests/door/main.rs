@@ -1,0 +1,11 @@
+//! The door alone, over a real socket, in front of a desk that is only played: what reaches the desk, and what callers hear.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod bad_input;
+mod contract;
+mod garbage;
+mod orders;
+mod peer;
+mod played;
+mod raw;
+mod served;

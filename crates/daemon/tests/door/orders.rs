@@ -1,0 +1,150 @@
+//! What the desk hears of a request, and what a caller hears of the desk.
+
+use crate::played::{Played, V4, V6, attachment, open, ourselves};
+use api::workload::workload_networking_client::WorkloadNetworkingClient;
+use api::workload::{AttachRequest, NetNsAttachment, StatusRequest};
+use daemon::desk::order::Refusal;
+use model::datapath::OpenError;
+use std::time::{Duration, Instant};
+use tonic::{Code, Request};
+use tonic_types::StatusExt as _;
+
+fn request() -> AttachRequest {
+    AttachRequest {
+        workload_id: "pod-1".to_owned(),
+        netns: Some(NetNsAttachment {
+            netns_path: "/run/netns/pod-1".to_owned(),
+            if_name: "eth0".to_owned(),
+        }),
+        owner: "k8s.io".to_owned(),
+        labels: [("pod".to_owned(), "web".to_owned())].into(),
+        ..AttachRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn an_attach_is_answered_with_all_that_was_made() {
+    let desk = Played::default();
+    let door = open(&desk, ourselves());
+    let mut client = WorkloadNetworkingClient::new(door.channel.clone());
+    let answer = client.attach(request()).await.unwrap().into_inner();
+    let order = desk.last_attach();
+    assert_eq!(order.key.to_string(), "k8s.io/pod-1/eth0");
+    assert_eq!(order.path, "/run/netns/pod-1");
+    assert_eq!(order.labels["pod"], "web");
+    assert_eq!((order.mtu, order.v4, order.v6), (None, None, None));
+    assert_eq!(answer.ip, [V4.octets().to_vec(), V6.octets().to_vec()]);
+    assert_eq!(answer.host_link, order.key.host_link().as_str());
+    assert_eq!(answer.host_mac, [0x02, 0x9c, 0x52, 0xfe, 0x6d, 0x0a]);
+    assert_eq!(answer.workload_mac, order.key.workload_mac().0);
+    assert_eq!(answer.mtu, 1400);
+    assert_eq!(answer.gateway[0], [169, 254, 77, 1]);
+    assert_eq!(answer.gateway[1][..2], [0xfe, 0x80]);
+    let namespace = answer.namespace.unwrap();
+    assert_eq!((namespace.device, namespace.inode), (4, 77));
+    // On-link to the first hop and the default one, of either family.
+    let lengths: Vec<(usize, u32)> = answer
+        .route
+        .iter()
+        .map(|route| (route.destination.len(), route.prefix_length))
+        .collect();
+    assert_eq!(lengths, [(4, 32), (4, 0), (16, 128), (16, 0)]);
+}
+
+#[tokio::test]
+async fn a_callers_deadline_reaches_the_desk() {
+    let desk = Played::default();
+    let door = open(&desk, ourselves());
+    let mut client = WorkloadNetworkingClient::new(door.channel.clone());
+    let before = Instant::now();
+    let mut timed = Request::new(request());
+    timed.set_timeout(Duration::from_secs(600));
+    client.attach(timed).await.unwrap();
+    let deadline = desk.last_attach().deadline.unwrap();
+    let allowance = deadline.duration_since(before);
+    assert!(
+        (Duration::from_secs(600)..Duration::from_secs(660)).contains(&allowance),
+        "{allowance:?}"
+    );
+    client.attach(request()).await.unwrap();
+    assert_eq!(desk.last_attach().deadline, None);
+}
+
+#[tokio::test]
+async fn an_order_outlives_a_caller_who_hangs_up() {
+    let desk = Played::holding();
+    let door = open(&desk, ourselves());
+    let mut client = WorkloadNetworkingClient::new(door.channel.clone());
+    let mut other = client.clone();
+    tokio::select! {
+        outcome = client.attach(request()) => panic!("answered: {outcome:?}"),
+        () = desk.came() => {}
+    }
+    // The answer arrives here, so the reset of the call before it has arrived, too.
+    other.status(StatusRequest {}).await.unwrap();
+    desk.answer(|order| Ok(attachment(order)));
+    other.status(StatusRequest {}).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_the_caller_with_its_details() {
+    let desk = Played::holding();
+    let door = open(&desk, ourselves());
+    let mut client = WorkloadNetworkingClient::new(door.channel.clone());
+    let (outcome, ()) = tokio::join!(client.attach(request()), async {
+        desk.came().await;
+        desk.answer(|_| Err(Refusal::Overloaded { waiting: 7 }));
+    });
+    let status = outcome.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(status.message(), "7 orders are waiting, which is the most");
+    let details = status.get_error_details();
+    assert_eq!(details.error_info().unwrap().reason, "OVERLOADED");
+    assert_eq!(details.error_info().unwrap().metadata["waiting"], "7");
+    assert!(details.retry_info().unwrap().retry_delay.unwrap() > Duration::ZERO);
+}
+
+#[tokio::test]
+async fn a_refusal_about_the_longest_path_still_fits_into_headers() {
+    let desk = Played::holding();
+    let door = open(&desk, ourselves());
+    let mut client = WorkloadNetworkingClient::new(door.channel.clone());
+    for character in ["x", "é", "%", "\u{1b}"] {
+        let path = format!("/{}", character.repeat(4094 / character.len()));
+        let mut request = request();
+        request.netns.as_mut().unwrap().netns_path.clone_from(&path);
+        let (outcome, ()) = tokio::join!(client.attach(request), async {
+            desk.came().await;
+            desk.answer(|order| {
+                let path = order.path.clone();
+                Err(OpenError::NotFound { path }.into())
+            });
+        });
+        let status = outcome.unwrap_err();
+        assert_eq!(status.code(), Code::NotFound, "{status}");
+        assert!(
+            status
+                .message()
+                .starts_with("netns.netns_path: there is nothing at \"/")
+        );
+        assert!(status.message().ends_with('…'));
+        let details = status.get_error_details();
+        let value = &details.error_info().unwrap().metadata["value"];
+        assert!(path.starts_with(value.trim_end_matches('…')) && value.len() > 500);
+    }
+}
+
+#[tokio::test]
+async fn status_names_every_unmet_condition() {
+    let desk = Played::default();
+    let door = open(&desk, ourselves());
+    let mut client = WorkloadNetworkingClient::new(door.channel.clone());
+    client.status(StatusRequest {}).await.unwrap();
+    desk.set_unready(&["no prefix", "no table"]);
+    let status = client.status(StatusRequest {}).await.unwrap_err();
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unavailable, "not ready: no prefix; no table")
+    );
+    assert!(status.get_error_details().retry_info().is_some());
+}

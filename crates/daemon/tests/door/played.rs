@@ -1,0 +1,195 @@
+//! A desk that is played: it remembers what it was asked, and answers at once or when it is told to.
+
+use daemon::desk::Done;
+use daemon::desk::order::{AttachOrder, Attachment, DetachOrder, Detached, Finding, Node, Refusal};
+use daemon::door::{Orders, peer::Allowed};
+use model::address::Addresses;
+use model::key::{Key, Owner};
+use model::plan::{Plan, PlanSettings};
+use model::record::{Asked, NamespaceId, PathDigest, Record};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::net::UnixListener;
+use tokio::sync::Notify;
+use tonic::transport::{Channel, Endpoint};
+
+pub(crate) const V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 5);
+pub(crate) const V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 5);
+
+/// A test that waits this long hangs.
+const LIMIT: Duration = Duration::from_secs(20);
+
+type ReadyCall = Box<dyn Fn(bool) + Send>;
+
+/// Shared by the test and the door.
+#[derive(Clone, Default)]
+pub(crate) struct Played(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    asked: AtomicUsize,
+    holds: bool,
+    attaches: Mutex<Vec<(AttachOrder, Option<Done<Attachment>>)>>,
+    detaches: Mutex<Vec<DetachOrder>>,
+    unready: Mutex<Vec<String>>,
+    ready_call: Mutex<Option<ReadyCall>>,
+    came: Notify,
+}
+
+impl Played {
+    /// Keeps attaches until [`Self::answer`].
+    pub(crate) fn holding() -> Self {
+        Self(Arc::new(Inner {
+            holds: true,
+            ..Inner::default()
+        }))
+    }
+
+    /// How often it was asked for anything.
+    pub(crate) fn asked(&self) -> usize {
+        self.0.asked.load(Ordering::SeqCst)
+    }
+
+    /// Returns when an attach has come.
+    pub(crate) async fn came(&self) {
+        let came = tokio::time::timeout(LIMIT, self.0.came.notified()).await;
+        came.expect("an attach reaches the desk");
+    }
+
+    /// The attach that came last.
+    pub(crate) fn last_attach(&self) -> AttachOrder {
+        self.0.attaches.lock().unwrap().last().unwrap().0.clone()
+    }
+
+    pub(crate) fn last_detach(&self) -> DetachOrder {
+        self.0.detaches.lock().unwrap().last().unwrap().clone()
+    }
+
+    /// Ends the attach that came last.
+    pub(crate) fn answer(&self, outcome: impl FnOnce(&AttachOrder) -> Result<Attachment, Refusal>) {
+        let (order, done) = self.0.attaches.lock().unwrap().pop().unwrap();
+        done.unwrap()(outcome(&order));
+    }
+
+    pub(crate) fn set_unready(&self, unmet: &[&str]) {
+        *self.0.unready.lock().unwrap() = unmet.iter().map(|&text| text.to_owned()).collect();
+        let call = self.0.ready_call.lock().unwrap();
+        call.as_ref().unwrap()(unmet.is_empty());
+    }
+
+    fn is_asked(&self) {
+        self.0.asked.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// What a desk would answer.
+pub(crate) fn attachment(order: &AttachOrder) -> Attachment {
+    let record = Record {
+        key: order.key.clone(),
+        addresses: Addresses::new(Some(order.v4.unwrap_or(V4)), Some(order.v6.unwrap_or(V6))).unwrap(),
+        namespace: NamespaceId { device: 4, inode: 77 },
+        path: PathDigest::of(&order.path),
+        asked: Asked::default(),
+    };
+    let settings = PlanSettings { group: 8, mtu: 1400 };
+    let plan = Plan::new(record, &settings, 100_000);
+    Attachment {
+        record: plan.record,
+        link: plan.link,
+        labels: order.labels.clone(),
+        detaching: false,
+    }
+}
+
+impl Orders for Played {
+    fn attach(&self, order: AttachOrder, done: Done<Attachment>) {
+        self.is_asked();
+        let kept = if self.0.holds {
+            Some(done)
+        } else {
+            done(Ok(attachment(&order)));
+            None
+        };
+        self.0.attaches.lock().unwrap().push((order, kept));
+        self.0.came.notify_one();
+    }
+
+    fn detach(&self, order: DetachOrder, done: Done<Detached>) {
+        self.is_asked();
+        self.0.detaches.lock().unwrap().push(order);
+        done(Ok(Detached::WasAbsent));
+    }
+
+    fn list(&self, _: Option<&Owner>) -> Vec<Attachment> {
+        self.is_asked();
+        Vec::new()
+    }
+
+    fn get(&self, _: &Key) -> Option<Attachment> {
+        self.is_asked();
+        None
+    }
+
+    fn check(&self, key: Option<&Key>) -> Result<Option<Vec<Finding>>, Refusal> {
+        self.is_asked();
+        Ok(key.is_none().then(Vec::new))
+    }
+
+    fn node(&self) -> Node {
+        self.is_asked();
+        Node {
+            prefixes: Vec::new(),
+            unready: self.0.unready.lock().unwrap().clone(),
+            warnings: Vec::new(),
+            attachments: 0,
+            mtu: 1400,
+            mtu_source: "settings".to_owned(),
+            max_queued: 1,
+        }
+    }
+
+    fn unready(&self) -> Vec<String> {
+        self.is_asked();
+        self.0.unready.lock().unwrap().clone()
+    }
+
+    fn on_ready_change(&self, call: ReadyCall) {
+        call(true);
+        *self.0.ready_call.lock().unwrap() = Some(call);
+    }
+}
+
+/// A door that is open for as long as the runtime lives.
+pub(crate) struct Door {
+    pub(crate) channel: Channel,
+    pub(crate) folder: TempDir,
+}
+
+/// Everybody who may run the tests.
+pub(crate) fn ourselves() -> Allowed {
+    Allowed {
+        uids: vec![rustix::process::geteuid().as_raw()],
+        gids: Vec::new(),
+    }
+}
+
+/// Opens a door in front of a desk. Has to be called inside a runtime.
+pub(crate) fn open(desk: &Played, allowed: Allowed) -> Door {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    tokio::spawn(daemon::door::serve(
+        listener,
+        desk.clone(),
+        allowed,
+        std::future::pending(),
+    ));
+    let endpoint = Endpoint::try_from(format!("unix:{}", path.display())).unwrap();
+    Door {
+        channel: endpoint.connect_lazy(),
+        folder,
+    }
+}
