@@ -1,7 +1,7 @@
 //! Our nftables table over nfnetlink (linux/netfilter/nf_tables.h): put in place as a whole in one transaction, and read
 //! back to see what is left of it.
 
-use crate::message::{Attributes, Message, flag, text};
+use crate::message::{Attributes, Message, flag};
 use crate::socket::{Answer, NETFILTER, Socket};
 use ipnet::Ipv6Net;
 use model::datapath::Fault;
@@ -9,11 +9,15 @@ use model::ruleset::{Chain, Condition, Hook, Rule, Ruleset, TABLE, Verdict};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// errno-base.h, errno.h.
 const ENOENT: i32 = 2;
+const EOPNOTSUPP: i32 = 95;
+const EAFNOSUPPORT: i32 = 97;
 
 /// `NFNL_SUBSYS_NFTABLES`, in the upper byte of a message's type.
 pub(crate) const SUBSYSTEM: u16 = 10 << 8;
 const NEWTABLE: u16 = SUBSYSTEM;
+const GETTABLE: u16 = SUBSYSTEM | 1;
 const DELTABLE: u16 = SUBSYSTEM | 2;
 const NEWCHAIN: u16 = SUBSYSTEM | 3;
 const GETCHAIN: u16 = SUBSYSTEM | 4;
@@ -22,6 +26,9 @@ const GETRULE: u16 = SUBSYSTEM | 7;
 pub(crate) const NEWGEN: u16 = SUBSYSTEM | 15;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
+
+/// `NFT_TABLE_F_DORMANT`: the table's chains hang nowhere.
+const DORMANT: u8 = 1;
 
 /// `NFPROTO_INET`.
 const INET: u8 = 1;
@@ -79,54 +86,104 @@ impl Nft {
         self.socket()
             .batch_with_ack_on(&batch, last)
             .and_then(Answer::ok)
+            .map_err(explained)
             .map(drop)
     }
 
     /// What the kernel holds otherwise than the ruleset says.
     pub(crate) fn drift(&self, ruleset: &Ruleset) -> Result<Vec<String>, Fault> {
         let mut socket = self.socket();
-        let chains: Vec<String> = match socket.dump(&get(GETCHAIN, "nft list chains")) {
-            Ok(all) => all
-                .iter()
-                .filter_map(|payload| ours(payload, 3))
-                .map(str::to_owned)
-                .collect(),
-            Err(fault) if fault.errno == ENOENT => Vec::new(),
-            Err(fault) => return Err(fault),
-        };
-        if chains.is_empty() {
+        let Some(dormant) = dormant(&mut socket)? else {
             return Ok(vec![format!("nftables table inet {TABLE} is missing")]);
-        }
-        let mut found: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
-        for payload in socket.dump(&get(GETRULE, "nft list rules").text(1, TABLE))? {
-            if let Some(chain) = ours(&payload, 2) {
-                let chain = chain.to_owned();
-                found.entry(chain).or_default().push(payload);
-            }
-        }
+        };
         let mut drift = Vec::new();
-        for chain in ruleset.chains() {
-            let name = chain.name;
-            if !chains.iter().any(|found| found == name) {
-                drift.push(format!("nftables chain {name} is missing"));
-                continue;
-            }
-            let rules = found.remove(name).unwrap_or_default();
-            if rules.len() != chain.rules.len() {
-                let (is, should) = (rules.len(), chain.rules.len());
-                drift.push(format!(
-                    "nftables chain {name} has {is} rules instead of {should}"
-                ));
-                continue;
-            }
-            for (rule, payload) in chain.rules.iter().zip(&rules) {
-                if !holds(payload, &new_rule(&chain, rule)) {
-                    drift.push(format!("nftables chain {name}: a rule is not `{rule}`"));
-                }
+        if dormant {
+            drift.push(format!("nftables table inet {TABLE} is dormant"));
+        }
+        let mut chains = BTreeMap::new();
+        for payload in socket.dump(&get(GETCHAIN, flag::DUMP, "nft list chains"))? {
+            if let Some(chain) = ours(&payload, 3).map(str::to_owned) {
+                chains.insert(chain, payload);
             }
         }
+        let mut rules: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+        for payload in socket.dump(&get(GETRULE, flag::DUMP, "nft list rules").text(1, TABLE))? {
+            if let Some(chain) = ours(&payload, 2).map(str::to_owned) {
+                rules.entry(chain).or_default().push(payload);
+            }
+        }
+        for chain in ruleset.chains() {
+            match chains.remove(chain.name) {
+                Some(found) => {
+                    let rules = rules.remove(chain.name).unwrap_or_default();
+                    compare_chain(&chain, &found, &rules, &mut drift);
+                }
+                None => drift.push(format!("nftables chain {} is missing", chain.name)),
+            }
+        }
+        // A chain that an earlier ruleset had, or somebody else's, acts on packets all the same.
+        drift.extend(
+            chains
+                .keys()
+                .map(|name| format!("nftables chain {name} is none of ours")),
+        );
         Ok(drift)
     }
+}
+
+/// Whether our table sleeps; `None` where there is none.
+fn dormant(socket: &mut Socket) -> Result<Option<bool>, Fault> {
+    let request = get(GETTABLE, 0, &format!("nft list table inet {TABLE}")).text(1, TABLE);
+    match socket.batch(&[request])?.ok() {
+        Ok(tables) => Ok(Some(tables.iter().any(|payload| {
+            let flags = Attributes::after(payload, 4).value(2).unwrap_or_default();
+            // In network order: the lowest bits come last.
+            flags.last().is_some_and(|flags| flags & DORMANT != 0)
+        }))),
+        Err(fault) if fault.errno == ENOENT => Ok(None),
+        Err(fault) => Err(fault),
+    }
+}
+
+fn compare_chain(chain: &Chain, found: &[u8], rules: &[Vec<u8>], drift: &mut Vec<String>) {
+    let name = chain.name;
+    if !hangs_as(chain, found) {
+        drift.push(format!("nftables chain {name} is not `{}`", chain.base()));
+    }
+    if rules.len() != chain.rules.len() {
+        let (is, should) = (rules.len(), chain.rules.len());
+        drift.push(format!(
+            "nftables chain {name} has {is} rules instead of {should}"
+        ));
+        return;
+    }
+    for (rule, payload) in chain.rules.iter().zip(rules) {
+        if !holds(payload, &new_rule(chain, rule)) {
+            drift.push(format!("nftables chain {name}: a rule is not `{rule}`"));
+        }
+    }
+}
+
+/// Whether a chain that was read has the hook, priority, policy and type of the one that would be written.
+fn hangs_as(chain: &Chain, found: &[u8]) -> bool {
+    let written = new_chain(chain);
+    let of = |payload| {
+        let all = Attributes::after(payload, 4);
+        let hook = all.inside(4);
+        [hook.value(1), hook.value(2), all.value(5), all.value(7)].map(|value| value.map(<[u8]>::to_vec))
+    };
+    of(found) == of(written.payload())
+}
+
+/// The kernel says no more than `No such file or directory` of a kind of chain or expression that it was built without. Our
+/// transaction makes every table and chain that it names, so nothing else can be meant.
+fn explained(mut fault: Fault) -> Fault {
+    if [ENOENT, EOPNOTSUPP, EAFNOSUPPORT].contains(&fault.errno) {
+        fault.reason.push_str(
+            " (the kernel needs nf_tables with the family inet, which needs IPv6, and its nat, masq and fib)",
+        );
+    }
+    fault
 }
 
 /// `struct nfgenmsg`.
@@ -134,8 +191,8 @@ fn head(family: u8) -> [u8; 4] {
     [family, 0, 0, 0]
 }
 
-fn get(kind: u16, tried: &str) -> Message {
-    Message::new(kind, flag::DUMP, tried).fixed(&head(INET))
+fn get(kind: u16, flags: u16, tried: &str) -> Message {
+    Message::new(kind, flags, tried).fixed(&head(INET))
 }
 
 /// The name in attribute `name` of something of our table.
@@ -144,9 +201,9 @@ fn ours(payload: &[u8], name: u16) -> Option<&str> {
     (payload.first() == Some(&INET) && attributes.text(1) == Some(TABLE)).then(|| attributes.text(name))?
 }
 
-/// Whether a message of nfnetlink concerns our table.
+/// Whether a message of nfnetlink concerns our table, or something in it: all name their table in attribute 1.
 pub(crate) fn concerns_us(payload: &[u8]) -> bool {
-    Attributes::after(payload, 4).value(1).and_then(text) == Some(TABLE)
+    ours(payload, 1).is_some()
 }
 
 fn new_chain(chain: &Chain) -> Message {
@@ -277,7 +334,7 @@ fn verdict(list: Message, verdict: Verdict) -> Message {
 }
 
 /// Whether a rule that was read has the expressions of the one that would be written. The kernel may tell more of each than
-/// was written.
+/// was written, but of one that was written without anything (masq) that more is a difference.
 fn holds(found: &[u8], written: &Message) -> bool {
     let expressions = |payload| -> Vec<_> {
         let list = Attributes::after(payload, 4).inside(4);
@@ -293,7 +350,9 @@ fn holds(found: &[u8], written: &Message) -> bool {
             .iter()
             .zip(&written)
             .all(|((found_name, found), (name, written))| {
-                found_name == name && written.iter().all(|attribute| found.contains(attribute))
+                found_name == name
+                    && written.is_empty() == found.is_empty()
+                    && written.iter().all(|attribute| found.contains(attribute))
             })
 }
 
@@ -313,4 +372,38 @@ fn leaves(attributes: Attributes<'_>) -> Vec<(u16, Vec<u8>)> {
             (kind, value)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::fault;
+
+    #[test]
+    fn a_kernel_that_lacks_something_is_told_what() {
+        let lacking = explained(fault("nft add chain inet workloadnet guard", ENOENT, None));
+        assert_eq!(
+            lacking.to_string(),
+            "nft add chain inet workloadnet guard: No such file or directory (the kernel needs nf_tables with the \
+             family inet, which needs IPv6, and its nat, masq and fib) (errno 2)"
+        );
+        let refused = fault("x", 1, None);
+        assert_eq!(explained(refused.clone()), refused);
+    }
+
+    #[test]
+    fn garbage_is_no_table_of_ours() {
+        let rule = &Ruleset {
+            group: 8,
+            masquerade: true,
+        }
+        .chains()[0];
+        let written = new_rule(rule, &rule.rules[0]);
+        assert!(concerns_us(written.payload()));
+        for length in 0..written.payload().len() {
+            let cut = &written.payload()[..length];
+            let _ = (concerns_us(cut), ours(cut, 2), hangs_as(rule, cut));
+            assert!(!holds(cut, &written), "{length}");
+        }
+    }
 }

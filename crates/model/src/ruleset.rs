@@ -158,6 +158,22 @@ fn short(net: &Ipv6Net) -> String {
     }
 }
 
+impl Chain {
+    /// What it is beside its rules, as nft prints it. Every chain lets pass what no rule takes.
+    pub fn base(&self) -> impl fmt::Display {
+        fmt::from_fn(|f| {
+            let (hook, priority) = match (self.hook, self.priority) {
+                (Hook::Prerouting, -300) => ("prerouting", "raw".to_owned()),
+                (Hook::Postrouting, 100) => ("postrouting", "srcnat".to_owned()),
+                (Hook::Prerouting, n) => ("prerouting", n.to_string()),
+                (Hook::Postrouting, n) => ("postrouting", n.to_string()),
+            };
+            let kind = self.kind;
+            write!(f, "type {kind} hook {hook} priority {priority}; policy accept;")
+        })
+    }
+}
+
 impl fmt::Display for Ruleset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "table inet {TABLE} {{")?;
@@ -165,18 +181,8 @@ impl fmt::Display for Ruleset {
             if n > 0 {
                 writeln!(f)?;
             }
-            let (hook, priority) = match (chain.hook, chain.priority) {
-                (Hook::Prerouting, -300) => ("prerouting", "raw".to_owned()),
-                (Hook::Postrouting, 100) => ("postrouting", "srcnat".to_owned()),
-                (Hook::Prerouting, n) => ("prerouting", n.to_string()),
-                (Hook::Postrouting, n) => ("postrouting", n.to_string()),
-            };
             writeln!(f, "\tchain {} {{", chain.name)?;
-            writeln!(
-                f,
-                "\t\ttype {} hook {hook} priority {priority}; policy accept;",
-                chain.kind
-            )?;
+            writeln!(f, "\t\t{}", chain.base())?;
             for rule in &chain.rules {
                 writeln!(f, "\t\t{rule}")?;
             }

@@ -1,0 +1,210 @@
+//! Our nftables table among others: what is put in place, what of it is missed, and whose changes are told.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use kernel::linux::Linux;
+use kernel::netns;
+use model::datapath::{Datapath as _, Event};
+use model::ruleset::Ruleset;
+use std::os::fd::AsFd as _;
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::Duration;
+
+const WITH_MASQUERADE: Ruleset = Ruleset {
+    group: 8,
+    masquerade: true,
+};
+const WITHOUT: Ruleset = Ruleset {
+    group: 8,
+    masquerade: false,
+};
+
+fn on_a_node(test: impl FnOnce(Linux) + Send) {
+    let node = netns::create().unwrap();
+    netns::within(node.as_fd(), || test(Linux::open(8).unwrap())).unwrap();
+}
+
+/// Runs `nft` with one command, which it parses itself.
+fn nft(command: &str) -> String {
+    nft_with(&[command])
+}
+
+fn nft_with(arguments: &[&str]) -> String {
+    let output = Command::new("nft").args(arguments).output().unwrap();
+    assert!(
+        output.status.success(),
+        "nft {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What is wrong with our table, once it stood as published and then something was done to it.
+fn drift_after(linux: &Linux, damages: &[&str]) -> Vec<String> {
+    linux.publish(&WITH_MASQUERADE).unwrap();
+    assert_eq!(linux.drift(&WITH_MASQUERADE), Ok(Vec::new()));
+    for damage in damages {
+        nft(damage);
+    }
+    linux.drift(&WITH_MASQUERADE).unwrap()
+}
+
+#[test]
+fn every_damage_is_told_in_words() {
+    let cases: [(&[&str], &[&str]); 12] = [
+        (
+            &["delete table inet workloadnet"],
+            &["nftables table inet workloadnet is missing"],
+        ),
+        (
+            &["flush ruleset"],
+            &["nftables table inet workloadnet is missing"],
+        ),
+        (
+            &["flush table inet workloadnet"],
+            &[
+                "nftables chain guard has 0 rules instead of 7",
+                "nftables chain outbound has 0 rules instead of 1",
+            ],
+        ),
+        (
+            &["delete table inet workloadnet", "add table inet workloadnet"],
+            &[
+                "nftables chain guard is missing",
+                "nftables chain outbound is missing",
+            ],
+        ),
+        (
+            &["insert rule inet workloadnet guard accept"],
+            &["nftables chain guard has 8 rules instead of 7"],
+        ),
+        (
+            &["add table inet workloadnet { flags dormant; }"],
+            &["nftables table inet workloadnet is dormant"],
+        ),
+        (
+            &["add chain inet workloadnet guard { policy drop; }"],
+            &["nftables chain guard is not `type filter hook prerouting priority raw; policy accept;`"],
+        ),
+        (
+            &["add chain inet workloadnet another { type filter hook forward priority 0; policy drop; }"],
+            &["nftables chain another is none of ours"],
+        ),
+        (
+            &[
+                "flush chain inet workloadnet outbound",
+                "delete chain inet workloadnet outbound",
+                "add chain inet workloadnet outbound { type nat hook postrouting priority 99; policy accept; }",
+                "add rule inet workloadnet outbound iifgroup 8 oifgroup != 8 masquerade",
+            ],
+            &["nftables chain outbound is not `type nat hook postrouting priority srcnat; policy accept;`"],
+        ),
+        (
+            &[
+                "flush chain inet workloadnet outbound",
+                "delete chain inet workloadnet outbound",
+                "add chain inet workloadnet outbound",
+                "add rule inet workloadnet outbound iifgroup 8 oifgroup != 8 accept",
+            ],
+            &[
+                "nftables chain outbound is not `type nat hook postrouting priority srcnat; policy accept;`",
+                "nftables chain outbound: a rule is not `iifgroup 8 oifgroup != 8 masquerade`",
+            ],
+        ),
+        (
+            &[
+                "flush chain inet workloadnet outbound",
+                "add rule inet workloadnet outbound iifgroup 8 oifgroup != 9 masquerade",
+            ],
+            &["nftables chain outbound: a rule is not `iifgroup 8 oifgroup != 8 masquerade`"],
+        ),
+        (
+            &[
+                "flush chain inet workloadnet outbound",
+                "add rule inet workloadnet outbound iifgroup 8 oifgroup != 8 masquerade random",
+            ],
+            &["nftables chain outbound: a rule is not `iifgroup 8 oifgroup != 8 masquerade`"],
+        ),
+    ];
+    on_a_node(|linux| {
+        for (damages, words) in cases {
+            assert_eq!(drift_after(&linux, damages), words, "{damages:?}");
+        }
+        // Each is mended by publishing again.
+        assert!(drift_after(&linux, &[]).is_empty());
+    });
+}
+
+#[test]
+fn a_rule_that_nft_put_back_is_no_drift() {
+    on_a_node(|linux| {
+        // Of this rule nft makes the same expressions; where it asks for the family once more, it does not.
+        linux.publish(&WITH_MASQUERADE).unwrap();
+        nft("flush chain inet workloadnet outbound");
+        nft("add rule inet workloadnet outbound iifgroup 8 oifgroup != 8 masquerade");
+        assert_eq!(linux.drift(&WITH_MASQUERADE), Ok(Vec::new()));
+    });
+}
+
+#[test]
+fn masquerade_that_is_switched_off_goes() {
+    on_a_node(|linux| {
+        linux.publish(&WITH_MASQUERADE).unwrap();
+        assert_eq!(
+            linux.drift(&WITHOUT).unwrap(),
+            ["nftables chain outbound is none of ours"]
+        );
+        linux.publish(&WITHOUT).unwrap();
+        assert_eq!(linux.drift(&WITHOUT), Ok(Vec::new()));
+        assert_eq!(nft("list table inet workloadnet"), WITHOUT.to_string());
+        assert_eq!(
+            linux.drift(&WITH_MASQUERADE).unwrap(),
+            ["nftables chain outbound is missing"]
+        );
+    });
+}
+
+#[test]
+fn tables_of_others_stay_as_they_are_and_are_nothing_to_us() {
+    on_a_node(|linux| {
+        let (sender, events) = mpsc::channel();
+        linux
+            .watch(Box::new(move |event| drop(sender.send(event))))
+            .unwrap();
+        // Among them one with our name in another family.
+        for table in ["ip workloadnet", "inet others", "ip6 others"] {
+            nft(&format!("add table {table}"));
+            nft(&format!(
+                "add chain {table} guard {{ type filter hook input priority 0; policy accept; }}"
+            ));
+            nft(&format!("add rule {table} guard counter accept"));
+            nft(&format!("add set {table} some {{ type inet_service; }}"));
+            nft(&format!("add element {table} some {{ 22, 80 }}"));
+        }
+        let others = || {
+            ["ip workloadnet", "inet others", "ip6 others"].map(|table| {
+                let words: Vec<&str> = ["-j", "-a", "list", "table"]
+                    .into_iter()
+                    .chain(table.split(' '))
+                    .collect();
+                nft_with(&words)
+            })
+        };
+        let before = others();
+        linux.publish(&WITH_MASQUERADE).unwrap();
+        linux.publish(&WITH_MASQUERADE).unwrap();
+        assert_eq!(linux.drift(&WITH_MASQUERADE), Ok(Vec::new()));
+        assert_eq!(others(), before);
+        assert_eq!(nft("list table inet workloadnet"), WITH_MASQUERADE.to_string());
+        nft("delete table ip workloadnet");
+        nft("delete table inet others");
+        let touched = |events: &mpsc::Receiver<Event>| {
+            std::iter::from_fn(|| events.recv_timeout(Duration::from_millis(300)).ok())
+                .any(|event| event == Event::RulesetTouched)
+        };
+        assert!(!touched(&events), "nobody touched our table but we");
+        nft("add chain inet workloadnet guard { policy drop; }");
+        assert!(touched(&events), "somebody did");
+    });
+}
