@@ -2,37 +2,63 @@
 //!
 //! The sockets are open before [`watch`] returns, so nothing that happens after it is missed; what is lost because too much
 //! happened at once is told as [`Event::Lost`].
+//!
+//! Every workload that comes or goes is ten messages and more, so each is read only as far as it may matter.
 
-use crate::encode::{DELADDR, DELLINK, DELROUTE, GETLINK, NEWLINK, NEWROUTE, ifinfo, link};
+use crate::encode::{
+    AF_INET, AF_INET6, DELADDR, DELLINK, DELROUTE, GETLINK, GETNEIGH, NEWLINK, NEWROUTE, UP, ifinfo, link,
+};
 use crate::fault::{io as io_fault, sys};
-use crate::message::{Received, messages};
+use crate::message::{Attributes, Received, messages, u32_at};
 use crate::nft::{self, NEWGEN, SUBSYSTEM};
 use crate::socket::{NETFILTER, ROUTE, Socket, borrowed, dump_of};
-use crate::survey::{is_single, parse_address, parse_link, parse_route_gone};
+use crate::survey::{flags_of, is_single, parse_address, parse_neighbour, parse_route_gone};
+use model::address::Mac;
 use model::datapath::{Event, Fault};
 use model::key::HostLink;
+use model::survey::DYING_GROUPS;
 use netlink_sys::Socket as Raw;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
 use std::collections::HashMap;
 use std::io::ErrorKind;
+use std::net::IpAddr;
 
-/// RTNLGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE (linux/rtnetlink.h).
-const ROUTE_GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
+/// RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE (linux/rtnetlink.h).
+const ROUTE_GROUPS: [u32; 6] = [1, 3, 5, 7, 9, 11];
 /// NFNLGRP_NFTABLES (linux/netfilter/nfnetlink.h).
 const NFTABLES_GROUP: u32 = 7;
 /// Holds about ten thousand notifications.
 const BUFFER: usize = 4 << 20;
 const ENOBUFS: i32 = 105;
+/// After this time links that could not be listed are listed again.
+const AGAIN: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
+
+const NEWNEIGH: u16 = 28;
+const DELNEIGH: u16 = 29;
+/// Bridges tell of their ports in link messages of a family of their own.
+const AF_UNSPEC: u8 = 0;
 
 /// A link of ours as it was last told of.
+#[derive(Debug)]
 struct Known {
     name: HostLink,
     up: bool,
+    group: u32,
+    alias: String,
+    /// The permanent ones: two at most.
+    neighbours: Vec<(IpAddr, Mac)>,
 }
 
 struct Watch {
     links: HashMap<u32, Known>,
+    /// For listing them.
+    lister: Socket,
+    /// Something was lost, and `links` may be wrong.
+    lost: bool,
     own_nft_port: u32,
     sink: Box<dyn Fn(Event) + Send>,
 }
@@ -41,16 +67,11 @@ struct Watch {
 pub(crate) fn watch(own_nft_port: u32, sink: Box<dyn Fn(Event) + Send>) -> Result<(), Fault> {
     let route = listen(ROUTE, &ROUTE_GROUPS)?;
     let nftables = listen(NETFILTER, &[NFTABLES_GROUP])?;
-    let mut links = HashMap::new();
-    for payload in Socket::open(ROUTE)?
-        .dump(&dump_of(GETLINK, &ifinfo(0, 0, 0), "ip link show").u32(link::EXT_MASK, 8))?
-    {
-        if let Some((index, known)) = ours(&payload) {
-            links.insert(index, known);
-        }
-    }
+    let mut lister = Socket::open(ROUTE)?;
     let mut watch = Watch {
-        links,
+        links: list(&mut lister)?,
+        lister,
+        lost: false,
         own_nft_port,
         sink,
     };
@@ -80,15 +101,68 @@ fn listen(protocol: isize, groups: &[u32]) -> Result<Raw, Fault> {
     Ok(raw)
 }
 
-fn ours(payload: &[u8]) -> Option<(u32, Known)> {
-    let link = parse_link(payload)?;
-    Some((
-        link.index,
+/// Our links as they stand.
+fn list(lister: &mut Socket) -> Result<HashMap<u32, Known>, Fault> {
+    let request = dump_of(GETLINK, &ifinfo(0, 0, 0), "ip link show").u32(link::EXT_MASK, 8);
+    let mut links: HashMap<u32, Known> = lister
+        .dump(&request)?
+        .iter()
+        .filter_map(|payload| {
+            let seen = Seen::parse(payload)?;
+            Some((seen.index, seen.known(HostLink::parse(seen.name)?)))
+        })
+        .collect();
+    for payload in lister.dump(&dump_of(GETNEIGH, &[0; 12], "ip neighbour show"))? {
+        if let Some((index, address, mac)) = parse_neighbour(&payload)
+            && let Some(known) = links.get_mut(&index)
+        {
+            known.neighbours.push((address, mac));
+        }
+    }
+    Ok(links)
+}
+
+/// What a message says of a link, as far as it matters.
+struct Seen<'a> {
+    index: u32,
+    name: &'a str,
+    up: bool,
+    group: u32,
+    alias: &'a str,
+}
+
+impl<'a> Seen<'a> {
+    fn parse(payload: &'a [u8]) -> Option<Self> {
+        if *payload.first()? != AF_UNSPEC {
+            return None;
+        }
+        let attributes = Attributes::after(payload, 16);
+        Some(Self {
+            index: u32_at(payload, 4)?,
+            name: attributes.text(link::IFNAME)?,
+            up: flags_of(payload) & UP != 0,
+            group: attributes.u32(link::GROUP).unwrap_or_default(),
+            alias: attributes.text(link::IFALIAS).unwrap_or_default(),
+        })
+    }
+
+    fn known(&self, name: HostLink) -> Known {
         Known {
-            name: HostLink::parse(&link.name)?,
-            up: link.up,
-        },
-    ))
+            name,
+            up: self.up,
+            group: self.group,
+            alias: self.alias.to_owned(),
+            neighbours: Vec::new(),
+        }
+    }
+
+    /// Whether a link lost something since it was told of. On its way up everything of it changes, and in a group for
+    /// deletions nothing of it matters.
+    fn lost(&self, before: &Known) -> bool {
+        let changed = !self.up || self.group != before.group || self.alias != before.alias;
+        let dying = DYING_GROUPS.contains(&self.group);
+        !dying && (self.name != before.name.as_str() || before.up && changed)
+    }
 }
 
 impl Watch {
@@ -100,9 +174,12 @@ impl Watch {
                 PollFd::from_borrowed_fd(borrowed(nftables), PollFlags::IN),
             ];
             // Interrupted by a signal, or not: what is there is read.
-            let _ = poll(&mut both, None);
+            let _ = poll(&mut both, self.lost.then_some(&AGAIN));
             self.drain(route, &mut buffer, Self::on_route);
             self.drain(nftables, &mut buffer, Self::on_nftables);
+            if self.lost {
+                self.begin_again();
+            }
         }
     }
 
@@ -112,32 +189,30 @@ impl Watch {
             match socket.recv(buffer, 0) {
                 Ok(_) => messages(buffer).for_each(|message| on(self, &message)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.raw_os_error() == Some(ENOBUFS) => (self.sink)(Event::Lost),
+                Err(error) if error.raw_os_error() == Some(ENOBUFS) => self.lost = true,
                 Err(_) => return,
             }
         }
     }
 
+    /// After a loss, and once the sockets have been read to their ends: until then the kernel drops everything more without
+    /// another word (`netlink_overrun`, net/netlink/af_netlink.c), so who surveys earlier may miss a change for good.
+    fn begin_again(&mut self) {
+        if let Ok(links) = list(&mut self.lister) {
+            self.links = links;
+            self.lost = false;
+        }
+        (self.sink)(Event::Lost);
+    }
+
     fn on_route(&mut self, message: &Received<'_>) {
         match message.kind {
             NEWLINK => self.on_link(message.payload),
-            DELLINK => {
-                if let Some((index, known)) = ours(message.payload) {
-                    self.links.remove(&index);
-                    (self.sink)(Event::LinkGone {
-                        link: known.name,
-                        index,
-                    });
-                }
-            }
+            DELLINK => self.on_link_gone(message.payload),
+            NEWNEIGH | DELNEIGH => self.on_neighbour(message),
             DELADDR => {
-                if let Some((index, _)) = parse_address(message.payload)
-                    && let Some(known) = self.links.get(&index)
-                {
-                    (self.sink)(Event::LinkTouched {
-                        link: known.name.clone(),
-                        index,
-                    });
+                if let Some((index, _)) = parse_address(message.payload) {
+                    self.touched(index);
                 }
             }
             NEWROUTE | DELROUTE => {
@@ -158,33 +233,74 @@ impl Watch {
     }
 
     fn on_link(&mut self, payload: &[u8]) {
-        let Some(link) = parse_link(payload) else { return };
-        let Some(name) = HostLink::parse(&link.name) else {
+        let Some(seen) = Seen::parse(payload) else { return };
+        let index = seen.index;
+        let Some(name) = HostLink::parse(seen.name) else {
             // Renamed away from us, it is none of ours any more.
-            match self.links.remove(&link.index) {
+            match self.links.remove(&index) {
                 Some(known) => (self.sink)(Event::LinkGone {
                     link: known.name,
-                    index: link.index,
+                    index,
                 }),
                 None => (self.sink)(Event::UplinkTouched),
             }
             return;
         };
-        // A link on its way up is not yet one that was taken down.
-        let was_up = self
-            .links
-            .insert(
-                link.index,
-                Known {
-                    name: name.clone(),
-                    up: link.up,
-                },
-            )
-            .is_some_and(|k| k.up);
-        if was_up && !link.up {
+        let mut known = seen.known(name);
+        let mut lost = false;
+        if let Some(before) = self.links.remove(&index) {
+            lost = seen.lost(&before);
+            known.neighbours = before.neighbours;
+        }
+        let link = lost.then(|| known.name.clone());
+        self.links.insert(index, known);
+        if let Some(link) = link {
+            (self.sink)(Event::LinkTouched { link, index });
+        }
+    }
+
+    fn on_link_gone(&mut self, payload: &[u8]) {
+        let Some(seen) = Seen::parse(payload) else { return };
+        let index = seen.index;
+        self.links.remove(&index);
+        match HostLink::parse(seen.name) {
+            Some(link) => (self.sink)(Event::LinkGone { link, index }),
+            None => (self.sink)(Event::UplinkTouched),
+        }
+    }
+
+    /// A permanent neighbour that is deleted is told of as one that failed, and then as gone.
+    fn on_neighbour(&mut self, message: &Received<'_>) {
+        let payload = message.payload;
+        let Some(index) = u32_at(payload, 4) else { return };
+        let Some(known) = self.links.get_mut(&index) else {
+            return;
+        };
+        let Some(address) = neighbour_address(payload) else {
+            return;
+        };
+        let before = known.neighbours.iter().position(|(known, _)| *known == address);
+        let after = parse_neighbour(payload).filter(|_| message.kind == NEWNEIGH);
+        match (before, after) {
+            (None, Some((_, address, mac))) => known.neighbours.push((address, mac)),
+            (Some(at), Some((_, _, mac))) if known.neighbours[at].1 == mac => {}
+            (Some(at), after) => {
+                known.neighbours.swap_remove(at);
+                known
+                    .neighbours
+                    .extend(after.map(|(_, address, mac)| (address, mac)));
+                self.touched(index);
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// A link of ours lost something. One that is down has lost it all, which was told.
+    fn touched(&self, index: u32) {
+        if let Some(known) = self.links.get(&index).filter(|known| known.up) {
             (self.sink)(Event::LinkTouched {
-                link: name,
-                index: link.index,
+                link: known.name.clone(),
+                index,
             });
         }
     }
@@ -198,5 +314,92 @@ impl Watch {
         {
             (self.sink)(Event::RulesetTouched);
         }
+    }
+}
+
+/// `NDA_DST` of a neighbour of either family; a bridge's neighbours are none.
+fn neighbour_address(payload: &[u8]) -> Option<IpAddr> {
+    let address = Attributes::after(payload, 12).value(1)?;
+    match *payload.first()? {
+        AF_INET => Some(<[u8; 4]>::try_from(address).ok()?.into()),
+        AF_INET6 => Some(<[u8; 16]>::try_from(address).ok()?.into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Message;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_message_that_is_cut_short_or_garbled_does_no_harm() {
+        let (sender, events) = mpsc::channel();
+        let mut watch = Watch {
+            links: HashMap::new(),
+            lister: Socket::open(ROUTE).expect("everybody may open one"),
+            lost: false,
+            own_nft_port: 1,
+            sink: Box::new(move |event| drop(sender.send(event))),
+        };
+        let link = Message::new(NEWLINK, 0, "")
+            .fixed(&ifinfo(7, UP, UP))
+            .text(link::IFNAME, "wk0123456789abc")
+            .u32(link::GROUP, 8)
+            .text(link::IFALIAS, "record");
+        let wholes = [
+            link.payload().to_vec(),
+            Message::new(DELADDR, 0, "")
+                .fixed(&[AF_INET, 32, 0, 0, 7, 0, 0, 0])
+                .bytes(2, &[10, 77, 0, 5])
+                .payload()
+                .to_vec(),
+            Message::new(NEWNEIGH, 0, "")
+                .fixed(&[AF_INET, 0, 0, 0, 7, 0, 0, 0, 0x80, 0, 0, 0])
+                .bytes(1, &[10, 77, 0, 5])
+                .bytes(2, &[2, 0, 0, 0, 0, 5])
+                .payload()
+                .to_vec(),
+            Message::new(NEWROUTE, 0, "")
+                .fixed(&[AF_INET, 32, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0])
+                .bytes(1, &[10, 77, 0, 5])
+                .u32(4, 7)
+                .payload()
+                .to_vec(),
+        ];
+        let mut feed = |kind, payload: &[u8]| {
+            let message = Received {
+                kind,
+                flags: 0,
+                sequence: 0,
+                port: 0,
+                payload,
+            };
+            watch.on_route(&message);
+            watch.on_nftables(&message);
+        };
+        for whole in &wholes {
+            for kind in [
+                NEWLINK, DELADDR, NEWNEIGH, DELNEIGH, NEWROUTE, DELROUTE, DELLINK, SUBSYSTEM,
+            ] {
+                for length in 0..=whole.len() {
+                    feed(kind, &whole[..length]);
+                    // Every length and type in it, once as large as can be.
+                    let mut garbled = whole.clone();
+                    garbled[length.min(whole.len() - 1)] = 0xff;
+                    feed(kind, &garbled);
+                }
+            }
+        }
+        // It still works.
+        while events.try_recv().is_ok() {}
+        feed(NEWLINK, link.payload());
+        feed(DELLINK, link.payload());
+        let gone = Event::LinkGone {
+            link: HostLink::parse("wk0123456789abc").expect("it is one"),
+            index: 7,
+        };
+        assert_eq!(events.try_iter().collect::<Vec<_>>(), [gone]);
     }
 }
