@@ -52,10 +52,12 @@ pub(crate) fn ensure(needed: &[Needed]) -> Result<()> {
     if !is_root() || !Path::new("/usr/bin/apt-get").exists() {
         bail!("these Debian packages are needed and missing: {list} (as root: apt-get install {list})");
     }
-    println!("xtask: installing the Debian packages that are needed and missing: {list}");
+    eprintln!("xtask: installing the Debian packages that are needed and missing: {list}");
     let apt = || {
         let mut apt = Command::new("apt-get");
-        apt.env("DEBIAN_FRONTEND", "noninteractive");
+        // What is measured or tested has the standard output for itself.
+        apt.env("DEBIAN_FRONTEND", "noninteractive")
+            .stdout(std::io::stderr());
         apt
     };
     cargo::run(apt().args(["update", "--quiet"]))?;
