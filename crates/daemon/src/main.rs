@@ -19,7 +19,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Attaches workloads to this node's network and takes them off again.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "workloadnetd", version)]
 struct Args {
     /// Settings (TOML); without it, the embedded defaults.
     #[arg(long, value_name = "FILE")]

@@ -1,0 +1,105 @@
+//! The program's flags: settings are checked and printed, and nothing is started.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use daemon::config::Config;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+/// Whether it succeeded, and what it wrote to either output.
+fn run(args: &[&str]) -> (bool, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_workloadnetd"))
+        .args(args)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+fn file(text: &str) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("settings.toml");
+    std::fs::write(&path, text).unwrap();
+    (folder, path)
+}
+
+fn checked(path: &Path) -> (bool, String, String) {
+    run(&["--config", path.to_str().unwrap(), "--check-config"])
+}
+
+#[test]
+fn printed_settings_are_a_file_that_says_the_same() {
+    let (good, printed, _) = run(&["--print-config"]);
+    assert!(good);
+    assert_eq!(Config::parse(&printed).unwrap(), Config::default());
+    let (_folder, path) = file(&printed);
+    assert_eq!(
+        checked(&path),
+        (true, "the settings can be used\n".to_owned(), String::new())
+    );
+    let again = run(&["--config", path.to_str().unwrap(), "--print-config"]);
+    assert_eq!(again, (true, printed, String::new()));
+}
+
+#[test]
+fn flags_count_instead_of_the_file() {
+    let (_folder, path) =
+        file("[socket]\npath = \"/a\"\n[network]\nprefixes = [\"10.1.0.0/24\"]\nmtu = 1400\n");
+    let (good, printed, _) = run(&[
+        "--config",
+        path.to_str().unwrap(),
+        "--socket",
+        "/b",
+        "--state",
+        "/c",
+        "--prefix",
+        "10.2.0.0/24",
+        "--prefix",
+        "fd02::/64",
+        "--print-config",
+    ]);
+    assert!(good);
+    let config = Config::parse(&printed).unwrap();
+    assert_eq!(
+        (config.socket.path, config.network.state),
+        ("/b".into(), "/c".into())
+    );
+    assert_eq!(config.network.prefixes, ["10.2.0.0/24", "fd02::/64"]);
+    assert_eq!(config.network.mtu, Some(1400));
+}
+
+#[test]
+fn a_mistake_is_told_with_file_line_and_column() {
+    let (_folder, path) = file("# mine\n[network]\nmasquarade = true\n");
+    let (good, out, error) = checked(&path);
+    assert!(!good && out.is_empty());
+    for part in [
+        path.to_str().unwrap(),
+        "line 3, column 1",
+        "unknown field `masquarade`",
+    ] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
+fn a_value_that_cannot_be_used_is_told_by_name_wherever_it_comes_from() {
+    for (args, part) in [
+        (
+            &["--prefix", "10.0.0.0/8", "--prefix", "10.1.0.0/16"][..],
+            "10.0.0.0/8 and 10.1.0.0/16 overlap",
+        ),
+        (&["--prefix", "nonsense"], "network.prefixes \"nonsense\""),
+        (&["--socket", "here"], "socket.path \"here\": must be absolute"),
+        (&["--config", "/nowhere.toml"], "cannot read /nowhere.toml"),
+    ] {
+        let (good, _, error) = run(&[args, &["--check-config"]].concat());
+        assert!(!good && error.contains(part), "{args:?}: {error}");
+    }
+}
+
+#[test]
+fn the_version_is_the_packages() {
+    let expected = format!("workloadnetd {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(run(&["--version"]), (true, expected, String::new()));
+}
