@@ -7,6 +7,7 @@ mod cargo;
 mod graph;
 mod licences;
 mod packages;
+mod promises;
 mod rooms;
 mod sources;
 mod steps;
@@ -22,7 +23,7 @@ cargo xtask demo [ARGS]     build the daemon and the command line, and show what
 cargo xtask test            install what the tests need, then run every check and every test
 cargo xtask ci              the same, and the demo
 cargo xtask bench [ARGS]    measure, in a release build (docs/figures.md)
-cargo xtask deps            who knows whom: the rooms' dependencies and their source text
+cargo xtask deps            who knows whom: the rooms' dependencies and their source text; what documents promise
 cargo xtask licences        licences, bans and sources of the dependencies
 ";
 

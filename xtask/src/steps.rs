@@ -2,7 +2,7 @@
 
 use crate::cargo::{cargo, count_tests, graph, run};
 use crate::totals::Totals;
-use crate::{licences, packages, rooms, sources};
+use crate::{licences, packages, promises, rooms, sources};
 use anyhow::{Context as _, Result, bail};
 use std::io::{Write, stdout};
 use std::process::{Command, ExitCode};
@@ -61,11 +61,13 @@ pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
     Ok(exit(status.success()))
 }
 
-/// Who knows whom, by declaration and by source text.
+/// Who knows whom, by declaration and by source text; and whether the checks exist that documents name.
 pub(crate) fn rooms() -> Result<Vec<String>> {
     let graph = graph()?;
     let mut found = rooms::violations(&graph);
-    found.extend(sources::violations(&sources::read(&graph.root)?));
+    let sources = sources::read(&graph.root)?;
+    found.extend(sources::violations(&sources));
+    found.extend(promises::violations(&graph.root, &sources)?);
     Ok(found)
 }
 
