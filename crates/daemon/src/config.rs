@@ -11,6 +11,11 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// How long opening a namespace may take. It takes microseconds, unless a file system hangs.
+const OPEN_LIMIT: Duration = Duration::from_secs(5);
+/// What no notification tells of is found after this time.
+const ROUND: Duration = Duration::from_secs(60);
+
 /// Everything that can be set. `packaging/workloadnetd.toml` describes each setting.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -176,6 +181,8 @@ impl Config {
             max_queued: self.limits.max_queued,
             masquerade: self.network.masquerade,
             memory: Some(self.network.state.clone()),
+            open_limit: OPEN_LIMIT,
+            round: ROUND,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use super::order::{AttachOrder, Attachment, Refusal};
 use super::turns::Writing;
-use super::{Desk, Done, FIRST_INDEX, LAST_INDEX, now};
+use super::{Desk, Done, FIRST_INDEX, INDEX_SPAN, IPV6_MTU, LAST_INDEX, State, Wiring, now};
 use model::address::Family;
 use model::datapath::{Datapath, Fault, Target, WireError};
 use model::ipam::{Granted, LeaseError, Wanted};
@@ -13,8 +13,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The smallest MTU that carries IPv6 (RFC 8200, section 5).
-const IPV6_MTU: u16 = 1280;
+/// How many addresses that turn out to be others' are passed over in one attach.
+const ROUTED_TRIES: usize = 16;
 
 /// Addresses that belong to an attach which has not succeeded yet: dropped, they are as if never given out.
 struct Lease<'a, D: Datapath> {
@@ -61,13 +61,23 @@ impl<D: Datapath> Desk<D> {
         if let Some(standing) = self.standing(order, id)? {
             return Ok(standing);
         }
-        match self.make(order, namespace, id) {
-            Err(Refusal::Wire(WireError::LinkTaken { .. })) => {
-                self.clear_the_way(order)?;
-                self.make(order, namespace, id)
+        let mut was_cleared = false;
+        for _ in 0..ROUTED_TRIES {
+            match self.make(order, namespace, id) {
+                Err(Refusal::Wire(WireError::LinkTaken { .. })) if !was_cleared => {
+                    was_cleared = true;
+                    self.clear_the_way(order)?;
+                }
+                // That one cools down now; another one is tried.
+                Err(Refusal::Wire(WireError::Routed { destination }))
+                    if !order.asks_for(destination.addr()) =>
+                {
+                    tracing::warn!(key = %order.key, %destination, "somebody else routes an address of our prefixes");
+                }
+                other => return other,
             }
-            other => other,
         }
+        self.make(order, namespace, id)
     }
 
     /// The attachment of the key, where one lives that is the same; an error where it is another one.
@@ -76,7 +86,7 @@ impl<D: Datapath> Desk<D> {
         order: &AttachOrder,
         id: NamespaceId,
     ) -> Result<Option<Attachment>, Refusal> {
-        let Some(attachment) = self.get(&order.key) else {
+        let Some(mut attachment) = self.get(&order.key)? else {
             return Ok(None);
         };
         let index = attachment.link.host_index;
@@ -85,17 +95,24 @@ impl<D: Datapath> Desk<D> {
             .find(&attachment.link.host)?
             .is_some_and(|link| link.index == index);
         if !lives {
-            self.ended(index);
+            self.ended(&attachment.link.host, index);
             return Ok(None);
         }
         let differences = differences(&attachment, order, id);
-        match differences.is_empty() {
-            true => Ok(Some(attachment)),
-            false => Err(Refusal::Different {
+        if !differences.is_empty() {
+            return Err(Refusal::Different {
                 key: Box::new(order.key.clone()),
                 differences,
-            }),
+            });
         }
+        if attachment.labels != order.labels {
+            attachment.labels.clone_from(&order.labels);
+            if let Some(standing) = self.state().attachments.get_mut(&order.key) {
+                standing.labels.clone_from(&order.labels);
+            }
+            self.sweeper.memory_is_old();
+        }
+        Ok(Some(attachment))
     }
 
     fn make(
@@ -105,26 +122,30 @@ impl<D: Datapath> Desk<D> {
         id: NamespaceId,
     ) -> Result<Attachment, Refusal> {
         let (lease, plan) = self.plan(order, id)?;
-        let index = match self.datapath.wire(namespace, &plan) {
+        let wired = self.datapath.wire(namespace, &plan);
+        let mut state = self.state();
+        let ended = state.wiring.take().map(|wiring| wiring.ended).unwrap_or_default();
+        let index = match wired {
             Ok(index) => index,
             Err(error) => {
-                if let WireError::Routed { .. } = error {
+                // Which one it had is not told, and its end may still be announced.
+                state.use_up(plan.link.host_index + INDEX_SPAN);
+                let is_left = matches!(&error, WireError::Refused { left, .. } if !left.is_empty());
+                if is_left || matches!(error, WireError::Routed { .. }) {
                     // The next attach is to get another one.
-                    self.state().ipam.free(plan.record.addresses, now());
+                    state.ipam.free(plan.record.addresses, now());
                     lease.keep();
+                }
+                drop(state);
+                if is_left {
+                    self.sweeper.all_touched();
                 }
                 return Err(error.into());
             }
         };
-        let mut attachment = Attachment {
-            record: plan.record,
-            link: plan.link,
-            labels: order.labels.clone(),
-            detaching: false,
-        };
-        attachment.link.host_index = index;
-        let mut state = self.state();
-        if state.ended_early.remove(&index) {
+        // An index is never used twice, so that the late end of one link is not taken for another's.
+        state.use_up(index);
+        if ended.contains(&index) {
             drop(state);
             let tried = format!("attach {}", order.key);
             let reason = "the link ended as soon as it was made".to_owned();
@@ -135,6 +156,13 @@ impl<D: Datapath> Desk<D> {
             })
             .into());
         }
+        let mut attachment = Attachment {
+            record: plan.record,
+            link: plan.link,
+            labels: order.labels.clone(),
+            detaching: false,
+        };
+        attachment.link.host_index = index;
         state.by_index.insert(index, order.key.clone());
         state.attachments.insert(order.key.clone(), attachment.clone());
         self.tell_readiness(&mut state);
@@ -162,7 +190,7 @@ impl<D: Datapath> Desk<D> {
         if !granted.warm.is_empty() {
             tracing::warn!(key = %order.key, addresses = ?granted.warm, "no cooled address is left, the oldest is used");
         }
-        let (mtu, _) = self.mtu(&state, order.mtu);
+        let (mtu, source) = self.mtu(&state, order.mtu);
         let record = Record {
             key: order.key.clone(),
             addresses: granted.addresses,
@@ -175,18 +203,23 @@ impl<D: Datapath> Desk<D> {
             },
         };
         let index = state.next_index;
-        state.next_index = if index >= LAST_INDEX {
-            FIRST_INDEX
-        } else {
-            index + 1
-        };
+        state.use_up(index);
+        state.wiring = Some(Wiring {
+            link: record.key.host_link(),
+            ended: Vec::new(),
+        });
         drop(state);
         let lease = Lease {
             desk: self,
             granted: Some(granted),
         };
         if mtu < IPV6_MTU && record.addresses.v6().is_some() {
-            return Err(Refusal::MtuTooSmall { mtu });
+            return Err(match order.mtu {
+                Some(_) => Refusal::MtuTooSmall { mtu },
+                None => Refusal::NotReady(vec![format!(
+                    "the MTU of {mtu} ({source}) is below {IPV6_MTU}, which IPv6 needs"
+                )]),
+            });
         }
         Ok((
             lease,
@@ -228,8 +261,22 @@ impl<D: Datapath> Desk<D> {
             Standing::Unreadable(error) => Err(in_the_way(&error.to_string())),
             Standing::Attached(_) => {
                 self.sweeper.all_touched();
-                Err(in_the_way("its record had not been read; try again"))
+                Err(Refusal::NotReady(vec![format!(
+                    "the record of the link {name} is about to be read"
+                )]))
             }
+        }
+    }
+}
+
+impl<D: Datapath> State<D> {
+    /// This interface index, and those before it, are not chosen again.
+    pub(super) fn use_up(&mut self, index: u32) {
+        if (FIRST_INDEX..LAST_INDEX).contains(&index) {
+            self.next_index = self.next_index.max(index + 1);
+        }
+        if self.next_index >= LAST_INDEX {
+            self.next_index = FIRST_INDEX;
         }
     }
 }

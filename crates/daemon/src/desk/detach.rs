@@ -1,9 +1,10 @@
 //! Detaches, on a deleter's thread: those that wait together are taken together.
 
-use super::Desk;
 use super::order::{Attachment, Detached, Refusal};
 use super::turns::Deleting;
+use super::{Desk, Done};
 use model::datapath::{Datapath, Target};
+use model::key::Key;
 use model::record::PathDigest;
 use model::survey::Standing;
 use std::sync::Arc;
@@ -20,27 +21,14 @@ enum Verdict {
 
 impl<D: Datapath> Desk<D> {
     pub(super) fn take_off(self: &Arc<Self>, jobs: Vec<Deleting>) {
-        let mut going = Vec::new();
+        // With the links go the ways to answer for those that nobody announces: nobody knew of them.
+        let (mut going, mut strays) = (Vec::new(), Vec::new());
         for job in jobs {
             let key = job.order.key.clone();
             match self.verdict(&job) {
-                Err(refusal) => {
-                    (job.done)(Err(refusal));
-                    self.turn_ends(&key);
-                }
-                Ok(Verdict::Settled(outcome)) => {
-                    (job.done)(Ok(outcome));
-                    self.turn_ends(&key);
-                }
-                Ok(Verdict::Stray(target)) => {
-                    let outcome = self
-                        .datapath
-                        .unwire(&[target])
-                        .into_iter()
-                        .collect::<Result<(), _>>();
-                    (job.done)(outcome.map(|()| Detached::Done).map_err(Refusal::from));
-                    self.turn_ends(&key);
-                }
+                Err(refusal) => self.answer(&key, job.done, Err(refusal)),
+                Ok(Verdict::Settled(outcome)) => self.answer(&key, job.done, Ok(outcome)),
+                Ok(Verdict::Stray(target)) => strays.push((target, key, job.done)),
                 Ok(Verdict::Go(target)) => {
                     let mut state = self.state();
                     if state.by_index.contains_key(&target.index) {
@@ -52,41 +40,63 @@ impl<D: Datapath> Desk<D> {
                     } else {
                         // It ended between the look and now.
                         drop(state);
-                        (job.done)(Ok(Detached::Done));
-                        self.turn_ends(&key);
+                        self.answer(&key, job.done, Ok(Detached::Done));
                     }
                 }
             }
         }
-        if going.is_empty() {
+        let targets: Vec<Target> = going
+            .iter()
+            .chain(strays.iter().map(|(target, ..)| target))
+            .cloned()
+            .collect();
+        if targets.is_empty() {
             return;
         }
         // The answers go out as the kernel announces the links' ends, on the watching thread; what was not announced by the
         // time of the acknowledgement is answered here.
-        for (target, outcome) in going.iter().zip(self.datapath.unwire(&going)) {
-            match outcome {
-                Ok(()) => self.ended(target.index),
-                Err(fault) => {
-                    let mut state = self.state();
-                    let Some(done) = state.leaving.remove(&target.index) else {
-                        continue;
-                    };
-                    let Some(key) = state.by_index.get(&target.index).cloned() else {
-                        continue;
-                    };
-                    if let Some(attachment) = state.attachments.get_mut(&key) {
-                        attachment.detaching = false;
-                    }
-                    drop(state);
-                    done(Err(fault.into()));
-                    self.turn_ends(&key);
+        let mut outcomes = self.datapath.unwire(&targets).into_iter();
+        for target in going {
+            match outcomes.next().unwrap_or(Ok(())) {
+                Ok(()) if self.state().leaving.contains_key(&target.index) => {
+                    self.ended(&target.link, target.index);
                 }
+                Ok(()) => {}
+                Err(fault) => self.stays(&target, fault.into()),
             }
+        }
+        for ((_, key, done), outcome) in strays.into_iter().zip(outcomes) {
+            self.answer(
+                &key,
+                done,
+                outcome.map(|()| Detached::Done).map_err(Refusal::from),
+            );
         }
     }
 
+    fn answer(self: &Arc<Self>, key: &Key, done: Done<Detached>, outcome: Result<Detached, Refusal>) {
+        done(outcome);
+        self.turn_ends(key);
+    }
+
+    /// A link could not be deleted: its attachment stays as it was.
+    fn stays(self: &Arc<Self>, target: &Target, refusal: Refusal) {
+        let mut state = self.state();
+        let Some(done) = state.leaving.remove(&target.index) else {
+            return;
+        };
+        let Some(key) = state.by_index.get(&target.index).cloned() else {
+            return;
+        };
+        if let Some(attachment) = state.attachments.get_mut(&key) {
+            attachment.detaching = false;
+        }
+        drop(state);
+        self.answer(&key, done, Err(refusal));
+    }
+
     fn verdict(&self, job: &Deleting) -> Result<Verdict, Refusal> {
-        match self.get(&job.order.key) {
+        match self.get(&job.order.key)? {
             Some(attachment) if is_older(&attachment, job) => Ok(Verdict::Settled(Detached::IsNewer)),
             Some(attachment) => Ok(Verdict::Go(Self::target(&attachment))),
             None => self.stray(job),

@@ -1,25 +1,26 @@
 //! The only owner of leases: orders come in, wait for their key's turn, and are carried out by a few plain threads.
 //!
 //! ```text
-//!  attach ----> turn of the key ---> openers ---> writer ----------------------> answer
-//!  detach ----> turn of the key ---> (openers) -> deleters -- kernel announces -> answer
+//!  attach ----> turn of the key ---> opener ---> writes, if nobody does ------> answer
+//!  detach ----> turn of the key ---> (opener) -> deleters -- kernel announces -> answer
 //!  events ----------------------------------------^ (watch thread)
 //!  what was touched ---> sweeper: put back, and now and then a full survey
 //! ```
-//! One thread writes to the kernel, because RTNL is one lock; a few more only wait for deletions, which they take together.
-//! The state is behind one short lock, which is never held over a system call.
+//! One thread at a time writes to the kernel, because RTNL is one lock; a few more only wait for deletions, which they take
+//! together. The state is behind one short lock, which is never held over a system call.
 
 mod attach;
 mod detach;
 pub mod order;
 mod sweep;
 mod turns;
+mod vital;
 
 use crate::memory::Memory;
 use model::address::Family;
 use model::datapath::{Datapath, Event, Fault, Target};
 use model::ipam::{Ipam, Moment};
-use model::key::{Key, Owner};
+use model::key::{HostLink, Key, Owner};
 use model::prefix::Prefix;
 use model::ruleset::Ruleset;
 use model::survey::Uplink;
@@ -37,6 +38,10 @@ const USUAL_MTU: u16 = 1500;
 const FIRST_INDEX: u32 = 100_000;
 /// The last one; then it begins anew.
 const LAST_INDEX: u32 = 1 << 30;
+/// A link may get an index as many beyond the planned one, where others have taken those between.
+const INDEX_SPAN: u32 = 64;
+/// The smallest MTU that carries IPv6 (RFC 8200, section 5).
+const IPV6_MTU: u16 = 1280;
 /// How long running orders may take once the daemon is asked to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
@@ -57,6 +62,10 @@ pub struct Settings {
     pub masquerade: bool,
     /// Where labels and cooling addresses are kept.
     pub memory: Option<PathBuf>,
+    /// How long opening a namespace may take: somebody's file system may hang.
+    pub open_limit: Duration,
+    /// What no notification tells of is found after this time.
+    pub round: Duration,
 }
 
 /// Called with an order's outcome, once.
@@ -89,10 +98,14 @@ struct State<D: Datapath> {
     by_index: HashMap<u32, Key>,
     /// Detaches that wait for the kernel's announcement, by interface index.
     leaving: HashMap<u32, Done<Detached>>,
-    /// Links that ended before their attach had: indexes are never used twice.
-    ended_early: HashSet<u32>,
+    /// What is being wired.
+    wiring: Option<Wiring>,
+    /// What ended while a survey is taken, which may still show it.
+    ended_in_survey: Option<HashSet<u32>>,
     next_index: u32,
     uplink: Option<Uplink>,
+    /// Why the kernel could not be read.
+    unread: Option<Fault>,
     /// Why the table is not in place.
     unpublished: Option<Fault>,
     /// Links that look like ours and cannot be read, and other things worth a look.
@@ -101,12 +114,18 @@ struct State<D: Datapath> {
     was_ready: bool,
 }
 
+/// The link that the writer makes. It may end, with its namespace, before its attach has.
+struct Wiring {
+    link: HostLink,
+    /// Indexes of links of this name that ended meanwhile.
+    ended: Vec<u32>,
+}
+
 impl<D: Datapath> Desk<D> {
     /// Starts recovery and serves from then on, until [`Self::stop`].
     pub fn open(datapath: D, settings: Settings) -> std::io::Result<Arc<Self>> {
         let mut ipam = Ipam::new(settings.cool_down);
         ipam.set_prefixes(&settings.prefixes, &mut random);
-        let (lanes, ends) = Lanes::new();
         let desk = Arc::new(Self {
             ruleset: Ruleset {
                 group: settings.group,
@@ -121,23 +140,23 @@ impl<D: Datapath> Desk<D> {
                 attachments: BTreeMap::new(),
                 by_index: HashMap::new(),
                 leaving: HashMap::new(),
-                ended_early: HashSet::new(),
+                wiring: None,
+                ended_in_survey: None,
                 next_index: FIRST_INDEX,
                 uplink: None,
+                unread: None,
                 unpublished: None,
                 oddities: Vec::new(),
                 on_ready: None,
                 was_ready: false,
             }),
             changed: Condvar::new(),
-            lanes,
+            lanes: Lanes::default(),
             sweeper: sweep::Nudges::default(),
         });
-        turns::start(&desk, ends)?;
+        turns::start(&desk)?;
         let sweeper = Arc::clone(&desk);
-        std::thread::Builder::new()
-            .name("sweeper".to_owned())
-            .spawn(move || sweeper.sweep_for_ever())?;
+        vital::spawn("sweeper".to_owned(), move || sweeper.sweep_for_ever())?;
         Ok(desk)
     }
 
@@ -151,46 +170,46 @@ impl<D: Datapath> Desk<D> {
         self.submit(turns::Job::Detach(order, done));
     }
 
-    /// Attachments in the order of their keys.
-    pub fn list(&self, owner: Option<&Owner>) -> Vec<Attachment> {
-        let state = self.state();
-        let of = |a: &&Attachment| owner.is_none_or(|owner| a.key().owner() == owner);
-        state.attachments.values().filter(of).cloned().collect()
+    /// Serves these prefixes from now on; what served before and is not among them drains.
+    pub fn set_prefixes(&self, prefixes: &[Prefix]) {
+        let mut state = self.state();
+        state.ipam.set_prefixes(prefixes, &mut random);
+        self.tell_readiness(&mut state);
     }
 
-    /// One attachment.
-    pub fn get(&self, key: &Key) -> Option<Attachment> {
-        self.state().attachments.get(key).cloned()
+    /// Attachments in the order of their keys. Refused until the kernel has been read: who takes a list for the truth
+    /// must not be told that nothing is attached.
+    pub fn list(&self, owner: Option<&Owner>) -> Result<Vec<Attachment>, Refusal> {
+        let state = self.read()?;
+        let of = |a: &&Attachment| owner.is_none_or(|owner| a.key().owner() == owner);
+        Ok(state.attachments.values().filter(of).cloned().collect())
+    }
+
+    /// One attachment. Refused until the kernel has been read.
+    pub fn get(&self, key: &Key) -> Result<Option<Attachment>, Refusal> {
+        Ok(self.read()?.attachments.get(key).cloned())
     }
 
     /// Compares what the kernel holds with what it is to hold; `None` where the key is not attached. Blocks.
     pub fn check(&self, key: Option<&Key>) -> Result<Option<Vec<Finding>>, Refusal> {
         let attachments = match key {
-            Some(key) => match self.get(key) {
+            Some(key) => match self.get(key)? {
                 Some(attachment) => vec![attachment],
                 None => return Ok(None),
             },
-            None => self.list(None),
+            None => self.list(None)?,
         };
-        let links: HashMap<u32, _> = match key {
-            Some(key) => self
-                .datapath
-                .find(&key.host_link())?
-                .into_iter()
-                .map(|link| (link.index, link))
-                .collect(),
-            None => self
-                .datapath
-                .survey()?
-                .links
-                .into_iter()
-                .map(|link| (link.index, link))
-                .collect(),
+        let links = match key {
+            Some(key) => self.datapath.find(&key.host_link())?.into_iter().collect(),
+            None => self.datapath.survey()?.links,
         };
+        let links: HashMap<u32, _> = links.into_iter().map(|link| (link.index, link)).collect();
         let mut findings = Vec::new();
         for attachment in attachments {
             let link = attachment.link.host.as_str();
             let texts = match links.get(&attachment.link.host_index) {
+                // What was detached meanwhile is not missing.
+                None if self.get(attachment.key())?.is_none_or(|now| now.detaching) => continue,
                 None => vec![format!("link {link} is missing")],
                 Some(found) => {
                     let mut texts: Vec<String> = found
@@ -277,15 +296,35 @@ impl<D: Datapath> Desk<D> {
     /// Refuses what comes, and returns when what runs has ended. The datapath stays as it is.
     pub fn stop(&self) {
         let mut state = self.state();
+        let knows_all = state.phase == Phase::Serving;
         state.phase = Phase::Stopping;
         self.tell_readiness(&mut state);
         let running = |state: &mut State<D>| state.turns.queued() > 0;
-        drop(self.changed.wait_timeout_while(state, STOP_LIMIT, running));
-        self.remember();
+        let (state, timeout) = self
+            .changed
+            .wait_timeout_while(state, STOP_LIMIT, running)
+            .unwrap_or_else(PoisonError::into_inner);
+        if timeout.timed_out() {
+            tracing::warn!(orders = state.turns.queued(), limit = ?STOP_LIMIT, "orders still run");
+        }
+        drop(state);
+        // What was not read cannot be written.
+        if knows_all {
+            self.remember();
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State<D>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state once it is what the kernel holds.
+    fn read(&self) -> Result<MutexGuard<'_, State<D>>, Refusal> {
+        let state = self.state();
+        match state.phase {
+            Phase::Recovering => Err(Refusal::NotReady(self.unmet(&state))),
+            Phase::Serving | Phase::Stopping => Ok(state),
+        }
     }
 
     /// The MTU that a link gets, and where it comes from.
@@ -307,19 +346,28 @@ impl<D: Datapath> Desk<D> {
             Phase::Stopping => unmet.push("the daemon is stopping".to_owned()),
             Phase::Serving => {}
         }
+        if let Some(fault) = &state.unread {
+            unmet.push(format!("the kernel could not be read: {fault}"));
+        }
         if let Some(fault) = &state.unpublished {
             unmet.push(format!("the nftables table is not in place: {fault}"));
         }
-        let usage = state.ipam.usage(now());
-        let serving = || usage.iter().filter(|u| !u.draining);
-        if serving().next().is_none() {
+        if !Family::ALL.iter().any(|family| state.ipam.serves(*family)) {
             unmet.push("no prefix to give addresses from".to_owned());
         }
         for family in Family::ALL {
-            let mut of_family = serving().filter(|u| u.prefix.family() == family).peekable();
-            if of_family.peek().is_some() && of_family.all(|u| u.free + u.cooling == 0) {
+            if state.ipam.serves(family) && !state.ipam.has_room(family) {
                 unmet.push(format!("no {family} address is left"));
             }
+        }
+        let (mtu, source) = self.mtu(state, None);
+        if mtu < IPV6_MTU && state.ipam.serves(Family::V6) {
+            unmet.push(format!(
+                "the MTU of {mtu} ({source}) is below {IPV6_MTU}, which IPv6 needs"
+            ));
+        }
+        if self.lanes.hanging() {
+            unmet.push("too many namespaces hang while they are opened".to_owned());
         }
         unmet
     }
@@ -335,15 +383,27 @@ impl<D: Datapath> Desk<D> {
     }
 
     /// A link of ours is gone: its addresses cool down, and whoever waits for it is told. Only the first call counts.
-    fn ended(self: &Arc<Self>, index: u32) {
+    fn ended(self: &Arc<Self>, link: &HostLink, index: u32) {
         let mut state = self.state();
-        let Some(key) = state.by_index.remove(&index) else {
-            state.ended_early.insert(index);
+        if let Some(ended) = &mut state.ended_in_survey {
+            ended.insert(index);
+        }
+        let is_this = |attachment: &Attachment| attachment.link.host == *link;
+        let known = state
+            .by_index
+            .get(&index)
+            .and_then(|key| state.attachments.get(key));
+        let Some(attachment) = known.filter(|attachment| is_this(attachment)).cloned() else {
+            if let Some(wiring) = &mut state.wiring
+                && wiring.link == *link
+            {
+                wiring.ended.push(index);
+            }
             return;
         };
-        let Some(attachment) = state.attachments.remove(&key) else {
-            return;
-        };
+        let key = attachment.key().clone();
+        state.by_index.remove(&index);
+        state.attachments.remove(&key);
         state.ipam.free(attachment.addresses(), now());
         let waiting = state.leaving.remove(&index);
         self.tell_readiness(&mut state);
@@ -361,7 +421,7 @@ impl<D: Datapath> Desk<D> {
     /// What the kernel tells.
     fn on_event(self: &Arc<Self>, event: Event) {
         match event {
-            Event::LinkGone { index, .. } => self.ended(index),
+            Event::LinkGone { link, index } => self.ended(&link, index),
             Event::LinkTouched { index, .. } | Event::RouteGone { index, .. } => {
                 self.sweeper.link_touched(index)
             }

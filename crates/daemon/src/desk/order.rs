@@ -7,7 +7,7 @@ use model::plan::LinkPlan;
 use model::prefix::Prefix;
 use model::record::{NamespaceId, Record};
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 /// Labels for people.
@@ -30,6 +30,16 @@ pub struct AttachOrder {
     pub labels: Labels,
     /// The caller has gone by then: an order that has not begun is dropped.
     pub deadline: Option<Instant>,
+}
+
+impl AttachOrder {
+    /// Whether the address was asked for.
+    pub fn asks_for(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.v4 == Some(address),
+            IpAddr::V6(address) => self.v6 == Some(address),
+        }
+    }
 }
 
 /// Take this off.

@@ -1,7 +1,7 @@
 //! Survey, then recover, prune, put back: at the start as a whole, and later wherever something was touched.
 
 use super::order::Attachment;
-use super::{Desk, FIRST_INDEX, LAST_INDEX, Phase};
+use super::{Desk, Phase, vital};
 use crate::memory::Memory;
 use model::datapath::{Datapath, Fault, Target};
 use model::key::HostLink;
@@ -10,12 +10,14 @@ use model::record::Record;
 use model::survey::{FoundLink, Standing, Survey};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Touches that come close together are handled together.
 const SETTLE: Duration = Duration::from_millis(50);
-/// What no notification tells of is found after this time.
-const ROUND: Duration = Duration::from_secs(60);
+/// Labels and cooling addresses are written at most this often.
+const MEMORY_PACE: Duration = Duration::from_secs(1);
+/// What failed is tried again after this time, after twice as long the next time, and so on up to a round.
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// What the sweeper is to look at.
 #[derive(Default)]
@@ -67,18 +69,16 @@ impl Nudges {
         self.wake.notify_one();
     }
 
-    /// What was touched, once it has settled; everything where nothing was for a round.
-    fn wait(&self) -> Pending {
+    /// What was touched, once it has settled, or nothing at a moment.
+    fn wait(&self, until: Instant) -> Pending {
         let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = until.saturating_duration_since(Instant::now());
         let (pending, timeout) = self
             .wake
-            .wait_timeout_while(pending, ROUND, |pending| pending.is_empty())
+            .wait_timeout_while(pending, left, |pending| pending.is_empty())
             .unwrap_or_else(PoisonError::into_inner);
         if timeout.timed_out() {
-            return Pending {
-                all: true,
-                ..Pending::default()
-            };
+            return Pending::default();
         }
         let (mut pending, _) = self
             .wake
@@ -88,56 +88,103 @@ impl Nudges {
     }
 }
 
+/// When what is due.
+struct Rounds {
+    /// A full survey, whatever was touched meanwhile.
+    full: Instant,
+    /// How long after the next failure.
+    again: Duration,
+    /// Labels and cooling addresses are old since.
+    memory: Option<Instant>,
+    saved: Instant,
+}
+
 impl<D: Datapath> Desk<D> {
     /// The sweeper's thread.
     pub(super) fn sweep_for_ever(self: Arc<Self>) {
-        while let Err(fault) = self.recover() {
+        let mut again = AGAIN;
+        let mut is_watching = false;
+        while let Err(fault) = self.recover(&mut is_watching) {
             tracing::error!(%fault, "recovery failed, it is tried again");
-            self.state().unpublished = Some(fault);
-            let pending = self
-                .sweeper
-                .pending
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            drop(
-                self.sweeper
-                    .wake
-                    .wait_timeout_while(pending, Duration::from_secs(1), |_| true),
-            );
+            let mut state = self.state();
+            state.unread = Some(fault);
+            let stopping = |state: &mut super::State<D>| state.phase != Phase::Stopping;
+            drop(self.changed.wait_timeout_while(state, again, stopping));
+            again = (2 * again).min(self.settings.round);
         }
+        let start = Instant::now();
+        let mut rounds = Rounds {
+            full: start + self.settings.round,
+            again: AGAIN,
+            memory: None,
+            saved: start,
+        };
         loop {
-            let touched = self.sweeper.wait();
-            if touched.ruleset || touched.all {
-                self.publish();
-            }
-            if touched.all {
-                if let Err(fault) = self.sweep() {
+            let save = rounds.memory.map(|_| rounds.saved + MEMORY_PACE);
+            let touched = self
+                .sweeper
+                .wait(save.map_or(rounds.full, |save| save.min(rounds.full)));
+            self.sweep_what(touched, &mut rounds);
+        }
+    }
+
+    fn sweep_what(self: &Arc<Self>, touched: Pending, rounds: &mut Rounds) {
+        let now = Instant::now();
+        let all = touched.all || rounds.full <= now;
+        let mut is_good = true;
+        if touched.ruleset || all {
+            is_good &= self.publish();
+        }
+        if all {
+            rounds.full = now + self.settings.round;
+            match self.sweep() {
+                Ok(done) => is_good &= done,
+                Err(fault) => {
                     tracing::warn!(%fault, "sweep failed");
-                    self.sweeper.all_touched();
-                }
-            } else {
-                touched
-                    .links
-                    .into_iter()
-                    .for_each(|index| self.put_back_link(index));
-            }
-            if touched.uplink && !touched.all {
-                match self.datapath.uplink() {
-                    Ok(uplink) => self.state().uplink = uplink,
-                    Err(fault) => tracing::warn!(%fault, "the uplink's MTU is not known"),
+                    is_good = false;
                 }
             }
-            if touched.memory {
-                self.remember();
+        } else {
+            for index in touched.links {
+                is_good &= self.put_back_link(index);
             }
+        }
+        if touched.uplink && !all {
+            match self.datapath.uplink() {
+                Ok(uplink) => self.state().uplink = uplink,
+                Err(fault) => {
+                    tracing::warn!(%fault, "the uplink's MTU is not known");
+                    is_good = false;
+                }
+            }
+        }
+        match is_good {
+            true if all => rounds.again = AGAIN,
+            true => {}
+            false => {
+                rounds.full = rounds.full.min(now + rounds.again);
+                rounds.again = (2 * rounds.again).min(self.settings.round);
+            }
+        }
+        if touched.memory {
+            rounds.memory.get_or_insert(now);
+        }
+        if rounds.memory.is_some() && rounds.saved + MEMORY_PACE <= now {
+            self.remember();
+            (rounds.memory, rounds.saved) = (None, now);
         }
     }
 
     /// The first sweep: nothing is known but what the kernel holds.
-    fn recover(self: &Arc<Self>) -> Result<(), Fault> {
-        let sink = Arc::clone(self);
-        self.datapath.watch(Box::new(move |event| sink.on_event(event)))?;
-        let survey = self.datapath.survey()?;
+    fn recover(self: &Arc<Self>, is_watching: &mut bool) -> Result<(), Fault> {
+        if !*is_watching {
+            let sink = Arc::clone(self);
+            self.datapath.watch(Box::new(move |event| {
+                vital::guarded(|| sink.on_event(event));
+            }))?;
+            *is_watching = true;
+        }
+        let survey = self.survey()?;
         let mut memory = Memory::default();
         if let Some(path) = &self.settings.memory {
             let why;
@@ -150,6 +197,7 @@ impl<D: Datapath> Desk<D> {
         self.publish();
         self.act_on(work);
         let mut state = self.state();
+        state.unread = None;
         if state.phase == Phase::Recovering {
             state.phase = Phase::Serving;
         }
@@ -160,30 +208,43 @@ impl<D: Datapath> Desk<D> {
         Ok(())
     }
 
-    /// A later full survey.
-    fn sweep(self: &Arc<Self>) -> Result<(), Fault> {
-        let known: HashSet<u32> = self.state().by_index.keys().copied().collect();
-        let survey = self.datapath.survey()?;
+    /// A later full survey; whether all that was missing was put back.
+    fn sweep(self: &Arc<Self>) -> Result<bool, Fault> {
+        let known: Vec<(u32, HostLink)> = {
+            let state = self.state();
+            let links = state.attachments.values().map(|a| &a.link);
+            links.map(|link| (link.host_index, link.host.clone())).collect()
+        };
+        let survey = self.survey()?;
         let found: HashSet<u32> = survey.links.iter().map(|link| link.index).collect();
         // What came while the survey was taken is not in it.
-        known.difference(&found).for_each(|index| self.ended(*index));
+        for (index, link) in known.iter().filter(|(index, _)| !found.contains(index)) {
+            self.ended(link, *index);
+        }
         let work = self.take_in(&survey, None);
-        self.act_on(work);
-        Ok(())
+        Ok(self.act_on(work))
+    }
+
+    /// A survey, while which what ends is remembered: it may still be in it.
+    fn survey(&self) -> Result<Survey, Fault> {
+        self.state().ended_in_survey = Some(HashSet::new());
+        self.datapath.survey()
     }
 
     /// Makes the state what a survey says, and tells what is left to do in the kernel.
     fn take_in(&self, survey: &Survey, memory: Option<&Memory>) -> Work {
         let mut work = Work::default();
         let mut state = self.state();
+        let ended = state.ended_in_survey.take().unwrap_or_default();
         let busy: HashSet<HostLink> = state.turns.running().map(|key| key.host_link()).collect();
         state.uplink.clone_from(&survey.uplink);
         state.oddities.clear();
         let mut taken = survey.taken.clone();
         for link in &survey.links {
-            // An index is never used twice, not even that of a link which is about to be pruned: its end is announced by it.
-            if (FIRST_INDEX..LAST_INDEX).contains(&link.index) {
-                state.next_index = state.next_index.max(link.index + 1);
+            // Not even that of a link which is about to be pruned: its end is announced by it.
+            state.use_up(link.index);
+            if ended.contains(&link.index) {
+                continue;
             }
             match link.standing(self.settings.group) {
                 Standing::Foreign => {}
@@ -210,10 +271,10 @@ impl<D: Datapath> Desk<D> {
                                 .push(format!("link {}: {address} is held by {holder}", link.name));
                             continue;
                         }
-                        state.next_index = state
-                            .next_index
-                            .max(link.index.saturating_add(1))
-                            .max(FIRST_INDEX);
+                        // Two links cannot have one name: an older one has ended.
+                        if let Some(older) = state.attachments.get(&record.key).map(|a| a.link.host_index) {
+                            state.by_index.remove(&older);
+                        }
                         state.by_index.insert(link.index, record.key.clone());
                         state.attachments.insert(record.key.clone(), attachment);
                     }
@@ -234,61 +295,68 @@ impl<D: Datapath> Desk<D> {
         work
     }
 
-    fn act_on(&self, work: Work) {
+    /// Whether all of it could be done.
+    fn act_on(&self, work: Work) -> bool {
+        let mut is_done = true;
         for (target, ops) in work.put_back {
-            self.restore(&target, &ops);
+            is_done &= self.restore(&target, &ops);
         }
         if !work.prune.is_empty() {
             tracing::info!(links = work.prune.len(), "half-made links are taken away");
-            for fault in self
-                .datapath
-                .unwire(&work.prune)
-                .into_iter()
-                .filter_map(Result::err)
-            {
+            let outcomes = self.datapath.unwire(&work.prune);
+            for fault in outcomes.into_iter().filter_map(Result::err) {
                 tracing::warn!(%fault, "a half-made link stays");
+                is_done = false;
             }
         }
+        is_done
     }
 
-    fn restore(&self, target: &Target, ops: &[Op]) {
+    fn restore(&self, target: &Target, ops: &[Op]) -> bool {
         let what: Vec<String> = ops
             .iter()
             .map(|op| op.on(target.link.as_str()).to_string())
             .collect();
         tracing::info!(link = %target.link, ?what, "put back");
-        for fault in self.datapath.restore(target, ops) {
+        let faults = self.datapath.restore(target, ops);
+        for fault in &faults {
             tracing::warn!(link = %target.link, %fault, "cannot be put back");
         }
+        faults.is_empty()
     }
 
-    fn put_back_link(self: &Arc<Self>, index: u32) {
+    fn put_back_link(self: &Arc<Self>, index: u32) -> bool {
         let state = self.state();
         let Some(attachment) = state
             .by_index
             .get(&index)
             .and_then(|key| state.attachments.get(key))
         else {
-            return;
+            return true;
         };
         if attachment.detaching {
-            return;
+            return true;
         }
         let attachment = attachment.clone();
         drop(state);
         match self.datapath.find(&attachment.link.host) {
             Ok(Some(link)) if link.index == index => {
                 let missing = link.missing(&attachment.record);
-                if !missing.is_empty() {
-                    self.restore(&Self::target(&attachment), &missing);
-                }
+                missing.is_empty() || self.restore(&Self::target(&attachment), &missing)
             }
-            Ok(_) => self.ended(index),
-            Err(fault) => tracing::warn!(%fault, "a link could not be looked at"),
+            Ok(_) => {
+                self.ended(&attachment.link.host, index);
+                true
+            }
+            Err(fault) => {
+                tracing::warn!(%fault, "a link could not be looked at");
+                false
+            }
         }
     }
 
-    fn publish(&self) {
+    /// Whether the table and forwarding are in place.
+    fn publish(&self) -> bool {
         let outcome = match self.datapath.drift(&self.ruleset) {
             Ok(drift) if drift.is_empty() => Ok(()),
             Ok(drift) => {
@@ -300,9 +368,11 @@ impl<D: Datapath> Desk<D> {
         if let Err(fault) = &outcome {
             tracing::error!(%fault, "the table is not in place");
         }
+        let is_good = outcome.is_ok();
         let mut state = self.state();
         state.unpublished = outcome.err();
         self.tell_readiness(&mut state);
+        is_good
     }
 }
 

@@ -1,19 +1,22 @@
 //! Who is next: one order per key at a time, in the order of arrival, and the threads that carry orders out.
 
 use super::order::{AttachOrder, Attachment, DetachOrder, Detached, Refusal};
-use super::{Desk, Done, Phase};
+use super::{Desk, Done, Phase, vital};
 use model::datapath::{Datapath, OpenError};
 use model::key::Key;
 use model::record::NamespaceId;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-/// Threads that open namespaces. A path on a file system that hangs holds one of them.
-const OPENERS: usize = 8;
-/// Threads that wait for deletions.
-const DELETERS: usize = 4;
+/// Threads that open namespaces. One whose path hangs is replaced by another.
+const OPENERS: usize = 4;
+/// Threads that may hang before none is replaced any more.
+const STUCK: usize = 64;
+/// Threads that wait for deletions. Each waits for two grace periods at most, in which a caller that detaches without a
+/// pause sends about as many.
+const DELETERS: usize = 24;
 /// Deletions that are taken together: more would hold RTNL for too long.
 const TOGETHER: usize = 16;
 
@@ -28,6 +31,14 @@ impl Job {
         match self {
             Self::Attach(order, _) => &order.key,
             Self::Detach(order, _) => &order.key,
+        }
+    }
+
+    /// Of the namespace; empty where a detach names none.
+    fn path(&self) -> &str {
+        match self {
+            Self::Attach(order, _) => &order.path,
+            Self::Detach(order, _) => order.path.as_deref().unwrap_or_default(),
         }
     }
 
@@ -87,93 +98,184 @@ impl<D> Turns<D> {
 
 /// The ways to the threads.
 pub(super) struct Lanes<D: Datapath> {
-    openers: Sender<Job>,
-    writer: Sender<Writing<D>>,
-    deleters: Arc<(Mutex<VecDeque<Deleting>>, Condvar)>,
+    openers: Openers,
+    writes: Mutex<Writes<D>>,
+    deleters: (Mutex<VecDeque<Deleting>>, Condvar),
 }
 
-/// The threads' ends.
-pub(super) struct Ends<D: Datapath> {
-    openers: Receiver<Job>,
-    writer: Receiver<Writing<D>>,
+/// What waits to be written. Whoever brings something and finds nobody writing writes until nothing is left: so one thread
+/// at a time writes, and an order that comes alone is not handed to another thread first.
+struct Writes<D: Datapath> {
+    queue: VecDeque<Writing<D>>,
+    somebody_writes: bool,
+}
+
+#[derive(Default)]
+struct Openers {
+    state: Mutex<Opening>,
+    /// Something waits to be opened.
+    work: Condvar,
+    /// Something is being opened, and nobody watches the time.
+    watch: Condvar,
+}
+
+#[derive(Default)]
+struct Opening {
+    queue: VecDeque<Job>,
+    /// Orders whose paths are being opened, by ticket, which are in the order of time.
+    running: BTreeMap<u64, (Instant, Job)>,
+    tickets: u64,
+    /// Threads that open.
+    threads: usize,
+    /// Those among them whose path hangs.
+    stuck: usize,
+    is_watched: bool,
+}
+
+impl<D: Datapath> Default for Lanes<D> {
+    fn default() -> Self {
+        Self {
+            openers: Openers::default(),
+            writes: Mutex::new(Writes {
+                queue: VecDeque::new(),
+                somebody_writes: false,
+            }),
+            deleters: Default::default(),
+        }
+    }
 }
 
 impl<D: Datapath> Lanes<D> {
-    pub(super) fn new() -> (Self, Ends<D>) {
-        let ((openers, opening), (writer, writing)) = (channel(), channel());
-        (
-            Self {
-                openers,
-                writer,
-                deleters: Arc::default(),
-            },
-            Ends {
-                openers: opening,
-                writer: writing,
-            },
-        )
+    /// Whether so many paths hang that nothing can be opened any more.
+    pub(super) fn hanging(&self) -> bool {
+        let state = self.openers.state();
+        state.stuck > 0 && state.stuck >= state.threads
     }
 
     fn delete(&self, job: Deleting) {
-        let (queue, wake) = &*self.deleters;
-        queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push_back(job);
+        let (queue, wake) = &self.deleters;
+        locked(queue).push_back(job);
         wake.notify_one();
+    }
+
+    fn writes(&self) -> MutexGuard<'_, Writes<D>> {
+        locked(&self.writes)
     }
 }
 
-/// Starts the threads. They live as long as the process.
-pub(super) fn start<D: Datapath>(desk: &Arc<Desk<D>>, ends: Ends<D>) -> io::Result<()> {
-    let thread =
-        |name: String, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name).spawn(run);
-    let writer = Arc::clone(desk);
-    thread(
-        "writer".to_owned(),
-        Box::new(move || {
-            for writing in ends.writer {
-                let key = writing.order.key.clone();
-                let (outcome, done) = writer.carry_out(writing);
-                done(outcome);
-                writer.turn_ends(&key);
-            }
-        }),
-    )?;
-    let opening = Arc::new(Mutex::new(ends.openers));
-    for n in 0..OPENERS {
-        let (desk, jobs) = (Arc::clone(desk), Arc::clone(&opening));
-        thread(
-            format!("opener-{n}"),
-            Box::new(move || {
-                loop {
-                    let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok(job) = job else { return };
-                    desk.look_at_namespace(job);
-                }
-            }),
-        )?;
+impl Openers {
+    fn state(&self) -> MutexGuard<'_, Opening> {
+        locked(&self.state)
     }
+
+    fn submit(&self, job: Job) {
+        self.state().queue.push_back(job);
+        self.work.notify_one();
+    }
+
+    /// The next path to open, with the ticket for its order.
+    fn next(&self, limit: Duration) -> (u64, String) {
+        let mut state = self
+            .work
+            .wait_while(self.state(), |state| state.queue.is_empty())
+            .unwrap_or_else(PoisonError::into_inner);
+        let job = state.queue.pop_front().expect("waited for");
+        let path = job.path().to_owned();
+        let ticket = state.tickets;
+        state.tickets += 1;
+        state.running.insert(ticket, (Instant::now() + limit, job));
+        if !state.is_watched {
+            self.watch.notify_one();
+        }
+        (ticket, path)
+    }
+
+    /// The order of a ticket, unless it was given up; whether the thread goes on.
+    fn opened(&self, ticket: u64) -> (Option<Job>, bool) {
+        let mut state = self.state();
+        if let Some((_, job)) = state.running.remove(&ticket) {
+            return (Some(job), true);
+        }
+        state.stuck -= 1;
+        let goes_on = state.threads - state.stuck <= OPENERS;
+        state.threads -= usize::from(!goes_on);
+        (None, goes_on)
+    }
+
+    /// Waits until an order has waited for too long, and takes it. Its thread is lost for as long as the path hangs.
+    fn overdue(&self) -> Job {
+        let mut state = self.state();
+        loop {
+            state.is_watched = !state.running.is_empty();
+            let Some(first) = state.running.first_entry() else {
+                state = self.watch.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = first.get().0.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let (_, job) = first.remove();
+                state.stuck += 1;
+                return job;
+            }
+            (state, _) = self
+                .watch
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts the threads. They live as long as the process.
+pub(super) fn start<D: Datapath>(desk: &Arc<Desk<D>>) -> io::Result<()> {
+    for _ in 0..OPENERS {
+        start_opener(desk)?;
+    }
+    let watcher = Arc::clone(desk);
+    vital::spawn("patience".to_owned(), move || {
+        loop {
+            let job = watcher.lanes.openers.overdue();
+            watcher.give_up_opening(job);
+        }
+    })?;
     for n in 0..DELETERS {
         let desk = Arc::clone(desk);
-        thread(
-            format!("deleter-{n}"),
-            Box::new(move || {
-                loop {
-                    let (queue, wake) = &*desk.lanes.deleters;
-                    let waiting = queue.lock().unwrap_or_else(PoisonError::into_inner);
-                    let mut waiting = wake
-                        .wait_while(waiting, |jobs| jobs.is_empty())
-                        .unwrap_or_else(PoisonError::into_inner);
-                    let together = waiting.len().min(TOGETHER);
-                    let jobs: Vec<_> = waiting.drain(..together).collect();
-                    drop(waiting);
-                    desk.take_off(jobs);
-                }
-            }),
-        )?;
+        vital::spawn(format!("deleter-{n}"), move || {
+            loop {
+                let (queue, wake) = &desk.lanes.deleters;
+                let mut waiting = wake
+                    .wait_while(locked(queue), |jobs| jobs.is_empty())
+                    .unwrap_or_else(PoisonError::into_inner);
+                let together = waiting.len().min(TOGETHER);
+                let jobs: Vec<_> = waiting.drain(..together).collect();
+                drop(waiting);
+                desk.take_off(jobs);
+            }
+        })?;
     }
     Ok(())
+}
+
+/// A thread that opens one path after the other, until one of them has hung and another thread took its place.
+fn start_opener<D: Datapath>(desk: &Arc<Desk<D>>) -> io::Result<()> {
+    let desk = Arc::clone(desk);
+    desk.lanes.openers.state().threads += 1;
+    vital::spawn("opener".to_owned(), move || {
+        loop {
+            let (ticket, path) = desk.lanes.openers.next(desk.settings.open_limit);
+            let opened = desk.datapath.open(&path);
+            let (job, goes_on) = desk.lanes.openers.opened(ticket);
+            if let Some(job) = job {
+                desk.go_on(job, opened);
+            }
+            if !goes_on {
+                return;
+            }
+        }
+    })
 }
 
 impl<D: Datapath> Desk<D> {
@@ -226,33 +328,65 @@ impl<D: Datapath> Desk<D> {
                     done,
                 });
             }
-            job => self
-                .lanes
-                .openers
-                .send(job)
-                .expect("the openers live as long as the desk"),
+            job => self.lanes.openers.submit(job),
         }
     }
 
-    fn look_at_namespace(&self, job: Job) {
+    /// What comes after a look at the namespace.
+    fn go_on(self: &Arc<Self>, job: Job, opened: Opened<D>) {
+        match job {
+            Job::Attach(order, done) => self.write(Writing { order, opened, done }),
+            Job::Detach(order, done) => self.lanes.delete(Deleting {
+                order,
+                namespace: opened.ok().map(|(_, id)| id),
+                done,
+            }),
+        }
+    }
+
+    /// A path hangs: an attach to it is refused, and a detach does without, as where the namespace is gone.
+    fn give_up_opening(self: &Arc<Self>, job: Job) {
+        let stuck = self.lanes.openers.state().stuck;
+        tracing::warn!(path = job.path(), stuck, "a path hangs while it is opened");
+        if stuck <= STUCK
+            && let Err(error) = start_opener(self)
+        {
+            self.lanes.openers.state().threads -= 1;
+            tracing::error!(%error, "one thread less opens namespaces");
+        }
+        let key = job.key().clone();
         match job {
             Job::Attach(order, done) => {
-                let opened = self.datapath.open(&order.path);
-                let writing = Writing { order, opened, done };
-                self.lanes
-                    .writer
-                    .send(writing)
-                    .expect("the writer lives as long as the desk");
+                done(Err(Refusal::NamespaceHangs {
+                    path: order.path,
+                    limit: self.settings.open_limit,
+                }));
+                self.turn_ends(&key);
             }
-            Job::Detach(order, done) => {
-                let path = order.path.as_deref().unwrap_or_default();
-                let namespace = self.datapath.open(path).ok().map(|(_, id)| id);
-                self.lanes.delete(Deleting {
-                    order,
-                    namespace,
-                    done,
-                });
-            }
+            Job::Detach(order, done) => self.lanes.delete(Deleting {
+                order,
+                namespace: None,
+                done,
+            }),
         }
+    }
+
+    /// Writes, or leaves it to the thread that does.
+    fn write(self: &Arc<Self>, writing: Writing<D>) {
+        let mut writes = self.lanes.writes();
+        writes.queue.push_back(writing);
+        if writes.somebody_writes {
+            return;
+        }
+        writes.somebody_writes = true;
+        while let Some(writing) = writes.queue.pop_front() {
+            drop(writes);
+            let key = writing.order.key.clone();
+            let (outcome, done) = self.carry_out(writing);
+            done(outcome);
+            self.turn_ends(&key);
+            writes = self.lanes.writes();
+        }
+        writes.somebody_writes = false;
     }
 }

@@ -29,12 +29,9 @@ impl Inspection for Inspector {
             .map(field::owner)
             .transpose();
         let owner = owner.map_err(|error| refusal::invalid(&error))?;
-        let attachment = self
-            .orders
-            .list(owner.as_ref())
-            .iter()
-            .map(attachment_of)
-            .collect();
+        let listed = self.orders.list(owner.as_ref());
+        let listed = listed.map_err(|error| refusal::refused(&error))?;
+        let attachment = listed.iter().map(attachment_of).collect();
         Ok(Response::new(inspect::ListResponse { attachment }))
     }
 
@@ -43,7 +40,8 @@ impl Inspection for Inspector {
         request: Request<inspect::GetRequest>,
     ) -> Result<Response<inspect::GetResponse>, Status> {
         let key = field::key(request.into_inner().key).map_err(|error| refusal::invalid(&error))?;
-        let found = self.orders.get(&key).ok_or_else(|| refusal::not_attached(&key))?;
+        let found = self.orders.get(&key).map_err(|error| refusal::refused(&error))?;
+        let found = found.ok_or_else(|| refusal::not_attached(&key))?;
         Ok(Response::new(inspect::GetResponse {
             attachment: Some(attachment_of(&found)),
         }))

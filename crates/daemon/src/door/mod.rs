@@ -32,9 +32,9 @@ pub trait Orders: Send + Sync + 'static {
     /// Detaches. Never blocks.
     fn detach(&self, order: DetachOrder, done: Done<Detached>);
     /// Attachments in the order of their keys, of one owner or of all.
-    fn list(&self, owner: Option<&Owner>) -> Vec<Attachment>;
+    fn list(&self, owner: Option<&Owner>) -> Result<Vec<Attachment>, Refusal>;
     /// One attachment.
-    fn get(&self, key: &Key) -> Option<Attachment>;
+    fn get(&self, key: &Key) -> Result<Option<Attachment>, Refusal>;
     /// What the kernel holds otherwise than it is to; `None` where the key is not attached. Blocks.
     fn check(&self, key: Option<&Key>) -> Result<Option<Vec<Finding>>, Refusal>;
     /// The node.
@@ -54,11 +54,11 @@ impl<D: Datapath> Orders for Arc<Desk<D>> {
         Desk::detach(self, order, done);
     }
 
-    fn list(&self, owner: Option<&Owner>) -> Vec<Attachment> {
+    fn list(&self, owner: Option<&Owner>) -> Result<Vec<Attachment>, Refusal> {
         Desk::list(self, owner)
     }
 
-    fn get(&self, key: &Key) -> Option<Attachment> {
+    fn get(&self, key: &Key) -> Result<Option<Attachment>, Refusal> {
         Desk::get(self, key)
     }
 

@@ -23,6 +23,8 @@ fn settings() -> Settings {
         max_queued: 100,
         masquerade: true,
         memory: None,
+        open_limit: Duration::from_secs(5),
+        round: Duration::from_secs(60),
     }
 }
 
@@ -79,13 +81,13 @@ fn a_failed_attach_at_any_step_leaves_no_trace() {
     let mut step = 0;
     loop {
         step += 1;
-        let before = (world.text(), used(&desk), desk.list(None));
+        let before = (world.text(), used(&desk), desk.list(None).unwrap());
         world.fail_at(Some(step));
         let outcome = attach(&desk, "w", "/n/1");
         world.fail_at(None);
         match outcome {
             Err(Refusal::Wire(_)) => assert_eq!(
-                (world.text(), used(&desk), desk.list(None)),
+                (world.text(), used(&desk), desk.list(None).unwrap()),
                 before,
                 "step {step}"
             ),
@@ -105,7 +107,10 @@ fn a_failed_detach_keeps_the_attachment_and_its_addresses() {
     let before = used(&desk);
     world.refuse_deletions(true);
     assert!(matches!(detach(&desk, "w", None), Err(Refusal::Kernel(_))));
-    assert_eq!((desk.get(&key("w")), used(&desk)), (Some(attached), before));
+    assert_eq!(
+        (desk.get(&key("w")).unwrap(), used(&desk)),
+        (Some(attached), before)
+    );
     world.refuse_deletions(false);
     assert_eq!(detach(&desk, "w", None).unwrap(), Detached::Done);
 }
@@ -136,7 +141,7 @@ fn a_desk_that_stops_refuses_what_comes() {
     attach(&desk, "w", "/n/1").unwrap();
     desk.stop();
     assert!(matches!(attach(&desk, "x", "/n/2"), Err(Refusal::Stopping)));
-    assert_eq!(open(&world).list(None).len(), 1);
+    assert_eq!(open(&world).list(None).unwrap().len(), 1);
 }
 
 #[derive(Debug, Clone)]
@@ -217,7 +222,7 @@ proptest! {
                 }
             }
             let listed: BTreeMap<u8, String> = desk
-                .list(None)
+                .list(None).unwrap()
                 .iter()
                 .map(|a| (a.key().workload().as_str()[1..].parse().unwrap(), a.addresses().to_string()))
                 .collect();

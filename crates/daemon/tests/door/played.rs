@@ -123,14 +123,14 @@ impl Orders for Played {
         done(Ok(Detached::WasAbsent));
     }
 
-    fn list(&self, _: Option<&Owner>) -> Vec<Attachment> {
+    fn list(&self, _: Option<&Owner>) -> Result<Vec<Attachment>, Refusal> {
         self.is_asked();
-        Vec::new()
+        Ok(Vec::new())
     }
 
-    fn get(&self, _: &Key) -> Option<Attachment> {
+    fn get(&self, _: &Key) -> Result<Option<Attachment>, Refusal> {
         self.is_asked();
-        None
+        Ok(None)
     }
 
     fn check(&self, key: Option<&Key>) -> Result<Option<Vec<Finding>>, Refusal> {

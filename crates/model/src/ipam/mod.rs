@@ -67,6 +67,7 @@ impl Ipam {
     /// Addresses that other links of the node have, or that others route: never given out.
     pub fn set_taken(&mut self, taken: impl IntoIterator<Item = IpAddr>) {
         let before = std::mem::replace(&mut self.ledger.taken, taken.into_iter().collect());
+        self.count_taken();
         let mut given_up: Vec<IpAddr> = before.difference(&self.ledger.taken).copied().collect();
         given_up.sort_unstable();
         for address in given_up {
@@ -176,6 +177,18 @@ impl Ipam {
         used.map(|pool| self.usage_of(pool, now)).collect()
     }
 
+    /// Whether a prefix of the family gives out addresses.
+    pub fn serves(&self, family: Family) -> bool {
+        self.pools.iter().any(|pool| pool.serves(family))
+    }
+
+    /// Whether an address of the family could be given out, if need be one that still cools down. Costs the same at any
+    /// fill.
+    pub fn has_room(&self, family: Family) -> bool {
+        let mut serving = self.pools.iter().filter(|pool| pool.serves(family));
+        serving.any(|pool| pool.held + pool.taken < pool.capacity())
+    }
+
     /// Addresses looked at so far, by which a test tells what an allocation costs.
     #[doc(hidden)]
     pub fn steps(&self) -> u64 {
@@ -253,7 +266,13 @@ impl Ipam {
     fn occupy(&mut self, address: IpAddr, key: &Key) -> Option<Rest> {
         let held = Slot::Held(Box::new(key.clone()));
         let before = self.ledger.slots.insert(address, held);
-        let pool = self.pools.iter_mut().find(|pool| pool.has(address));
+        let mut pool = self.pools.iter_mut().find(|pool| pool.has(address));
+        if let Some(pool) = &mut pool
+            && !matches!(before, Some(Slot::Held(_)))
+            && self.ledger.taken.contains(&address)
+        {
+            pool.taken -= 1;
+        }
         match (before, pool) {
             (Some(Slot::Held(_)), _) => None,
             (Some(Slot::Resting(rest)), Some(pool)) => {
@@ -274,6 +293,7 @@ impl Ipam {
             self.ledger.slots.remove(&address);
             if let Some(pool) = self.pools.iter_mut().find(|pool| pool.has(address)) {
                 pool.held -= 1;
+                pool.taken += u128::from(self.ledger.taken.contains(&address));
             }
         }
     }
@@ -327,6 +347,19 @@ impl Ipam {
             if let Some(pool) = pools.iter_mut().find(|pool| pool.has(address)) {
                 pool.resting += 1;
                 pool.queue(ledger, address, rest);
+            }
+        }
+        self.count_taken();
+    }
+
+    /// Tells every pool how many of its addresses are others', after those or the pools have changed.
+    fn count_taken(&mut self) {
+        self.pools.iter_mut().for_each(|pool| pool.taken = 0);
+        for address in &self.ledger.taken {
+            if !self.ledger.is_held(*address)
+                && let Some(pool) = self.pools.iter_mut().find(|pool| pool.has(*address))
+            {
+                pool.taken += 1;
             }
         }
     }

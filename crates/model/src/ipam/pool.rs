@@ -63,6 +63,8 @@ pub(super) struct Pool {
     pub(super) prefix: Prefix,
     pub(super) draining: bool,
     pub(super) held: u128,
+    /// Addresses that are others', and not held.
+    pub(super) taken: u128,
     /// Addresses whose slot says that they rest.
     pub(super) resting: usize,
     /// Addresses looked at so far.
@@ -83,6 +85,7 @@ impl Pool {
             prefix,
             draining: false,
             held: 0,
+            taken: 0,
             resting: 0,
             steps: 0,
             cursor: first + random % capacity,

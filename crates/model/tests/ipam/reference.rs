@@ -201,6 +201,14 @@ impl Reference {
         all.into_iter().map(|(_, a)| a).collect()
     }
 
+    pub(crate) fn has_room(&self, family: Family) -> bool {
+        let serving = self.serving.iter().filter(|p| p.family() == family);
+        let is_held = |a: &IpAddr| matches!(self.is.get(a), Some(Is::Held(_)));
+        serving
+            .flat_map(|p| usable(*p))
+            .any(|a| !is_held(&a) && !self.taken.contains(&a))
+    }
+
     pub(crate) fn usage(&self, now: u64) -> BTreeSet<(Prefix, [u128; 4], bool)> {
         let of = |p: &Prefix, draining| {
             let count = |f: &dyn Fn(IpAddr) -> bool| self.own(*p).filter(|a| f(*a)).count() as u128;

@@ -2,7 +2,7 @@
 
 use crate::reference::{Choice, Is, Reference, has};
 use crate::{COOL_DOWN, at, ip, key};
-use model::address::Addresses;
+use model::address::{Addresses, Family};
 use model::ipam::{Granted, Ipam, Usage, Wanted};
 use model::key::Key;
 use model::prefix::Prefix;
@@ -175,6 +175,7 @@ proptest! {
                 }
             }
             prop_assert_eq!(as_set(ipam.usage(at(now))), reference.usage(now));
+            prop_assert_eq!(Family::ALL.map(|f| ipam.has_room(f)), Family::ALL.map(|f| reference.has_room(f)));
             prop_assert_eq!(ipam.cooling(at(now)).into_iter().map(|c| c.0).collect::<Vec<_>>(), reference.cooling(now));
             for lease in &leases {
                 for address in lease.granted.addresses.iter() {

@@ -1,0 +1,31 @@
+//! Threads without which the desk is no desk: if one of them panics, the process ends, and whoever supervises it starts
+//! another one, which reads everything back from the kernel. A desk that goes on with a thread less would take orders in
+//! and never answer.
+
+use std::io;
+use std::thread;
+
+/// Ends the process if dropped by a panic.
+struct Vital;
+
+impl Drop for Vital {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let name = thread::current().name().unwrap_or_default().to_owned();
+            tracing::error!(thread = name, "a thread panicked, the daemon ends");
+            std::process::abort();
+        }
+    }
+}
+
+/// Does something that must not panic.
+pub(super) fn guarded<T>(act: impl FnOnce() -> T) -> T {
+    let _vital = Vital;
+    act()
+}
+
+/// Starts a thread that lives as long as the process.
+pub(super) fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name).spawn(move || guarded(run))?;
+    Ok(())
+}
