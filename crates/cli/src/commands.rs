@@ -49,6 +49,7 @@ pub(crate) async fn answer(socket: &Path, command: &Command, output: Output) -> 
                 mtu: mtu.map(u32::from).unwrap_or_default(),
                 labels: labels.iter().cloned().collect(),
                 requested_ip: ips.iter().map(octets).collect(),
+                ..workload::AttachRequest::default()
             };
             render::attached(&client.attach(request).await?, output)
         }

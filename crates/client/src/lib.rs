@@ -190,6 +190,17 @@ impl Client {
         .map(|answer| answer.finding)
     }
 
+    /// Takes off what `owner` has attached beside `valid`, unless it was attached later than `age` ago.
+    pub async fn collect_garbage(
+        &self,
+        request: inspection::CollectGarbageRequest,
+    ) -> Result<inspection::CollectGarbageResponse, Error> {
+        self.call(self.deadlines.orders, request, |channel, request| async move {
+            inspector(channel).collect_garbage(request).await
+        })
+        .await
+    }
+
     /// The node.
     pub async fn node(&self) -> Result<inspection::GetNodeResponse, Error> {
         let request = inspection::GetNodeRequest {};

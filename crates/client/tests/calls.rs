@@ -78,6 +78,13 @@ impl Inspection for Fake {
         Err(Status::cancelled("Timeout expired"))
     }
 
+    async fn collect_garbage(
+        &self,
+        _: Request<inspection::CollectGarbageRequest>,
+    ) -> Result<Response<inspection::CollectGarbageResponse>, Status> {
+        std::future::pending().await
+    }
+
     async fn get_node(
         &self,
         _: Request<inspection::GetNodeRequest>,

@@ -197,6 +197,13 @@ impl Inspection for Desk {
         Ok(Response::new(inspection::CheckResponse { finding }))
     }
 
+    async fn collect_garbage(
+        &self,
+        _: Request<inspection::CollectGarbageRequest>,
+    ) -> Result<Response<inspection::CollectGarbageResponse>, Status> {
+        Ok(Response::new(inspection::CollectGarbageResponse::default()))
+    }
+
     async fn get_node(
         &self,
         _: Request<inspection::GetNodeRequest>,

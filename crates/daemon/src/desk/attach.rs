@@ -161,6 +161,7 @@ impl<D: Datapath> Desk<D> {
             link: plan.link,
             labels: order.labels.clone(),
             detaching: false,
+            since: now(),
         };
         attachment.link.host_index = index;
         state.by_index.insert(index, order.key.clone());

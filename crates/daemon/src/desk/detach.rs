@@ -97,6 +97,9 @@ impl<D: Datapath> Desk<D> {
 
     fn verdict(&self, job: &Deleting) -> Result<Verdict, Refusal> {
         match self.get(&job.order.key)? {
+            Some(attachment) if job.order.before.is_some_and(|moment| attachment.since >= moment) => {
+                Ok(Verdict::Settled(Detached::IsNewer))
+            }
             Some(attachment) if is_older(&attachment, job) => Ok(Verdict::Settled(Detached::IsNewer)),
             Some(attachment) => Ok(Verdict::Go(Self::target(&attachment))),
             None => self.stray(job),

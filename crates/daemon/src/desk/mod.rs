@@ -24,7 +24,7 @@ use model::key::{HostLink, Key, Owner};
 use model::prefix::Prefix;
 use model::ruleset::Ruleset;
 use model::survey::Uplink;
-use order::{AttachOrder, Attachment, DetachOrder, Detached, Finding, Node, PrefixUse, Refusal};
+use order::{AttachOrder, Attachment, DetachOrder, Detached, Finding, Garbage, Node, PrefixUse, Refusal};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
@@ -188,6 +188,18 @@ impl<D: Datapath> Desk<D> {
     /// One attachment. Refused until the kernel has been read.
     pub fn get(&self, key: &Key) -> Result<Option<Attachment>, Refusal> {
         Ok(self.read()?.attachments.get(key).cloned())
+    }
+
+    /// What an owner has beside what it says that lives, and has had since before a time ago.
+    pub fn garbage(&self, owner: &Owner, valid: &HashSet<Key>, age: Duration) -> Result<Garbage, Refusal> {
+        let before = Moment(now().0.saturating_sub(age));
+        let is_garbage = |a: &Attachment| a.since < before && !valid.contains(a.key());
+        let all = self.list(Some(owner))?;
+        let keys = all.iter().filter(|a| is_garbage(a)).map(|a| a.key().clone());
+        Ok(Garbage {
+            keys: keys.collect(),
+            before,
+        })
     }
 
     /// Compares what the kernel holds with what it is to hold; `None` where the key is not attached. Blocks.

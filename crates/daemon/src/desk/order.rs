@@ -2,6 +2,7 @@
 
 use model::address::Addresses;
 use model::datapath::{Fault, OpenError, WireError};
+use model::ipam::Moment;
 use model::key::Key;
 use model::plan::LinkPlan;
 use model::prefix::Prefix;
@@ -49,6 +50,8 @@ pub struct DetachOrder {
     pub key: Key,
     /// The namespace that the caller means; `None` where it names none.
     pub path: Option<String>,
+    /// Only what was attached before this moment.
+    pub before: Option<Moment>,
 }
 
 /// An attachment as the desk knows it.
@@ -62,6 +65,8 @@ pub struct Attachment {
     pub labels: Labels,
     /// A Detach is under way.
     pub detaching: bool,
+    /// When it was attached, or found at the daemon's start.
+    pub since: Moment,
 }
 
 impl Attachment {
@@ -79,6 +84,15 @@ impl Attachment {
     pub fn namespace(&self) -> NamespaceId {
         self.record.namespace
     }
+}
+
+/// What nobody knows of any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Garbage {
+    /// Its keys.
+    pub keys: Vec<Key>,
+    /// All of it was attached before.
+    pub before: Moment,
 }
 
 /// What became of a Detach that succeeded.

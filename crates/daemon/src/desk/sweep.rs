@@ -1,7 +1,7 @@
 //! Survey, then recover, prune, put back: at the start as a whole, and later wherever something was touched.
 
 use super::order::Attachment;
-use super::{Desk, Phase, vital};
+use super::{Desk, Phase, now, vital};
 use crate::memory::Memory;
 use model::datapath::{Datapath, Fault, Target};
 use model::key::HostLink;
@@ -402,5 +402,6 @@ fn attachment(record: &Record, link: &FoundLink, labels: super::order::Labels) -
         link: plan.link,
         labels,
         detaching: false,
+        since: now(),
     }
 }

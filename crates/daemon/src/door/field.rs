@@ -5,7 +5,7 @@ use api::inspection as inspect;
 use api::workload::{AttachRequest, DetachRequest, NetNsAttachment};
 use model::key::{InterfaceName, Key, KeyError, Owner, WorkloadId};
 use model::record::hex;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
@@ -70,6 +70,8 @@ pub fn attach(request: AttachRequest, deadline: Option<Instant>) -> Result<Attac
         mtu,
         labels,
         requested_ip,
+        // `unsupported` looks at the rest.
+        ..
     } = request;
     let Some(NetNsAttachment { netns_path, if_name }) = netns else {
         return Err(error("netns", "", "must be set"));
@@ -102,6 +104,27 @@ pub fn attach(request: AttachRequest, deadline: Option<Instant>) -> Result<Attac
     })
 }
 
+/// What a request asks for that this daemon cannot do: the first such field.
+pub fn unsupported(request: &AttachRequest) -> Option<&'static str> {
+    let asked = [
+        ("requested_mac", !request.requested_mac.is_empty()),
+        ("port_mapping", !request.port_mapping.is_empty()),
+        ("bandwidth", request.bandwidth.is_some()),
+        ("alias", !request.alias.is_empty()),
+    ];
+    asked
+        .into_iter()
+        .find_map(|(field, is_asked)| is_asked.then_some(field))
+}
+
+/// Keys of one owner, as the collection of garbage gets them.
+pub fn valid(owner: &Owner, keys: Vec<inspect::Key>) -> Result<HashSet<Key>, FieldError> {
+    const NAMES: [&str; 3] = ["owner", "valid.workload_id", "valid.if_name"];
+    keys.iter()
+        .map(|key| key_parts(owner.as_str(), &key.workload_id, &key.if_name, NAMES))
+        .collect()
+}
+
 /// A detach request as an order.
 pub fn detach(request: DetachRequest) -> Result<DetachOrder, FieldError> {
     let DetachRequest {
@@ -118,7 +141,11 @@ pub fn detach(request: DetachRequest) -> Result<DetachOrder, FieldError> {
     } else {
         Some(path(netns_path)?)
     };
-    Ok(DetachOrder { key, path })
+    Ok(DetachOrder {
+        key,
+        path,
+        before: None,
+    })
 }
 
 /// A key of the inspection service.

@@ -1,16 +1,18 @@
 //! List, Get, Check, GetNode.
 
+use super::workload::outcome;
 use super::{Orders, field, refusal};
-use crate::desk::order::{Attachment, Finding};
+use crate::desk::order::{Attachment, DetachOrder, Detached, Finding, Garbage};
 use api::inspection::inspection_server::Inspection;
 use api::inspection::{self as inspect, attachment, prefix};
 use model::address::Family;
 use model::key::{IDENTITY_BYTES, Key, OWNER_BYTES, WORKLOAD_ID_BYTES};
 use std::sync::Arc;
+use std::time::Duration;
 use tonic::{Code, Request, Response, Status};
 
 /// What this daemon can do beyond the reference's contract.
-const FEATURES: [&str; 5] = ["owner", "mtu", "labels", "requested-ip", "result"];
+const FEATURES: [&str; 6] = ["owner", "mtu", "labels", "requested-ip", "result", "gc"];
 
 pub(super) struct Inspector {
     pub(super) orders: Arc<dyn Orders>,
@@ -76,6 +78,62 @@ impl Inspection for Inspector {
         }
     }
 
+    async fn collect_garbage(
+        &self,
+        request: Request<inspect::CollectGarbageRequest>,
+    ) -> Result<Response<inspect::CollectGarbageResponse>, Status> {
+        let inspect::CollectGarbageRequest {
+            owner,
+            valid,
+            since_ms,
+            dry_run,
+        } = request.into_inner();
+        let owner = field::owner(&owner).map_err(|error| refusal::invalid(&error))?;
+        let valid = field::valid(&owner, valid).map_err(|error| refusal::invalid(&error))?;
+        let found = self
+            .orders
+            .garbage(&owner, &valid, Duration::from_millis(since_ms));
+        let Garbage { keys, before } = found.map_err(|error| refusal::refused(&error))?;
+        let mut answer = inspect::CollectGarbageResponse::default();
+        if dry_run {
+            answer.collected = keys.iter().map(key_of).collect();
+            return Ok(Response::new(answer));
+        }
+        // All at once, so that they are taken off together.
+        let detaches: Vec<_> = keys
+            .into_iter()
+            .map(|key| {
+                let order = DetachOrder {
+                    key: key.clone(),
+                    path: None,
+                    before: Some(before),
+                };
+                let orders = Arc::clone(&self.orders);
+                (key, tokio::spawn(outcome(move |done| orders.detach(order, done))))
+            })
+            .collect();
+        for (key, detach) in detaches {
+            let why = match detach.await {
+                Ok(Ok(Ok(Detached::Done))) => {
+                    tracing::info!(%key, "garbage, detached");
+                    answer.collected.push(key_of(&key));
+                    continue;
+                }
+                // Gone by itself meanwhile, or attached anew.
+                Ok(Ok(Ok(Detached::WasAbsent | Detached::IsNewer))) => continue,
+                Ok(Ok(Err(refusal))) => refusal.to_string(),
+                Ok(Err(status)) => status.message().to_owned(),
+                Err(error) => error.to_string(),
+            };
+            tracing::warn!(%key, why, "garbage, not detached");
+            answer.failed.push(inspect::Finding {
+                key: Some(key_of(&key)),
+                text: why,
+            });
+        }
+        Ok(Response::new(answer))
+    }
+
     async fn get_node(
         &self,
         _: Request<inspect::GetNodeRequest>,
@@ -139,6 +197,7 @@ fn attachment_of(attachment: &Attachment) -> inspect::Attachment {
         link,
         labels,
         detaching,
+        since: _,
     } = attachment;
     inspect::Attachment {
         key: Some(key_of(&record.key)),

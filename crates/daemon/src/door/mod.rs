@@ -13,14 +13,16 @@ pub mod peer;
 pub mod refusal;
 mod workload;
 
-use crate::desk::order::{AttachOrder, Attachment, DetachOrder, Detached, Finding, Node, Refusal};
+use crate::desk::order::{AttachOrder, Attachment, DetachOrder, Detached, Finding, Garbage, Node, Refusal};
 use crate::desk::{Desk, Done};
 use api::inspection::inspection_server::InspectionServer;
 use api::workload::workload_networking_server::WorkloadNetworkingServer;
 use legible::Legible;
 use model::datapath::Datapath;
 use model::key::{Key, Owner};
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::service::InterceptorLayer;
@@ -35,6 +37,8 @@ pub trait Orders: Send + Sync + 'static {
     fn list(&self, owner: Option<&Owner>) -> Result<Vec<Attachment>, Refusal>;
     /// One attachment.
     fn get(&self, key: &Key) -> Result<Option<Attachment>, Refusal>;
+    /// What an owner has beside what it says that lives, and has had since before a time ago.
+    fn garbage(&self, owner: &Owner, valid: &HashSet<Key>, age: Duration) -> Result<Garbage, Refusal>;
     /// What the kernel holds otherwise than it is to; `None` where the key is not attached. Blocks.
     fn check(&self, key: Option<&Key>) -> Result<Option<Vec<Finding>>, Refusal>;
     /// The node.
@@ -60,6 +64,10 @@ impl<D: Datapath> Orders for Arc<Desk<D>> {
 
     fn get(&self, key: &Key) -> Result<Option<Attachment>, Refusal> {
         Desk::get(self, key)
+    }
+
+    fn garbage(&self, owner: &Owner, valid: &HashSet<Key>, age: Duration) -> Result<Garbage, Refusal> {
+        Desk::garbage(self, owner, valid, age)
     }
 
     fn check(&self, key: Option<&Key>) -> Result<Option<Vec<Finding>>, Refusal> {

@@ -59,6 +59,18 @@ pub fn invalid(error: &FieldError) -> Status {
     )
 }
 
+/// A field asks for what this daemon cannot do.
+pub fn unsupported(field: &str) -> Status {
+    let text = format!("{field}: this daemon cannot do that");
+    status(
+        Code::Unimplemented,
+        "UNSUPPORTED",
+        text,
+        &[("field", field)],
+        None,
+    )
+}
+
 /// Nothing is attached under a key.
 pub fn not_attached(key: &model::key::Key) -> Status {
     let name = key.to_string();

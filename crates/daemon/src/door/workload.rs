@@ -28,8 +28,12 @@ impl WorkloadNetworking for Workloads {
     async fn attach(&self, request: Request<AttachRequest>) -> Result<Response<AttachResponse>, Status> {
         let began = Instant::now();
         let deadline = timeout(request.metadata()).and_then(|timeout| began.checked_add(timeout));
-        let order =
-            field::attach(request.into_inner(), deadline).map_err(|error| refusal::invalid(&error))?;
+        let request = request.into_inner();
+        let unsupported = field::unsupported(&request);
+        let order = field::attach(request, deadline).map_err(|error| refusal::invalid(&error))?;
+        if let Some(field) = unsupported {
+            return Err(refusal::unsupported(field));
+        }
         let key = order.key.clone();
         match outcome(|done| self.orders.attach(order, done)).await? {
             Ok(attachment) => {
@@ -71,7 +75,9 @@ impl WorkloadNetworking for Workloads {
 }
 
 /// Hands an order to the desk and waits for what becomes of it. Who stops waiting does not stop the order.
-async fn outcome<T: Send + 'static>(submit: impl FnOnce(Done<T>)) -> Result<Result<T, Refusal>, Status> {
+pub(super) async fn outcome<T: Send + 'static>(
+    submit: impl FnOnce(Done<T>),
+) -> Result<Result<T, Refusal>, Status> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     submit(Box::new(move |outcome| drop(sender.send(outcome))));
     match tokio::time::timeout(LIMIT, receiver).await {

@@ -8,7 +8,7 @@ use daemon::desk::{Desk, Settings};
 use fake::{Fake, World};
 use model::key::{InterfaceName, Key, Owner, WorkloadId};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -59,6 +59,7 @@ fn detach(desk: &Arc<Desk<Fake>>, id: &str, path: Option<&str>) -> Result<Detach
     let order = DetachOrder {
         key: key(id),
         path: path.map(str::to_owned),
+        before: None,
     };
     desk.detach(order, Box::new(move |outcome| sender.send(outcome).unwrap()));
     receiver.recv_timeout(Duration::from_secs(10)).unwrap()
@@ -234,4 +235,32 @@ proptest! {
             prop_assert_eq!(desk.check(None).unwrap(), Some(Vec::new()));
         }
     }
+}
+
+#[test]
+fn garbage_is_what_its_owner_does_not_know_and_had_before_the_call_began() {
+    let world = World::default();
+    let desk = open(&world);
+    attach(&desk, "lives", "/n/1").unwrap();
+    attach(&desk, "dead", "/n/2").unwrap();
+    let began = Instant::now();
+    attach(&desk, "young", "/n/3").unwrap();
+    let valid = HashSet::from([key("lives")]);
+    let found = desk.garbage(&Owner::default(), &valid, began.elapsed()).unwrap();
+    assert_eq!(found.keys, [key("dead")]);
+    let of_others = desk.garbage(&Owner::new("k8s.io").unwrap(), &HashSet::new(), Duration::ZERO);
+    assert_eq!(of_others.unwrap().keys, []);
+
+    // What was attached anew meanwhile is not what was found.
+    detach(&desk, "dead", None).unwrap();
+    attach(&desk, "dead", "/n/2").unwrap();
+    let (sender, receiver) = mpsc::channel();
+    let order = DetachOrder {
+        key: key("dead"),
+        path: None,
+        before: Some(found.before),
+    };
+    desk.detach(order, Box::new(move |outcome| sender.send(outcome).unwrap()));
+    assert_eq!(receiver.recv().unwrap().unwrap(), Detached::IsNewer);
+    assert!(desk.get(&key("dead")).unwrap().is_some());
 }

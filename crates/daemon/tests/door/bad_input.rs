@@ -3,7 +3,7 @@
 use crate::played::{Played, open, ourselves};
 use crate::raw::{ATTACH, CHECK, DETACH, GET, LIST, STATUS, call, field, number};
 use api::inspection as inspect;
-use api::workload::{AttachRequest, DetachRequest, NetNsAttachment};
+use api::workload::{AttachRequest, Bandwidth, DetachRequest, NetNsAttachment, PortMapping};
 use prost::Message as _;
 use tonic::Code;
 use tonic_types::StatusExt as _;
@@ -376,6 +376,46 @@ async fn what_cannot_be_used_is_refused_by_field_and_value_and_never_reaches_the
 }
 
 #[tokio::test]
+async fn what_this_daemon_cannot_do_is_refused_by_name() {
+    let desk = Played::default();
+    let door = open(&desk, ourselves());
+    let asked = [
+        (
+            "port_mapping",
+            AttachRequest {
+                port_mapping: vec![PortMapping::default()],
+                ..good()
+            },
+        ),
+        (
+            "bandwidth",
+            AttachRequest {
+                bandwidth: Some(Bandwidth::default()),
+                ..good()
+            },
+        ),
+        (
+            "alias",
+            AttachRequest {
+                alias: vec!["db".to_owned()],
+                ..good()
+            },
+        ),
+    ];
+    for (field, request) in asked {
+        let status = call(&door.channel, ATTACH, request.encode_to_vec())
+            .await
+            .unwrap_err();
+        let info = status.get_error_details().error_info().unwrap().clone();
+        assert_eq!(
+            (status.code(), &*info.reason, &*info.metadata["field"]),
+            (Code::Unimplemented, "UNSUPPORTED", field)
+        );
+    }
+    assert_eq!(desk.asked(), 0);
+}
+
+#[tokio::test]
 async fn a_method_that_is_not_there_is_unimplemented() {
     let desk = Played::default();
     let door = open(&desk, ourselves());
@@ -397,6 +437,7 @@ async fn what_is_at_the_limit_is_good() {
         mtu: 65_535,
         labels: labels.collect(),
         requested_ip: vec![vec![0xfd; 16], vec![10, 77, 0, 7]],
+        ..AttachRequest::default()
     };
     call(&door.channel, ATTACH, full.encode_to_vec()).await.unwrap();
     let order = desk.last_attach();

@@ -1,12 +1,14 @@
 //! A desk that is played: it remembers what it was asked, and answers at once or when it is told to.
 
 use daemon::desk::Done;
-use daemon::desk::order::{AttachOrder, Attachment, DetachOrder, Detached, Finding, Node, Refusal};
+use daemon::desk::order::{AttachOrder, Attachment, DetachOrder, Detached, Finding, Garbage, Node, Refusal};
 use daemon::door::{Orders, peer::Allowed};
 use model::address::Addresses;
+use model::ipam::Moment;
 use model::key::{Key, Owner};
 use model::plan::{Plan, PlanSettings};
 use model::record::{Asked, NamespaceId, PathDigest, Record};
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -101,6 +103,7 @@ pub(crate) fn attachment(order: &AttachOrder) -> Attachment {
         link: plan.link,
         labels: order.labels.clone(),
         detaching: false,
+        since: Moment(Duration::ZERO),
     }
 }
 
@@ -131,6 +134,14 @@ impl Orders for Played {
     fn get(&self, _: &Key) -> Result<Option<Attachment>, Refusal> {
         self.is_asked();
         Ok(None)
+    }
+
+    fn garbage(&self, _: &Owner, _: &HashSet<Key>, _: Duration) -> Result<Garbage, Refusal> {
+        self.is_asked();
+        Ok(Garbage {
+            keys: Vec::new(),
+            before: Moment(Duration::ZERO),
+        })
     }
 
     fn check(&self, key: Option<&Key>) -> Result<Option<Vec<Finding>>, Refusal> {
