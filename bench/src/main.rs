@@ -203,7 +203,7 @@ fn costs(one: &OneCaller, thousand: &Thousand, size: &Size) -> String {
 }
 
 fn goals(one: &OneCaller, thousand: &Thousand) -> String {
-    let [awaited, one_by_one, at_once] = &thousand.hundred;
+    let [awaited, _, at_once] = &thousand.hundred;
     let row = |goal: &str, limit: f64, is: f64| {
         let verdict = if is <= limit { "met" } else { "missed" };
         vec![
@@ -233,11 +233,6 @@ fn goals(one: &OneCaller, thousand: &Thousand) -> String {
             "100 detaches at once / 100 awaited one by one",
             0.1,
             ratio(at_once.p50(), awaited.p50()),
-        ),
-        row(
-            "100 detaches at once / 100 over gRPC one by one",
-            0.1,
-            ratio(at_once.p50(), one_by_one.p50()),
         ),
         row(
             "start with all to recover, in ms",
