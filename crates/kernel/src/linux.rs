@@ -9,6 +9,7 @@ use crate::netns::Home;
 use crate::nft::Nft;
 use crate::socket::{ROUTE, Refused, Socket};
 use crate::{survey, sysctl, watch};
+use model::address::Family;
 use model::datapath::{Datapath, Event, Fault, OpenError, Target, WireError};
 use model::key::HostLink;
 use model::plan::{Op, Plan};
@@ -125,6 +126,13 @@ fn locked(socket: &Mutex<Socket>) -> MutexGuard<'_, Socket> {
 
 impl Datapath for Linux {
     type Namespace = OwnedFd;
+
+    fn supports(&self, family: Family) -> bool {
+        match family {
+            Family::V4 => true,
+            Family::V6 => self.ipv6,
+        }
+    }
 
     fn open(&self, path: &str) -> Result<(OwnedFd, NamespaceId), OpenError> {
         self.home.open(path)

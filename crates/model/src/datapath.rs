@@ -3,6 +3,7 @@
 //!
 //! Everything here may block for as long as the kernel takes; nothing here decides.
 
+use crate::address::Family;
 use crate::key::{HostLink, InterfaceName};
 use crate::plan::{Op, Plan};
 use crate::record::NamespaceId;
@@ -15,6 +16,9 @@ use std::fmt;
 pub trait Datapath: Send + Sync + 'static {
     /// An open network namespace.
     type Namespace: Send + 'static;
+
+    /// Whether there is this family at all. Without IPv6 (`ipv6.disable=1`) an attach with an IPv6 address is refused.
+    fn supports(&self, family: Family) -> bool;
 
     /// Opens a path, checks that it is a network namespace that a workload may live in, and tells its identity.
     fn open(&self, path: &str) -> Result<(Self::Namespace, NamespaceId), OpenError>;

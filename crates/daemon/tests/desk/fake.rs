@@ -1,5 +1,6 @@
 //! A datapath that holds its world as values, prints it as text, and fails at a step of one's choice.
 
+use model::address::Family;
 use model::datapath::{Datapath, Event, Fault, OpenError, Target, WireError};
 use model::key::HostLink;
 use model::plan::{Op, Plan};
@@ -129,6 +130,10 @@ fn apply(link: &mut FoundLink, op: &Op) {
 
 impl Datapath for Fake {
     type Namespace = u64;
+
+    fn supports(&self, _: Family) -> bool {
+        true
+    }
 
     fn open(&self, path: &str) -> Result<(u64, NamespaceId), OpenError> {
         let inode = inode(path).ok_or_else(|| OpenError::NotFound {

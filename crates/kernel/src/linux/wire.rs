@@ -8,12 +8,13 @@ use crate::socket::{Answer, ROUTE, Refused, Socket, dump_of};
 use crate::{crash, survey, sysctl};
 use model::address::FIRST_HOP_V6;
 use model::datapath::{Fault, WireError};
-use model::plan::{Op, Plan};
+use model::plan::{Op, Plan, Sysctl};
 use std::net::Ipv6Addr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 const ENOENT: i32 = 2;
+const EACCES: i32 = 13;
 const EBUSY: i32 = 16;
 /// How many interface indexes are tried before the kernel's refusal is believed.
 const INDEX_TRIES: u32 = 64;
@@ -24,6 +25,11 @@ const LOCAL_ROUTE_LIMIT: Duration = Duration::from_secs(5);
 const LOCAL_ROUTE_STEP: Duration = Duration::from_micros(30);
 /// The index that loopback has in every namespace of today's kernels.
 const USUAL_LOOPBACK: u32 = 1;
+
+const IPV6_ON: Sysctl = Sysctl {
+    name: "disable_ipv6",
+    value: "0",
+};
 
 /// What has been done, and has to be undone if the rest fails.
 struct Wiring<'a> {
@@ -132,11 +138,15 @@ impl Wiring<'_> {
             .visit(namespace.as_fd(), || Socket::open(ROUTE))
             .and_then(|opened| opened);
         self.inside = Some(socket.map_err(refused)?);
-        self.make_inside()?;
+        let name = self.plan.link.workload.as_str();
+        self.make_inside(|| {
+            // The folder is that of the namespace which the thread is in.
+            home.visit(namespace.as_fd(), || sysctl::write(name, &IPV6_ON))
+                .and_then(|written| written)
+        })?;
         self.make_outside()?;
         // The end that went up first sends through the noop qdisc until linkwatch has run, which this answer means.
         // Without it about a quarter of all workloads lose their first packet for a second.
-        let name = self.plan.link.workload.as_str();
         let settled = link_by_index(self.workload_index, name);
         send(self.inside(), &[settled])?;
         if let Some(address) = self.plan.record.addresses.v6() {
@@ -158,7 +168,7 @@ impl Wiring<'_> {
             .expect("opened before anything is made inside")
     }
 
-    fn make_inside(&mut self) -> Result<(), WireError> {
+    fn make_inside(&mut self, switch_ipv6_on: impl FnOnce() -> Result<(), Fault>) -> Result<(), WireError> {
         let plan = self.plan;
         let name = plan.link.workload.as_str();
         if self.workload_index == 0 {
@@ -170,9 +180,10 @@ impl Wiring<'_> {
         let batch: Vec<_> = plan
             .workload
             .iter()
-            .map(|op| encode::op(op, index, name, loopback, true))
+            .map(|op| encode::op(op, index, name, loopback, self.ipv6))
             .collect();
-        match send_all(self.inside(), &batch)?.into_iter().next() {
+        let refused = send_ops(self.inside(), &plan.workload, &batch, switch_ipv6_on)?;
+        match refused.into_iter().next() {
             None => Ok(()),
             Some(Refused { position, fault }) => Err(match &plan.workload[position] {
                 Op::Route { destination, .. } if fault.errno == EEXIST => WireError::InsideTaken {
@@ -213,7 +224,8 @@ impl Wiring<'_> {
             .iter()
             .map(|op| encode::op(op, index, name, 0, self.ipv6))
             .collect();
-        for Refused { position, fault } in send_all(self.host, &batch)? {
+        let switch_ipv6_on = || sysctl::write(name, &IPV6_ON);
+        for Refused { position, fault } in send_ops(self.host, &plan.host, &batch, switch_ipv6_on)? {
             match &plan.host[position] {
                 // Another link has the name for people, and keeps it.
                 Op::AltName(_) if fault.errno == EEXIST => {}
@@ -306,6 +318,34 @@ fn send(socket: &mut Socket, batch: &[Message]) -> Result<(), WireError> {
         Some(first) => Err(gone_or_refused(first.fault)),
         None => Ok(()),
     }
+}
+
+/// Sends ops together; returns the refusals.
+///
+/// A link inherits `disable_ipv6` from its namespace's default, and takes no IPv6 address then (EACCES): it is switched on
+/// for this link, and what was refused is sent once more. A node or a sandbox where it is on pays nothing for that.
+fn send_ops(
+    socket: &mut Socket,
+    ops: &[Op],
+    batch: &[Message],
+    switch_ipv6_on: impl FnOnce() -> Result<(), Fault>,
+) -> Result<Vec<Refused>, WireError> {
+    let mut refusals = send_all(socket, batch)?;
+    let off = |refused: &Refused| {
+        let address =
+            matches!(&ops[refused.position], Op::Address { address, .. } if address.addr().is_ipv6());
+        address && refused.fault.errno == EACCES
+    };
+    if refusals.iter().any(off) {
+        switch_ipv6_on().map_err(gone_or_refused)?;
+        let positions: Vec<usize> = refusals.iter().map(|refused| refused.position).collect();
+        let again: Vec<Message> = positions.iter().map(|&n| batch[n].clone()).collect();
+        refusals = send_all(socket, &again)?;
+        for refused in &mut refusals {
+            refused.position = positions[refused.position];
+        }
+    }
+    Ok(refusals)
 }
 
 /// Sends messages together, or in a build with crash points one by one; returns the refusals.

@@ -130,3 +130,16 @@ pub(crate) fn world() -> String {
     // What a link that was up once keeps, and nobody can tell from one that was not.
     .replace("\"qdisc\":\"noqueue\"", "\"qdisc\":\"noop\"")
 }
+
+/// Writes a setting of the namespace in which this is called.
+pub(crate) fn set(name: &str, value: &str) {
+    std::fs::write(format!("/proc/sys/{name}"), value).unwrap();
+}
+
+/// Reads a setting of the namespace in which this is called.
+pub(crate) fn setting(name: &str) -> String {
+    std::fs::read_to_string(format!("/proc/sys/{name}"))
+        .unwrap()
+        .trim()
+        .to_owned()
+}

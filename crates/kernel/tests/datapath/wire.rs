@@ -1,7 +1,7 @@
 //! What an attachment is in the kernel.
 
 use crate::node::{
-    RULESET, addresses, inside, lines, on_a_node, run, target, wire, workload, workload_with_mtu,
+    RULESET, addresses, inside, lines, on_a_node, run, setting, target, wire, workload, workload_with_mtu,
 };
 use kernel::linux::Linux;
 use kernel::netns;
@@ -39,7 +39,7 @@ fn an_attachment_is_what_its_plan_says() {
                 assert!(link.contains(part), "{part}: {link}");
             }
             assert!(link.contains(&format!("alias {}", a.plan.record)), "{link}");
-            let conf = |name: &str| run(&format!("cat /proc/sys/net/{name}")).trim().to_owned();
+            let conf = |name: &str| setting(&format!("net/{name}"));
             assert_eq!(conf(&format!("ipv4/conf/{host}/rp_filter")), "1");
             if v6.is_some() {
                 for name in ["accept_ra", "autoconf", "accept_redirects"] {

@@ -1,0 +1,40 @@
+//! IPv6 where somebody switched it off, or lives from router advertisements.
+
+use crate::node::{RULESET, inside, on_a_node, run, set, wire, workload};
+use kernel::linux::Linux;
+use kernel::netns;
+use model::address::Family;
+use model::datapath::Datapath as _;
+use std::os::fd::AsFd as _;
+
+#[test]
+fn an_attach_needs_no_ipv6_that_is_on_by_default() {
+    for (on_the_node, in_the_workload) in [(true, false), (false, true), (true, true)] {
+        on_a_node(|| {
+            let linux = Linux::open(8).unwrap();
+            assert!(Family::ALL.into_iter().all(|family| linux.supports(family)));
+            let off = || {
+                for of in ["all", "default"] {
+                    set(&format!("net/ipv6/conf/{of}/disable_ipv6"), "1");
+                }
+            };
+            let both = workload(&linux, "both", Some("10.77.0.5"), Some("fd77::5"), 100_000);
+            let v6 = workload(&linux, "v6", None, Some("fd77::6"), 100_001);
+            if on_the_node {
+                off();
+            }
+            linux.publish(&RULESET).unwrap();
+            for workload in [&both, &v6] {
+                if in_the_workload {
+                    netns::within(workload.namespace.as_fd(), off).unwrap();
+                }
+                wire(&linux, workload).unwrap();
+                inside(&workload.namespace, "ping -c1 -W1 fe80::1%eth0");
+                let found = linux.find(&workload.plan.link.host).unwrap().unwrap();
+                assert_eq!(found.missing(&workload.plan.record), Vec::new());
+            }
+            inside(&both.namespace, "ping -c1 -W1 fd77::6");
+            run("ping -c1 -W1 fd77::5");
+        });
+    }
+}
