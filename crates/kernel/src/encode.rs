@@ -22,9 +22,10 @@ const NEWLINKPROP: u16 = 108;
 pub(crate) const AF_INET: u8 = 2;
 pub(crate) const AF_INET6: u8 = 10;
 
-/// `IFF_UP` and `IFF_LOOPBACK`.
+/// `IFF_UP`.
 pub(crate) const UP: u32 = 1;
-pub(crate) const LOOPBACK: u32 = 8;
+/// `LOOPBACK_IFINDEX`, net/flow.h: the kernel insists on it in every namespace (`loopback_net_init`).
+pub(crate) const LOOPBACK: u32 = 1;
 
 /// `IFLA_*`.
 pub(crate) mod link {
@@ -165,9 +166,9 @@ pub(crate) fn link_by_index(index: u32, name: &str) -> Message {
 }
 
 /// Takes away the address that loopback gets whenever it goes up without one (`inetdev_event`, net/ipv4/devinet.c).
-pub(crate) fn delete_loopback_address(index: u32) -> Message {
+pub(crate) fn delete_loopback_address() -> Message {
     let mut head = [AF_INET, 8, 0, 0, 0, 0, 0, 0];
-    head[4..8].copy_from_slice(&index.to_ne_bytes());
+    head[4..8].copy_from_slice(&LOOPBACK.to_ne_bytes());
     Message::new(DELADDR, 0, "ip address delete 127.0.0.1/8 dev lo")
         .fixed(&head)
         .bytes(2, &[127, 0, 0, 1])
@@ -189,17 +190,22 @@ pub(crate) fn link_by_name(name: &str) -> Message {
         .text(link::IFNAME, name)
 }
 
-/// Asks how the kernel would send to an IPv6 address over a link.
-pub(crate) fn route_to(address: Ipv6Addr, index: u32) -> Message {
-    let head = [AF_INET6, 128, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+/// Asks how the kernel would send to an address.
+pub(crate) fn route_to(address: IpAddr) -> Message {
+    let bits = model::address::Family::of(address).bits();
+    let head = [family(address), bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     Message::new(GETROUTE, 0, format!("ip route get {address}"))
         .fixed(&head)
-        .bytes(1, &address.octets())
-        .u32(4, index)
+        .bytes(route::DST, &octets(address))
 }
 
-/// One op on a link; `lo` is the namespace's loopback.
-pub(crate) fn op(op: &Op, index: u32, name: &str, lo: u32, ipv6: bool) -> Message {
+/// As [`route_to`], over a link, as link-local addresses need it.
+pub(crate) fn route_over(address: Ipv6Addr, index: u32) -> Message {
+    route_to(address.into()).u32(route::OIF, index)
+}
+
+/// One op on a link.
+pub(crate) fn op(op: &Op, index: u32, name: &str, ipv6: bool) -> Message {
     let tried = format!("ip {}", op.on(name));
     match op {
         Op::Describe { alias } => Message::new(SETLINK, 0, tried)
@@ -224,7 +230,7 @@ pub(crate) fn op(op: &Op, index: u32, name: &str, lo: u32, ipv6: bool) -> Messag
             .fixed(&ifinfo(index, 0, 0))
             .nest(link::PROP_LIST, |list| list.text(link::ALT_IFNAME, altname)),
         Op::Up => Message::new(SETLINK, 0, tried).fixed(&ifinfo(index, UP, UP)),
-        Op::LoopbackUp => Message::new(SETLINK, 0, tried).fixed(&ifinfo(lo, UP, UP)),
+        Op::LoopbackUp => Message::new(SETLINK, 0, tried).fixed(&ifinfo(LOOPBACK, UP, UP)),
         Op::Address { address, scope } => {
             let (scope, mut flags) = match scope {
                 Scope::Global => (SCOPE_GLOBAL, 0),

@@ -70,7 +70,7 @@ impl Linux {
         let ipv6 = self.ipv6 && link.mtu >= IPV6_MTU;
         let batch: Vec<_> = ops
             .iter()
-            .map(|op| encode::op(op, link.index, &link.name, 0, ipv6))
+            .map(|op| encode::op(op, link.index, &link.name, ipv6))
             .collect();
         let mut faults = Vec::new();
         for Refused { position, fault } in socket.batch(&batch)?.refused {
@@ -108,7 +108,7 @@ fn settle(socket: &mut Socket, link: &FoundLink) -> Result<(), Fault> {
     let Some(reply) = replies.first() else {
         return Ok(());
     };
-    let attributes = Attributes::after(reply, 16);
+    let attributes = Attributes::after(&reply.payload, 16);
     if let (Some(peer), Some(namespace)) = (
         attributes.u32(encode::link::LINK),
         attributes.u32(encode::link::LINK_NETNSID),

@@ -1,8 +1,8 @@
 //! What the namespace holds, read from dumps: links, addresses, routes, permanent neighbours.
 
 use crate::encode::{
-    AF_INET, AF_INET6, GETADDR, GETLINK, GETNEIGH, GETROUTE, LOOPBACK, PERMANENT, TABLE_MAIN, UNICAST, UP,
-    ifinfo, link, link_by_index, link_by_name, route,
+    AF_INET, AF_INET6, GETADDR, GETLINK, GETNEIGH, GETROUTE, PERMANENT, TABLE_MAIN, UNICAST, UP, ifinfo,
+    link, link_by_index, link_by_name, route, route_to,
 };
 use crate::message::{Attributes, Message, text, u16_at, u32_at};
 use crate::socket::{Socket, dump_of};
@@ -17,7 +17,7 @@ use std::net::IpAddr;
 
 const ENODEV: i32 = 19;
 /// Instead of a link's index: all links.
-const EVERY: u32 = 0;
+pub(crate) const EVERY: u32 = 0;
 /// The index of a route that goes over no link (blackhole and its like) or over what has none.
 const NO_LINK: u32 = 0;
 /// `NDA_IFINDEX`.
@@ -26,14 +26,14 @@ const AF_UNSPEC: u8 = 0;
 /// `RTPROT_KERNEL`.
 const PROTOCOL_KERNEL: u8 = 2;
 
-struct Address {
-    index: u32,
-    net: IpNet,
+pub(crate) struct Address {
+    pub(crate) index: u32,
+    pub(crate) net: IpNet,
 }
 
-struct Route {
-    index: u32,
-    destination: IpNet,
+pub(crate) struct Route {
+    pub(crate) index: u32,
+    pub(crate) destination: IpNet,
     metric: u32,
     unicast: bool,
 }
@@ -67,20 +67,33 @@ pub(crate) fn survey(socket: &mut Socket, group: u32) -> Result<(Survey, HashSet
     // What belongs to a link that came after the links were read is nobody's: not another's, and not yet ours.
     let others: HashSet<u32> = others.iter().map(|l| l.index).chain([NO_LINK]).collect();
     let mut taken = Vec::new();
+    // What others have, and how much they prefer it; their own addresses come before every route.
+    let mut preferred: HashMap<IpAddr, Option<u32>> = HashMap::new();
     for address in addresses {
         match place.get(&address.index) {
             Some(&n) => ours[n].addresses.push(address.net),
-            None if others.contains(&address.index) => taken.push(address.net.addr()),
+            None if others.contains(&address.index) => {
+                taken.push(address.net.addr());
+                preferred.insert(address.net.addr(), None);
+            }
             None => {}
         }
     }
+    for route in &routes {
+        let address = route.destination.addr();
+        if is_single(route.destination) && others.contains(&route.index) {
+            taken.push(address);
+            let metric = preferred.entry(address).or_insert(Some(route.metric));
+            *metric = metric.map(|metric| metric.min(route.metric));
+        }
+    }
     for route in routes {
-        match place.get(&route.index) {
-            Some(&n) => ours[n].routes.push(route.destination),
-            None if is_single(route.destination) && others.contains(&route.index) => {
-                taken.push(route.destination.addr());
+        if let Some(&n) = place.get(&route.index) {
+            let metric = preferred.get(&route.destination.addr());
+            if is_single(route.destination) && metric.is_some_and(|metric| *metric < Some(route.metric)) {
+                ours[n].contested.push(route.destination);
             }
-            None => {}
+            ours[n].routes.push(route.destination);
         }
     }
     for neighbour in neighbours {
@@ -107,6 +120,7 @@ pub(crate) fn find(socket: &mut Socket, name: &HostLink) -> Result<Option<FoundL
         found.addresses = addresses.into_iter().map(|a| a.net).collect();
         let routes = routes(socket, found.index)?;
         found.routes = routes.into_iter().map(|r| r.destination).collect();
+        found.contested = contested(socket, found.index, &found.routes)?;
         let neighbours = neighbours(socket, found.index)?;
         found.neighbours = neighbours.into_iter().map(|n| (n.address, n.mac)).collect();
         Ok::<_, Fault>(())
@@ -117,6 +131,21 @@ pub(crate) fn find(socket: &mut Socket, name: &HostLink) -> Result<Option<FoundL
         Err(fault) if fault.errno == ENODEV => Ok(None),
         Err(fault) => Err(fault),
     }
+}
+
+/// Which single addresses of these, routed over a link, the kernel would not send to over it.
+fn contested(socket: &mut Socket, index: u32, routes: &[IpNet]) -> Result<Vec<IpNet>, Fault> {
+    let singles: Vec<IpNet> = routes.iter().copied().filter(|net| is_single(*net)).collect();
+    let questions: Vec<Message> = singles.iter().map(|net| route_to(net.addr())).collect();
+    let replies = socket.batch(&questions)?.replies;
+    let over_it = |n: usize| {
+        let reply = replies.iter().find(|reply| reply.position == n);
+        reply.and_then(|reply| way(&reply.payload)) == Some((UNICAST, index))
+    };
+    Ok((0..singles.len())
+        .filter(|n| !over_it(*n))
+        .map(|n| singles[n])
+        .collect())
 }
 
 /// One link by name, alone.
@@ -170,10 +199,9 @@ pub(crate) fn flags_of(payload: &[u8]) -> u32 {
     u32_at(payload, 8).unwrap_or_default()
 }
 
-/// Index and whether it is loopback and up.
-pub(crate) fn loopback(payload: &[u8]) -> Option<(u32, bool)> {
-    let flags = flags_of(payload);
-    (flags & LOOPBACK != 0).then_some((u32_at(payload, 4)?, flags & UP != 0))
+/// What RTM_GETROUTE says of one address: `RTN_*`, and the link that packets leave by.
+pub(crate) fn way(payload: &[u8]) -> Option<(u8, u32)> {
+    Some((*payload.get(7)?, Attributes::after(payload, 12).u32(route::OIF)?))
 }
 
 /// A link as RTM_NEWLINK tells of it.
@@ -213,7 +241,7 @@ pub(crate) fn parse_link(payload: &[u8]) -> Option<FoundLink> {
 }
 
 /// Of one link, or of [`EVERY`].
-fn addresses(socket: &mut Socket, index: u32) -> Result<Vec<Address>, Fault> {
+pub(crate) fn addresses(socket: &mut Socket, index: u32) -> Result<Vec<Address>, Fault> {
     let mut head = [AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0];
     head[4..8].copy_from_slice(&index.to_ne_bytes());
     let all = socket.dump(&dump_of(GETADDR, &head, "ip address show"))?;
@@ -232,7 +260,7 @@ pub(crate) fn parse_address(payload: &[u8]) -> Option<(u32, IpNet)> {
 }
 
 /// Over one link, or over [`EVERY`].
-fn routes(socket: &mut Socket, index: u32) -> Result<Vec<Route>, Fault> {
+pub(crate) fn routes(socket: &mut Socket, index: u32) -> Result<Vec<Route>, Fault> {
     let mut all = Vec::new();
     for family in [AF_INET, AF_INET6] {
         if family == AF_INET6 && !sysctl::has_ipv6() {
@@ -298,8 +326,8 @@ fn first_next_hop(attributes: Attributes<'_>) -> Option<u32> {
     u32_at(attributes.value(route::MULTIPATH)?, 4)
 }
 
-/// Destination and link's index of RTM_DELROUTE.
-pub(crate) fn parse_route_gone(payload: &[u8]) -> Option<(IpNet, u32)> {
+/// Destination and link's index of RTM_NEWROUTE and RTM_DELROUTE, of routes that the kernel did not make.
+pub(crate) fn parse_route_told(payload: &[u8]) -> Option<(IpNet, u32)> {
     parse_route(payload).map(|route| (route.destination, route.index))
 }
 

@@ -11,6 +11,7 @@ use crate::ruleset::Ruleset;
 use crate::survey::{FoundLink, Survey, Uplink};
 use ipnet::IpNet;
 use std::fmt;
+use std::net::IpAddr;
 
 /// What makes plans true.
 pub trait Datapath: Send + Sync + 'static {
@@ -87,12 +88,17 @@ pub enum Event {
         /// Its interface index.
         index: u32,
     },
-    /// A single address's route over a link was removed.
+    /// A single address's route over a link of ours was removed, or somebody else has one to the same address.
     RouteGone {
         /// Where to.
         destination: IpNet,
         /// The interface index of the link it went over.
         index: u32,
+    },
+    /// An address came to or went from a link that is not ours, or somebody else's route to a single address did.
+    AddressTouched {
+        /// The address.
+        address: IpAddr,
     },
     /// Somebody other than us changed our table.
     RulesetTouched,

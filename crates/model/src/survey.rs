@@ -68,6 +68,9 @@ pub struct FoundLink {
     pub addresses: Vec<IpNet>,
     /// Destinations of the routes over it in the main table, without those that the kernel made.
     pub routes: Vec<IpNet>,
+    /// Single addresses among these to which packets do not go over it: they are an address of the node, or somebody else's
+    /// route comes first.
+    pub contested: Vec<IpNet>,
     /// Permanent neighbours on it.
     pub neighbours: Vec<(IpAddr, Mac)>,
 }
@@ -153,6 +156,17 @@ impl FoundLink {
                 ))
             })
             .collect()
+    }
+
+    /// What is wrong with the link and cannot be put back, because it is somebody else's, in words.
+    pub fn beyond_us(&self) -> Vec<String> {
+        let text = |net| {
+            format!(
+                "packets to {net} do not go over {}: somebody else has it",
+                self.name
+            )
+        };
+        self.contested.iter().map(text).collect()
     }
 
     fn has(&self, op: &Op) -> bool {

@@ -199,6 +199,7 @@ impl<D: Datapath> Desk<D> {
                         .map(|op| format!("not as made: ip {}", op.on(link)))
                         .collect();
                     texts.extend(found.unsafe_settings(&attachment.record));
+                    texts.extend(found.beyond_us());
                     texts
                 }
             };
@@ -364,6 +365,17 @@ impl<D: Datapath> Desk<D> {
             Event::LinkGone { index, .. } => self.ended(index),
             Event::LinkTouched { index, .. } | Event::RouteGone { index, .. } => {
                 self.sweeper.link_touched(index)
+            }
+            // What of ours somebody else has is not given out.
+            Event::AddressTouched { address } => {
+                if self
+                    .settings
+                    .prefixes
+                    .iter()
+                    .any(|prefix| prefix.contains(address))
+                {
+                    self.sweeper.all_touched();
+                }
             }
             Event::RulesetTouched => self.sweeper.ruleset_touched(),
             Event::UplinkTouched => self.sweeper.uplink_touched(),

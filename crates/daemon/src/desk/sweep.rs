@@ -217,6 +217,7 @@ impl<D: Datapath> Desk<D> {
                         state.by_index.insert(link.index, record.key.clone());
                         state.attachments.insert(record.key.clone(), attachment);
                     }
+                    state.oddities.extend(link.beyond_us());
                     let missing = link.missing(&record);
                     if let (false, Some(target)) = (missing.is_empty(), target(link)) {
                         work.put_back.push((target, missing));

@@ -77,6 +77,44 @@ fn a_route_that_is_there_already_is_no_fault_and_one_that_somebody_else_has_is()
 }
 
 #[test]
+fn what_somebody_else_has_before_us_is_said() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        let a = workload(&linux, "a", Some("10.77.0.5"), Some("fd77::5"), 100_000);
+        wire(&linux, &a).unwrap();
+        run("ip link add other type veth peer name beyond");
+        run("ip link set other up");
+        let host = a.plan.link.host.as_str();
+        let said = || {
+            let found = linux.find(&a.plan.link.host).unwrap().unwrap().beyond_us();
+            let surveyed = linux.survey().unwrap().links[0].beyond_us();
+            assert_eq!(found, surveyed);
+            found
+        };
+        run("ip -6 route add fd77::5/128 dev other metric 5000");
+        assert_eq!(said(), Vec::<String>::new());
+        for (make, end, net) in [
+            (
+                "ip -6 route add fd77::5/128 dev other metric 1",
+                "ip -6 route delete fd77::5/128 dev other metric 1",
+                "fd77::5/128",
+            ),
+            (
+                "ip address add 10.77.0.5/24 dev other",
+                "ip address delete 10.77.0.5/24 dev other",
+                "10.77.0.5/32",
+            ),
+        ] {
+            run(make);
+            let words = format!("packets to {net} do not go over {host}: somebody else has it");
+            assert_eq!(said(), [words]);
+            run(end);
+        }
+        assert_eq!(said(), Vec::<String>::new());
+    });
+}
+
+#[test]
 fn addresses_of_others_and_the_uplink_are_found() {
     on_a_node(|| {
         let linux = Linux::open(8).unwrap();
