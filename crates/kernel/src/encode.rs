@@ -226,6 +226,7 @@ pub(crate) fn op(op: &Op, index: u32, name: &str, ipv6: bool) -> Message {
                     false => spec,
                 }
             }),
+        Op::Group(group) => set_group(index, name, *group),
         Op::AltName(altname) => Message::new(NEWLINKPROP, flag::CREATE | flag::EXCL | flag::APPEND, tried)
             .fixed(&ifinfo(index, 0, 0))
             .nest(link::PROP_LIST, |list| list.text(link::ALT_IFNAME, altname)),

@@ -8,14 +8,14 @@ use crate::message::Attributes;
 use crate::netns::Home;
 use crate::nft::Nft;
 use crate::socket::{ROUTE, Refused, Socket};
-use crate::{survey, sysctl, watch};
+use crate::{fault, survey, sysctl, watch};
 use model::address::Family;
 use model::datapath::{Datapath, Event, Fault, OpenError, Target, WireError};
 use model::key::HostLink;
 use model::plan::{Op, Plan};
 use model::record::NamespaceId;
 use model::ruleset::Ruleset;
-use model::survey::{FoundLink, Survey, Uplink};
+use model::survey::{DYING_GROUPS, FoundLink, Standing, Survey, Uplink};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -59,10 +59,17 @@ impl Linux {
         locked(&self.reader)
     }
 
-    /// The link that is meant, if it is still there.
+    /// The link that is meant, if it is still there and not about to go.
     fn standing(socket: &mut Socket, target: &Target) -> Result<Option<FoundLink>, Fault> {
         let found = survey::find_link(socket, target.link.as_str())?;
-        Ok(found.filter(|link| link.index == target.index && link.group == target.group))
+        let Some(found) = found.filter(|link| link.index == target.index) else {
+            return Ok(None);
+        };
+        match found.standing(target.group) {
+            Standing::Foreign => Err(regrouped("put back what is missing of", target, found.group)),
+            Standing::HalfMade if DYING_GROUPS.contains(&found.group) => Ok(None),
+            _ => Ok(Some(found)),
+        }
     }
 
     /// Puts ops on a link of ours that is there.
@@ -99,6 +106,14 @@ impl Linux {
         }
         Ok(faults)
     }
+}
+
+/// Somebody else has changed the link's group, and what does not carry ours is left alone.
+fn regrouped(tried: &str, target: &Target, group: u32) -> Fault {
+    fault::ours(
+        format!("{tried} {}", target.link),
+        format!("it is in link group {group} and not in {}", target.group),
+    )
 }
 
 /// Waits until both ends of a link send: the kernel answers when the carrier's change has taken effect

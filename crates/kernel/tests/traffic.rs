@@ -7,7 +7,7 @@ use kernel::linux::Linux;
 use model::address::{Addresses, FIRST_HOP_V4, FIRST_HOP_V6, Family};
 use model::datapath::{Datapath as _, Target};
 use model::key::{HostLink, InterfaceName, Key, Owner, WorkloadId};
-use model::plan::{Plan, PlanSettings};
+use model::plan::{LinkPlan, Plan, PlanSettings};
 use model::record::{Asked, PathDigest, Record};
 use model::ruleset::Ruleset;
 use model::survey::Standing;
@@ -37,6 +37,7 @@ struct Workload {
     namespace: Namespace,
     addresses: Addresses,
     host_link: String,
+    plan: LinkPlan,
 }
 
 impl World {
@@ -112,6 +113,7 @@ impl World {
                 namespace,
                 addresses,
                 host_link: plan.link.host.to_string(),
+                plan: plan.link,
             }
         })
     }
@@ -444,7 +446,10 @@ fn the_first_packet_after_a_link_was_put_back_gets_through() {
                 index: found.index,
                 group: GROUP,
             };
-            assert_eq!(world.linux.restore(&target, &found.missing(&record)), Vec::new());
+            assert_eq!(
+                world.linux.restore(&target, &found.missing(&record, &one.plan)),
+                Vec::new()
+            );
         });
         let aimed = match n % 2 {
             0 => from_inside.aim(family.first_hop(), Some("eth0")),

@@ -31,11 +31,12 @@ pub trait Datapath: Send + Sync + 'static {
     fn wire(&self, namespace: &Self::Namespace, plan: &Plan) -> Result<u32, WireError>;
 
     /// Deletes links together, and returns when the kernel has acknowledged it. Their ends are announced through
-    /// [`Event::LinkGone`] long before. A link that is gone already is a success; one that has another name or group
-    /// than its target says is left alone, and counts as gone.
+    /// [`Event::LinkGone`] long before. A link that is gone already is a success, and one that has the target's index and
+    /// another name is left alone, and counts as gone. The same link in another group is somebody else's to delete, which is
+    /// a fault, unless it is a group that links are deleted in.
     fn unwire(&self, links: &[Target]) -> Vec<Result<(), Fault>>;
 
-    /// Puts host ops on an existing link of ours. Goes on past errors and returns them; what is there already is no
+    /// Puts host ops on an existing link of ours, also on one that is in another group and carries its record. Goes on past errors and returns them; what is there already is no
     /// error, but a route that somebody else has is.
     fn restore(&self, link: &Target, ops: &[Op]) -> Vec<Fault>;
 
@@ -116,7 +117,7 @@ pub struct Fault {
     pub tried: String,
     /// The error's text, followed by the kernel's own message where it gave one (extended ACK).
     pub reason: String,
-    /// The error's number; 0 where the kernel's answer could not be read.
+    /// The error's number; 0 where it is not the kernel that refused, or its answer could not be read.
     pub errno: i32,
 }
 

@@ -82,6 +82,8 @@ pub enum Op {
         /// The record's text.
         alias: String,
     },
+    /// The link group that marks our links.
+    Group(u32),
     /// A second name for people. What has the name already keeps it: this op may fail with EEXIST.
     AltName(String),
     /// The link goes up.
@@ -283,6 +285,7 @@ impl Op {
                     "link set {link} alias {alias:?} addrgenmode none rp_filter 1 redirects off"
                 )
             }
+            Self::Group(group) => write!(f, "link set {link} group {group}"),
             Self::AltName(name) => write!(f, "link property add dev {link} altname {name}"),
             Self::Up => write!(f, "link set {link} up"),
             Self::LoopbackUp => write!(f, "link set lo up"),

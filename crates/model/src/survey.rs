@@ -2,7 +2,7 @@
 
 use crate::address::Mac;
 use crate::key::HostLink;
-use crate::plan::{Op, Scope, host_ops};
+use crate::plan::{LinkPlan, Op, Scope, host_ops};
 use crate::record::{Record, RecordError};
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -99,6 +99,9 @@ pub enum Standing {
     HalfMade,
     /// Ours by name and group, but what is written on it is not for us to read: kept, never given out, never deleted.
     Unreadable(RecordError),
+    /// Ours by name and record, but in another group: somebody took it out of ours, or it is from when ours was another.
+    /// Nothing of our table concerns it.
+    Regrouped(Box<Record>),
     /// Not ours.
     Foreign,
 }
@@ -112,21 +115,25 @@ impl FoundLink {
         if DYING_GROUPS.contains(&self.group) {
             return Standing::HalfMade;
         }
-        if self.group != group {
-            return Standing::Foreign;
-        }
         match Record::parse(&self.alias) {
             // A record on another key's link is no record of this one.
-            Ok(record) if record.key.host_link() == name => Standing::Attached(Box::new(record)),
+            Ok(record) if record.key.host_link() == name => match self.group == group {
+                true => Standing::Attached(Box::new(record)),
+                false => Standing::Regrouped(Box::new(record)),
+            },
+            _ if self.group != group => Standing::Foreign,
             Ok(_) => Standing::Unreadable(RecordError::Unreadable("key")),
             Err(RecordError::Missing) => Standing::HalfMade,
             Err(error) => Standing::Unreadable(error),
         }
     }
 
-    /// The host ops of a record that this link does not have, in the order in which they are to be made.
-    pub fn missing(&self, record: &Record) -> Vec<Op> {
-        host_ops(record).into_iter().filter(|op| !self.has(op)).collect()
+    /// The host ops of an attachment that this link does not have, in the order in which they are to be made.
+    pub fn missing(&self, record: &Record, plan: &LinkPlan) -> Vec<Op> {
+        let mut ops = vec![Op::Group(plan.group)];
+        ops.extend(host_ops(record));
+        ops.retain(|op| !self.has(op));
+        ops
     }
 
     /// Settings of the host end by which its workload could change the node's routes, in words.
@@ -171,6 +178,7 @@ impl FoundLink {
 
     fn has(&self, op: &Op) -> bool {
         match op {
+            Op::Group(group) => self.group == *group,
             Op::Describe { alias } => {
                 self.alias == *alias && self.conf.rp_filter.is_none_or(|mode| mode == 1)
             }

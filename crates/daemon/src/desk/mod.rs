@@ -194,7 +194,7 @@ impl<D: Datapath> Desk<D> {
                 None => vec![format!("link {link} is missing")],
                 Some(found) => {
                     let mut texts: Vec<String> = found
-                        .missing(&attachment.record)
+                        .missing(&attachment.record, &attachment.link)
                         .iter()
                         .map(|op| format!("not as made: ip {}", op.on(link)))
                         .collect();

@@ -196,7 +196,15 @@ impl<D: Datapath> Desk<D> {
                 // An order that runs knows of its link what no survey can tell.
                 _ if HostLink::parse(&link.name).is_some_and(|name| busy.contains(&name)) => {}
                 Standing::HalfMade => work.prune.extend(target(link)),
-                Standing::Attached(record) => {
+                Standing::Regrouped(record) if !state.by_index.contains_key(&link.index) => {
+                    taken.extend(record.addresses.iter());
+                    let (group, ours) = (link.group, self.settings.group);
+                    state.oddities.push(format!(
+                        "link {} carries group {group} instead of {ours}",
+                        link.name
+                    ));
+                }
+                Standing::Attached(record) | Standing::Regrouped(record) => {
                     if !state.by_index.contains_key(&link.index) {
                         let labels = memory
                             .and_then(|m| m.labels.get(&link.name))
@@ -218,9 +226,12 @@ impl<D: Datapath> Desk<D> {
                         state.attachments.insert(record.key.clone(), attachment);
                     }
                     state.oddities.extend(link.beyond_us());
-                    let missing = link.missing(&record);
-                    if let (false, Some(target)) = (missing.is_empty(), target(link)) {
-                        work.put_back.push((target, missing));
+                    let Some(attachment) = state.attachments.get(&record.key) else {
+                        continue;
+                    };
+                    let missing = link.missing(&record, &attachment.link);
+                    if !missing.is_empty() {
+                        work.put_back.push((Self::target(attachment), missing));
                     }
                 }
             }
@@ -279,7 +290,7 @@ impl<D: Datapath> Desk<D> {
         drop(state);
         match self.datapath.find(&attachment.link.host) {
             Ok(Some(link)) if link.index == index => {
-                let missing = link.missing(&attachment.record);
+                let missing = link.missing(&attachment.record, &attachment.link);
                 if !missing.is_empty() {
                     self.restore(&Self::target(&attachment), &missing);
                 }

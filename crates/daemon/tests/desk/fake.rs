@@ -119,6 +119,7 @@ fn apply(link: &mut FoundLink, op: &Op) {
             link.alias.clone_from(alias);
             link.conf.rp_filter = Some(1);
         }
+        Op::Group(group) => link.group = *group,
         Op::AltName(name) => link.altnames.push(name.clone()),
         Op::Up => link.up = true,
         Op::LoopbackUp => {}

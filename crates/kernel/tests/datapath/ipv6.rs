@@ -31,7 +31,10 @@ fn an_attach_needs_no_ipv6_that_is_on_by_default() {
                 wire(&linux, workload).unwrap();
                 inside(&workload.namespace, "ping -c1 -W1 fe80::1%eth0");
                 let found = linux.find(&workload.plan.link.host).unwrap().unwrap();
-                assert_eq!(found.missing(&workload.plan.record), Vec::new());
+                assert_eq!(
+                    found.missing(&workload.plan.record, &workload.plan.link),
+                    Vec::new()
+                );
             }
             inside(&both.namespace, "ping -c1 -W1 fd77::6");
             run("ping -c1 -W1 fd77::5");

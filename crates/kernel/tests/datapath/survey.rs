@@ -3,6 +3,7 @@
 use crate::node::{inside, on_a_node, run, target, wire, workload};
 use kernel::linux::Linux;
 use model::datapath::Datapath as _;
+use model::plan::Op;
 use model::survey::{Standing, Uplink};
 use std::sync::atomic::{AtomicBool, Ordering};
 #[test]
@@ -24,7 +25,7 @@ fn what_is_missing_on_the_host_is_put_back() {
                 .find(&a.plan.link.host)
                 .unwrap()
                 .unwrap()
-                .missing(&a.plan.record);
+                .missing(&a.plan.record, &a.plan.link);
             assert_ne!(missing, Vec::new(), "{damage}");
             assert_eq!(
                 linux.restore(&target(&a, index), &missing),
@@ -32,7 +33,11 @@ fn what_is_missing_on_the_host_is_put_back() {
                 "{damage}"
             );
             let after = linux.find(&a.plan.link.host).unwrap().unwrap();
-            assert_eq!(after.missing(&a.plan.record), Vec::new(), "{damage}");
+            assert_eq!(
+                after.missing(&a.plan.record, &a.plan.link),
+                Vec::new(),
+                "{damage}"
+            );
             inside(&a.namespace, "ping -c1 -W1 169.254.77.1");
             run("ping -c1 -W1 fd77::5");
         }
@@ -73,6 +78,40 @@ fn a_route_that_is_there_already_is_no_fault_and_one_that_somebody_else_has_is()
             ..target(&a, index)
         };
         assert_eq!(linux.restore(&gone, &all), Vec::new());
+    });
+}
+
+#[test]
+fn a_link_that_was_taken_out_of_the_group_is_put_back() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        let a = workload(&linux, "a", Some("10.77.0.5"), Some("fd77::5"), 100_000);
+        let index = wire(&linux, &a).unwrap();
+        let host = a.plan.link.host.as_str();
+        let find = || linux.find(&a.plan.link.host).unwrap().unwrap();
+        run(&format!("ip link set {host} group default"));
+        let record = Box::new(a.plan.record.clone());
+        assert_eq!(find().standing(8), Standing::Regrouped(record.clone()));
+        assert_eq!(linux.survey().unwrap().links[0].standing(8), find().standing(8));
+        let missing = find().missing(&a.plan.record, &a.plan.link);
+        assert_eq!(missing, [Op::Group(8)]);
+        assert_eq!(linux.restore(&target(&a, index), &missing), Vec::new());
+        assert_eq!(find().standing(8), Standing::Attached(record));
+
+        // What does not say of itself that it is ours is left alone.
+        run(&format!("ip link set {host} group default"));
+        run(&format!("ip link set {host} alias somebodys"));
+        assert_eq!(find().standing(8), Standing::Foreign);
+        let missing = find().missing(&a.plan.record, &a.plan.link);
+        let faults = linux.restore(&target(&a, index), &missing);
+        let words: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            words,
+            [format!(
+                "put back what is missing of {host}: it is in link group 0 and not in 8 (errno 0)"
+            )]
+        );
+        assert_eq!(find().standing(8), Standing::Foreign);
     });
 }
 
@@ -205,7 +244,10 @@ fn a_survey_is_whole_while_links_come_and_go() {
                 stop.fetch_or(found.is_err(), Ordering::Relaxed);
                 let found = found.unwrap().links;
                 let standing = |link: &model::survey::FoundLink| match link.standing(8) {
-                    Standing::Attached(record) => link.missing(&record).is_empty(),
+                    Standing::Attached(record) => {
+                        let of = all.iter().find(|w| w.plan.record == *record).unwrap();
+                        link.missing(&record, &of.plan.link).is_empty()
+                    }
                     _ => false,
                 };
                 let whole = found.len() == all.len() && found.iter().all(standing);

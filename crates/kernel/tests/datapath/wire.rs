@@ -51,7 +51,7 @@ fn an_attachment_is_what_its_plan_says() {
 
             // The kernel's view holds every op of the plan, and the record reads back.
             let found = linux.find(&a.plan.link.host).unwrap().unwrap();
-            assert_eq!(found.missing(&a.plan.record), Vec::new());
+            assert_eq!(found.missing(&a.plan.record, &a.plan.link), Vec::new());
             assert_eq!(
                 found.standing(8),
                 Standing::Attached(Box::new(a.plan.record.clone()))
@@ -227,7 +227,7 @@ fn ipv4_works_on_a_link_that_is_too_narrow_for_ipv6() {
             .find(&a.plan.link.host)
             .unwrap()
             .unwrap()
-            .missing(&a.plan.record);
+            .missing(&a.plan.record, &a.plan.link);
         assert_eq!(missing.len(), 1, "{missing:?}");
         assert_eq!(linux.restore(&target(&a, index), &missing), Vec::new());
         let found = linux.find(&a.plan.link.host).unwrap().unwrap();
