@@ -21,7 +21,8 @@ use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use unwire::DyingGroups;
 
-/// `EEXIST` and `ENODEV`, errno-base.h.
+/// errno-base.h.
+const EACCES: i32 = 13;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
 /// Without at least this MTU a link has no IPv6 in it (RFC 8200, section 5; `addrconf_notify`, net/ipv6/addrconf.c).
@@ -37,6 +38,8 @@ pub struct Linux {
     writer: Mutex<Socket>,
     /// Used for everything that answers at once.
     reader: Mutex<Socket>,
+    /// Used for putting back, which may have to wait.
+    mender: Mutex<Socket>,
     nft: Nft,
     dying: DyingGroups,
 }
@@ -50,6 +53,7 @@ impl Linux {
             ipv6: sysctl::has_ipv6(),
             writer: Mutex::new(Socket::open(ROUTE)?),
             reader: Mutex::new(Socket::open(ROUTE)?),
+            mender: Mutex::new(Socket::open(ROUTE)?),
             nft: Nft::open()?,
             dying: DyingGroups::default(),
         })
@@ -79,7 +83,8 @@ impl Linux {
             .iter()
             .map(|op| encode::op(op, link.index, &link.name, ipv6))
             .collect();
-        let mut faults = Vec::new();
+        let mut faults: Vec<Fault> = Vec::new();
+        let mut refused_ops = Vec::new();
         for Refused { position, fault } in socket.batch(&batch)?.refused {
             let there = match (fault.errno, &ops[position]) {
                 // Somebody else's, or this link's own by now.
@@ -88,12 +93,20 @@ impl Linux {
                 }
                 (errno, _) => errno == EEXIST,
             };
-            if !there {
+            if there {
+                continue;
+            }
+            refused_ops.push(position);
+            // Without its address nothing of IPv6 can be there, which one fault says.
+            let follows = |earlier: &Fault| earlier.errno == EACCES && fault.errno == EACCES;
+            if !faults.iter().any(follows) {
                 faults.push(fault);
             }
         }
-        for op in ops {
-            if let Op::Address { address, .. } = op
+        for (n, op) in ops.iter().enumerate() {
+            // What was refused would be waited for in vain.
+            if !refused_ops.contains(&n)
+                && let Op::Address { address, .. } = op
                 && let IpAddr::V6(address) = address.addr()
                 && let Err(WireError::Refused { fault, .. } | WireError::Vanished(fault)) =
                     wire::answers(socket, address, link.index, &link.name)
@@ -162,7 +175,7 @@ impl Datapath for Linux {
     }
 
     fn restore(&self, link: &Target, ops: &[Op]) -> Vec<Fault> {
-        let mut socket = self.reader();
+        let mut socket = locked(&self.mender);
         match Self::standing(&mut socket, link) {
             Ok(Some(found)) => self
                 .put(&mut socket, &found, ops)

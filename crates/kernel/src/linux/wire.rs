@@ -1,6 +1,6 @@
 //! One attachment, made true: see `model::plan` for the order and its reasons.
 
-use super::{EEXIST, ENODEV, IPV6_MTU};
+use super::{EACCES, EEXIST, ENODEV, IPV6_MTU};
 use crate::encode::{self, LOOPBACK, UNICAST, UP, link_by_index, link_by_name, route_over, route_to, set_up};
 use crate::message::Message;
 use crate::netns::Home;
@@ -14,7 +14,6 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 const ENOENT: i32 = 2;
-const EACCES: i32 = 13;
 const EBUSY: i32 = 16;
 /// How many interface indexes are tried before the kernel's refusal is believed.
 const INDEX_TRIES: u32 = 64;

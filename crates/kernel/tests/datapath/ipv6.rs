@@ -1,11 +1,13 @@
 //! IPv6 where somebody switched it off, or lives from router advertisements.
 
-use crate::node::{RULESET, inside, on_a_node, run, set, wire, workload};
+use crate::node::{RULESET, inside, on_a_node, run, set, target, wire, workload};
 use kernel::linux::Linux;
 use kernel::netns;
 use model::address::Family;
 use model::datapath::Datapath as _;
+use model::plan::Op;
 use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
 
 #[test]
 fn an_attach_needs_no_ipv6_that_is_on_by_default() {
@@ -40,4 +42,33 @@ fn an_attach_needs_no_ipv6_that_is_on_by_default() {
             run("ping -c1 -W1 fd77::5");
         });
     }
+}
+
+#[test]
+fn what_cannot_be_put_back_is_not_waited_for() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        let a = workload(&linux, "a", Some("10.77.0.5"), Some("fd77::5"), 100_000);
+        let index = wire(&linux, &a).unwrap();
+        let host = a.plan.link.host.as_str();
+        set(&format!("net/ipv6/conf/{host}/disable_ipv6"), "1");
+        run(&format!("ip route delete 10.77.0.5 dev {host}"));
+        let lost: Vec<Op> = a
+            .plan
+            .host
+            .iter()
+            .filter(|op| matches!(op, Op::Address { .. } | Op::Route { .. }))
+            .cloned()
+            .collect();
+        let start = Instant::now();
+        let faults = linux.restore(&target(&a, index), &lost);
+        let took = start.elapsed();
+        let [fault] = &faults[..] else {
+            panic!("{faults:?}")
+        };
+        assert!(fault.tried.starts_with("ip address add fe80::1/128"), "{fault}");
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        // What is not refused is put back all the same.
+        inside(&a.namespace, "ping -c1 -W1 169.254.77.1");
+    });
 }
