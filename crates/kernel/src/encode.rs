@@ -18,6 +18,7 @@ pub(crate) const GETROUTE: u16 = 26;
 const NEWNEIGH: u16 = 28;
 pub(crate) const GETNEIGH: u16 = 30;
 const NEWLINKPROP: u16 = 108;
+const GETNETCONF: u16 = 82;
 
 pub(crate) const AF_INET: u8 = 2;
 pub(crate) const AF_INET6: u8 = 10;
@@ -33,6 +34,7 @@ pub(crate) mod link {
     pub(crate) const IFNAME: u16 = 3;
     pub(crate) const MTU: u16 = 4;
     pub(crate) const LINK: u16 = 5;
+    pub(crate) const MASTER: u16 = 10;
     pub(crate) const LINKINFO: u16 = 18;
     pub(crate) const IFALIAS: u16 = 20;
     pub(crate) const AF_SPEC: u16 = 26;
@@ -59,9 +61,10 @@ pub(crate) mod route {
 
 /// `IFLA_INET_CONF`, and `IPV4_DEVCONF_*` inside it.
 const INET_CONF: u16 = 1;
+const FORWARDING: u16 = 1;
 const ACCEPT_REDIRECTS: u16 = 4;
 const SEND_REDIRECTS: u16 = 6;
-pub(crate) const RP_FILTER: u16 = 8;
+const RP_FILTER: u16 = 8;
 /// `IFLA_INET6_ADDR_GEN_MODE` and `IN6_ADDR_GEN_MODE_NONE`.
 const INET6_ADDR_GEN_MODE: u16 = 8;
 const GEN_MODE_NONE: u8 = 1;
@@ -190,6 +193,14 @@ pub(crate) fn link_by_name(name: &str) -> Message {
         .text(link::IFNAME, name)
 }
 
+/// A name that is longer than a first name can be.
+pub(crate) fn link_by_altname(name: &str) -> Message {
+    Message::new(GETLINK, 0, format!("ip link show {name}"))
+        .fixed(&ifinfo(0, 0, 0))
+        .u32(link::EXT_MASK, 8)
+        .text(link::ALT_IFNAME, name)
+}
+
 /// Asks how the kernel would send to an address.
 pub(crate) fn route_to(address: IpAddr) -> Message {
     let bits = model::address::Family::of(address).bits();
@@ -204,17 +215,26 @@ pub(crate) fn route_over(address: Ipv6Addr, index: u32) -> Message {
     route_to(address.into()).u32(route::OIF, index)
 }
 
-/// One op on a link.
-pub(crate) fn op(op: &Op, index: u32, name: &str, ipv6: bool) -> Message {
-    let tried = format!("ip {}", op.on(name));
-    match op {
+/// Asks for settings of IPv6 on a link.
+pub(crate) fn conf_v6(index: u32, name: &str) -> Message {
+    Message::new(GETNETCONF, 0, format!("ip -6 netconf show dev {name}"))
+        .fixed(&[AF_INET6])
+        .u32(1, index)
+}
+
+/// One op on a link; `None` for a setting, which is none of netlink's.
+pub(crate) fn op(op: &Op, index: u32, name: &str, ipv6: bool) -> Option<Message> {
+    let tried = op.on(name).to_string();
+    Some(match op {
+        Op::Set(_) => return None,
         Op::Describe { alias } => Message::new(SETLINK, 0, tried)
             .fixed(&ifinfo(index, 0, 0))
             .text(link::IFALIAS, alias)
             .nest(link::AF_SPEC, |spec| {
                 let spec = spec.nest(AF_INET.into(), |inet| {
                     inet.nest(INET_CONF, |conf| {
-                        conf.u32(RP_FILTER, 1)
+                        conf.u32(FORWARDING, 1)
+                            .u32(RP_FILTER, 1)
                             .u32(ACCEPT_REDIRECTS, 0)
                             .u32(SEND_REDIRECTS, 0)
                     })
@@ -226,6 +246,15 @@ pub(crate) fn op(op: &Op, index: u32, name: &str, ipv6: bool) -> Message {
                     false => spec,
                 }
             }),
+        Op::NoMaster => Message::new(SETLINK, 0, tried)
+            .fixed(&ifinfo(index, 0, 0))
+            .u32(link::MASTER, 0),
+        Op::Mac(mac) => Message::new(SETLINK, 0, tried)
+            .fixed(&ifinfo(index, 0, 0))
+            .bytes(link::ADDRESS, &mac.0),
+        Op::Mtu(mtu) => Message::new(SETLINK, 0, tried)
+            .fixed(&ifinfo(index, 0, 0))
+            .u32(link::MTU, u32::from(*mtu)),
         Op::Group(group) => set_group(index, name, *group),
         Op::AltName(altname) => Message::new(NEWLINKPROP, flag::CREATE | flag::EXCL | flag::APPEND, tried)
             .fixed(&ifinfo(index, 0, 0))
@@ -292,5 +321,5 @@ pub(crate) fn op(op: &Op, index: u32, name: &str, ipv6: bool) -> Message {
                 .bytes(1, &octets(*address))
                 .bytes(2, &mac.0)
         }
-    }
+    })
 }

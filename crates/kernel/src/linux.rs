@@ -9,7 +9,7 @@ use crate::netns::Home;
 use crate::nft::Nft;
 use crate::socket::{ROUTE, Refused, Socket};
 use crate::{fault, survey, sysctl, watch};
-use model::address::Family;
+use model::address::{Family, IPV6_MTU};
 use model::datapath::{Datapath, Event, Fault, OpenError, Target, WireError};
 use model::key::HostLink;
 use model::plan::{Op, Plan};
@@ -25,8 +25,6 @@ use unwire::DyingGroups;
 const EACCES: i32 = 13;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
-/// Without at least this MTU a link has no IPv6 in it (RFC 8200, section 5; `addrconf_notify`, net/ipv6/addrconf.c).
-const IPV6_MTU: u32 = 1280;
 
 /// The network namespace in which it was opened, and the links of one group there.
 #[derive(Debug)]
@@ -78,34 +76,45 @@ impl Linux {
 
     /// Puts ops on a link of ours that is there.
     fn put(&self, socket: &mut Socket, link: &FoundLink, ops: &[Op]) -> Result<Vec<Fault>, Fault> {
-        let ipv6 = self.ipv6 && link.mtu >= IPV6_MTU;
-        let batch: Vec<_> = ops
-            .iter()
-            .map(|op| encode::op(op, link.index, &link.name, ipv6))
-            .collect();
+        let wanted = ops.iter().find_map(|op| match op {
+            Op::Mtu(mtu) => Some(u32::from(*mtu)),
+            _ => None,
+        });
+        let ipv6 = self.ipv6 && wanted.unwrap_or(link.mtu) >= IPV6_MTU.into();
         let mut faults: Vec<Fault> = Vec::new();
-        let mut refused_ops = Vec::new();
-        for Refused { position, fault } in socket.batch(&batch)?.refused {
-            let there = match (fault.errno, &ops[position]) {
-                // Somebody else's, or this link's own by now.
-                (EEXIST, Op::Route { destination, .. }) => {
-                    survey::has_route(socket, link.index, *destination)?
-                }
-                (errno, _) => errno == EEXIST,
-            };
-            if there {
-                continue;
+        let mut refused = vec![false; ops.len()];
+        let mut messages = Vec::new();
+        let mut positions = Vec::new();
+        for (n, op) in ops.iter().enumerate() {
+            if let Some(message) = encode::op(op, link.index, &link.name, ipv6) {
+                messages.push(message);
+                positions.push(n);
             }
-            refused_ops.push(position);
-            // Without its address nothing of IPv6 can be there, which one fault says.
-            let follows = |earlier: &Fault| earlier.errno == EACCES && fault.errno == EACCES;
-            if !faults.iter().any(follows) {
-                faults.push(fault);
+            let last = n + 1 == ops.len();
+            if last || matches!(op, Op::Set(_)) {
+                // What comes before a setting is made before it.
+                for Refused { position, fault } in socket.batch(&messages)?.refused {
+                    let n = positions[position];
+                    if Self::is_there(socket, link, &ops[n], &fault)? {
+                        continue;
+                    }
+                    refused[n] = true;
+                    // Without its address nothing of IPv6 can be there, which one fault says.
+                    let follows = |earlier: &Fault| earlier.errno == EACCES && fault.errno == EACCES;
+                    if !faults.iter().any(follows) {
+                        faults.push(fault);
+                    }
+                }
+                messages.clear();
+                positions.clear();
+            }
+            if let Op::Set(setting) = op {
+                faults.extend(sysctl::write(&link.name, setting).err());
             }
         }
-        for (n, op) in ops.iter().enumerate() {
+        for (op, refused) in ops.iter().zip(refused) {
             // What was refused would be waited for in vain.
-            if !refused_ops.contains(&n)
+            if !refused
                 && let Op::Address { address, .. } = op
                 && let IpAddr::V6(address) = address.addr()
                 && let Err(WireError::Refused { fault, .. } | WireError::Vanished(fault)) =
@@ -118,6 +127,15 @@ impl Linux {
             settle(socket, link)?;
         }
         Ok(faults)
+    }
+
+    /// Whether an op was refused because what it makes is there.
+    fn is_there(socket: &mut Socket, link: &FoundLink, op: &Op, fault: &Fault) -> Result<bool, Fault> {
+        match (fault.errno, op) {
+            // Somebody else's, or this link's own by now.
+            (EEXIST, Op::Route { destination, .. }) => survey::has_route(socket, link.index, *destination),
+            (errno, _) => Ok(errno == EEXIST),
+        }
     }
 }
 

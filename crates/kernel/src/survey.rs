@@ -2,7 +2,7 @@
 
 use crate::encode::{
     AF_INET, AF_INET6, GETADDR, GETLINK, GETNEIGH, GETROUTE, PERMANENT, TABLE_MAIN, UNICAST, UP, ifinfo,
-    link, link_by_index, link_by_name, route, route_to,
+    link, link_by_altname, link_by_index, link_by_name, route, route_to,
 };
 use crate::message::{Attributes, Message, text, u16_at, u32_at};
 use crate::socket::{Socket, dump_of};
@@ -11,7 +11,8 @@ use ipnet::IpNet;
 use model::address::Mac;
 use model::datapath::Fault;
 use model::key::HostLink;
-use model::survey::{DYING_GROUPS, FoundLink, HostConf, Survey, Uplink};
+use model::record::Record;
+use model::survey::{DYING_GROUPS, FoundLink, HostConf, HostConfV4, HostConfV6, Survey, Uplink};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
@@ -60,6 +61,10 @@ pub(crate) fn survey(socket: &mut Socket, group: u32) -> Result<(Survey, HashSet
     let uplink = default_route(&routes)
         .and_then(|index| links.iter().find(|l| l.index == index))
         .map(uplink_over);
+    let names: HashSet<String> = links
+        .iter()
+        .flat_map(|link| link.altnames.iter().chain([&link.name]).cloned())
+        .collect();
     let (mut ours, others): (Vec<FoundLink>, Vec<FoundLink>) = links
         .into_iter()
         .partition(|l| l.group == group || HostLink::parse(&l.name).is_some());
@@ -96,6 +101,11 @@ pub(crate) fn survey(socket: &mut Socket, group: u32) -> Result<(Survey, HashSet
             ours[n].routes.push(route.destination);
         }
     }
+    for link in &mut ours {
+        if let Some(name) = lost_altname(link) {
+            link.altname_taken = names.contains(&name);
+        }
+    }
     for neighbour in neighbours {
         if let Some(&n) = place.get(&neighbour.index) {
             ours[n].neighbours.push((neighbour.address, neighbour.mac));
@@ -121,6 +131,9 @@ pub(crate) fn find(socket: &mut Socket, name: &HostLink) -> Result<Option<FoundL
         let routes = routes(socket, found.index)?;
         found.routes = routes.into_iter().map(|r| r.destination).collect();
         found.contested = contested(socket, found.index, &found.routes)?;
+        if let Some(name) = lost_altname(&found) {
+            found.altname_taken = one(socket, link_by_altname(&name))?.is_some();
+        }
         let neighbours = neighbours(socket, found.index)?;
         found.neighbours = neighbours.into_iter().map(|n| (n.address, n.mac)).collect();
         Ok::<_, Fault>(())
@@ -131,6 +144,12 @@ pub(crate) fn find(socket: &mut Socket, name: &HostLink) -> Result<Option<FoundL
         Err(fault) if fault.errno == ENODEV => Ok(None),
         Err(fault) => Err(fault),
     }
+}
+
+/// The second name that a link of ours would have, and does not have.
+fn lost_altname(link: &FoundLink) -> Option<String> {
+    let name = Record::parse(&link.alias).ok()?.key.altname()?;
+    (!link.altnames.contains(&name)).then_some(name)
 }
 
 /// Which single addresses of these, routed over a link, the kernel would not send to over it.
@@ -204,6 +223,11 @@ pub(crate) fn way(payload: &[u8]) -> Option<(u8, u32)> {
     Some((*payload.get(7)?, Attributes::after(payload, 12).u32(route::OIF)?))
 }
 
+/// Whether RTM_NEWNETCONF says that packets are passed on: `NETCONFA_FORWARDING`.
+pub(crate) fn forwards(payload: &[u8]) -> bool {
+    Attributes::after(payload, 4).u32(2) == Some(1)
+}
+
 /// A link as RTM_NEWLINK tells of it.
 pub(crate) fn parse_link(payload: &[u8]) -> Option<FoundLink> {
     let attributes = Attributes::after(payload, 16);
@@ -213,7 +237,8 @@ pub(crate) fn parse_link(payload: &[u8]) -> Option<FoundLink> {
         .map(Mac);
     let spec = attributes.inside(link::AF_SPEC);
     let inet = spec.inside(2).value(1).unwrap_or_default();
-    let inet6 = spec.inside(10).value(2).unwrap_or_default();
+    let spec6 = spec.inside(10);
+    let inet6 = spec6.value(2).unwrap_or_default();
     // Arrays: IPv4's ids begin with 1 (linux/ip.h), IPv6's with 0 (linux/ipv6.h).
     let at = |array: &[u8], n: usize| u32_at(array, n * 4).map(u32::cast_signed);
     Some(FoundLink {
@@ -221,6 +246,7 @@ pub(crate) fn parse_link(payload: &[u8]) -> Option<FoundLink> {
         index: u32_at(payload, 4)?,
         group: attributes.u32(link::GROUP).unwrap_or_default(),
         alias: attributes.text(link::IFALIAS).unwrap_or_default().to_owned(),
+        master: attributes.u32(link::MASTER),
         mac,
         mtu: attributes.u32(link::MTU).unwrap_or_default(),
         up: flags_of(payload) & UP != 0,
@@ -230,11 +256,23 @@ pub(crate) fn parse_link(payload: &[u8]) -> Option<FoundLink> {
             .filter_map(|(_, value)| text(value).map(str::to_owned))
             .collect(),
         conf: HostConf {
-            rp_filter: at(inet, 7),
-            accept_ra: at(inet6, 3),
-            accept_redirects: at(inet6, 4),
-            autoconf: at(inet6, 5),
-            disable_ipv6: at(inet6, 26),
+            v4: HostConfV4 {
+                forwarding: at(inet, 0),
+                accept_redirects: at(inet, 3),
+                send_redirects: at(inet, 5),
+                rp_filter: at(inet, 7),
+            },
+            v6: HostConfV6 {
+                forwarding: at(inet6, 0),
+                accept_ra: at(inet6, 3),
+                accept_redirects: at(inet6, 4),
+                autoconf: at(inet6, 5),
+                disable_ipv6: at(inet6, 26),
+                addr_gen_mode: spec6
+                    .value(8)
+                    .and_then(|mode| mode.first())
+                    .map(|mode| i32::from(*mode)),
+            },
         },
         ..FoundLink::default()
     })

@@ -1,6 +1,7 @@
 //! Settings below /proc/sys/net, which shows the reading thread's network namespace.
 
 use crate::fault::io as io_fault;
+use model::address::Family;
 use model::datapath::Fault;
 use model::plan::Sysctl;
 use model::survey::Forwarding;
@@ -17,13 +18,13 @@ pub(crate) fn has_ipv6() -> bool {
 
 /// Writes one setting of a link.
 pub(crate) fn write(link: &str, sysctl: &Sysctl) -> Result<(), Fault> {
-    let path = format!("/proc/sys/net/ipv6/conf/{link}/{}", sysctl.name);
-    fs::write(&path, sysctl.value).map_err(|error| {
-        io_fault(
-            format!("sysctl net.ipv6.conf.{link}.{}={}", sysctl.name, sysctl.value),
-            &error,
-        )
-    })
+    let version = match sysctl.family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    };
+    let path = format!("/proc/sys/net/{version}/conf/{link}/{}", sysctl.name);
+    fs::write(&path, sysctl.value.to_string())
+        .map_err(|error| io_fault(format!("sysctl {}", sysctl.of(link)), &error))
 }
 
 /// How forwarding stands.

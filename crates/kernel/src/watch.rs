@@ -53,6 +53,11 @@ struct Known {
     up: bool,
     group: u32,
     alias: String,
+    mac: Vec<u8>,
+    mtu: u32,
+    master: u32,
+    /// As the kernel tells them.
+    altnames: Vec<u8>,
     /// The permanent ones: two at most.
     neighbours: Vec<(IpAddr, Mac)>,
     /// To single addresses: two at most.
@@ -196,6 +201,10 @@ struct Seen<'a> {
     up: bool,
     group: u32,
     alias: &'a str,
+    mac: &'a [u8],
+    mtu: u32,
+    master: u32,
+    altnames: &'a [u8],
 }
 
 impl<'a> Seen<'a> {
@@ -210,6 +219,10 @@ impl<'a> Seen<'a> {
             up: flags_of(payload) & UP != 0,
             group: attributes.u32(link::GROUP).unwrap_or_default(),
             alias: attributes.text(link::IFALIAS).unwrap_or_default(),
+            mac: attributes.value(link::ADDRESS).unwrap_or_default(),
+            mtu: attributes.u32(link::MTU).unwrap_or_default(),
+            master: attributes.u32(link::MASTER).unwrap_or_default(),
+            altnames: attributes.value(link::PROP_LIST).unwrap_or_default(),
         })
     }
 
@@ -219,6 +232,10 @@ impl<'a> Seen<'a> {
             up: self.up,
             group: self.group,
             alias: self.alias.to_owned(),
+            mac: self.mac.to_vec(),
+            mtu: self.mtu,
+            master: self.master,
+            altnames: self.altnames.to_vec(),
             neighbours: Vec::new(),
             routes: Vec::new(),
         }
@@ -227,7 +244,13 @@ impl<'a> Seen<'a> {
     /// Whether a link lost something since it was told of. On its way up everything of it changes, and in a group for
     /// deletions nothing of it matters.
     fn lost(&self, before: &Known) -> bool {
-        let changed = !self.up || self.group != before.group || self.alias != before.alias;
+        let changed = !self.up
+            || self.group != before.group
+            || self.alias != before.alias
+            || self.mac != before.mac
+            || self.mtu != before.mtu
+            || self.master != before.master
+            || self.altnames != before.altnames;
         let dying = DYING_GROUPS.contains(&self.group);
         !dying && (self.name != before.name.as_str() || before.up && changed)
     }

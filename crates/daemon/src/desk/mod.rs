@@ -196,9 +196,8 @@ impl<D: Datapath> Desk<D> {
                     let mut texts: Vec<String> = found
                         .missing(&attachment.record, &attachment.link)
                         .iter()
-                        .map(|op| format!("not as made: ip {}", op.on(link)))
+                        .map(|op| format!("not as made: {}", op.on(link)))
                         .collect();
-                    texts.extend(found.unsafe_settings(&attachment.record));
                     texts.extend(found.beyond_us());
                     texts
                 }

@@ -336,7 +336,11 @@ fn target(link: &FoundLink) -> Option<Target> {
 fn attachment(record: &Record, link: &FoundLink, labels: super::order::Labels) -> Attachment {
     let settings = PlanSettings {
         group: link.group,
-        mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
+        // Where none was asked for, nobody remembers what it was.
+        mtu: record
+            .asked
+            .mtu
+            .unwrap_or_else(|| u16::try_from(link.mtu).unwrap_or(u16::MAX)),
     };
     let plan = Plan::new(record.clone(), &settings, link.index);
     Attachment {

@@ -117,8 +117,12 @@ fn apply(link: &mut FoundLink, op: &Op) {
     match op {
         Op::Describe { alias } => {
             link.alias.clone_from(alias);
-            link.conf.rp_filter = Some(1);
+            link.conf.v4.rp_filter = Some(1);
         }
+        Op::NoMaster => link.master = None,
+        Op::Mac(mac) => link.mac = Some(*mac),
+        Op::Mtu(mtu) => link.mtu = u32::from(*mtu),
+        Op::Set(_) => {}
         Op::Group(group) => link.group = *group,
         Op::AltName(name) => link.altnames.push(name.clone()),
         Op::Up => link.up = true,

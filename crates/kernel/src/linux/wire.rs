@@ -1,14 +1,14 @@
 //! One attachment, made true: see `model::plan` for the order and its reasons.
 
-use super::{EACCES, EEXIST, ENODEV, IPV6_MTU};
+use super::{EACCES, EEXIST, ENODEV};
 use crate::encode::{self, LOOPBACK, UNICAST, UP, link_by_index, link_by_name, route_over, route_to, set_up};
 use crate::message::Message;
 use crate::netns::Home;
 use crate::socket::{Answer, ROUTE, Refused, Reply, Socket};
 use crate::{crash, survey, sysctl};
-use model::address::FIRST_HOP_V6;
+use model::address::{FIRST_HOP_V6, IPV6_MTU};
 use model::datapath::{Fault, WireError};
-use model::plan::{Op, Plan, Sysctl, host_net};
+use model::plan::{FORWARDING_V6, IPV6_ON, Op, Plan, host_net};
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
@@ -22,11 +22,6 @@ const LOCAL: u8 = 2;
 const LOCAL_ROUTE_LIMIT: Duration = Duration::from_secs(5);
 /// A work queue of an idle kernel needs about as long.
 const LOCAL_ROUTE_STEP: Duration = Duration::from_micros(30);
-
-const IPV6_ON: Sysctl = Sysctl {
-    name: "disable_ipv6",
-    value: "0",
-};
 
 /// What has been done, and has to be undone if the rest fails.
 struct Wiring<'a> {
@@ -51,7 +46,7 @@ pub(super) fn wire(
     let mut wiring = Wiring {
         host,
         inside: None,
-        ipv6: ipv6 && u32::from(plan.link.mtu) >= IPV6_MTU,
+        ipv6: ipv6 && plan.link.mtu >= IPV6_MTU,
         plan,
         host_index,
         workload_index,
@@ -180,7 +175,7 @@ impl Wiring<'_> {
         // How loopback was, so that it can be put back.
         let mut messages = vec![link_by_index(LOOPBACK, "lo")];
         let ops = plan.workload.iter();
-        messages.extend(ops.map(|op| encode::op(op, index, name, self.ipv6)));
+        messages.extend(ops.map(|op| message(op, index, name, self.ipv6)));
         let batch = Batch {
             messages,
             first: 1,
@@ -204,9 +199,13 @@ impl Wiring<'_> {
         let (plan, index) = (self.plan, self.host_index);
         let name = plan.link.host.as_str();
         let ops = plan.host.iter();
-        let mut messages: Vec<_> = ops.map(|op| encode::op(op, index, name, self.ipv6)).collect();
+        let mut messages: Vec<_> = ops.map(|op| message(op, index, name, self.ipv6)).collect();
         let addresses: Vec<IpAddr> = plan.record.addresses.iter().collect();
         messages.extend(addresses.iter().map(|address| route_to(*address)));
+        let with_v6 = plan.record.addresses.v6().is_some();
+        if with_v6 {
+            messages.push(encode::conf_v6(index, name));
+        }
         let batch = Batch {
             messages,
             first: 0,
@@ -230,6 +229,11 @@ impl Wiring<'_> {
             survey::way(&reply.payload)
         };
         // A route of ours is not enough: the address may be the node's own, or routed by somebody else with a better metric.
+        // The namespace's default, which a link has from its creation, may be another one than that of all links.
+        let forwards = |reply: &Reply| reply.position < addresses.len() || survey::forwards(&reply.payload);
+        if with_v6 && !sent.after.iter().all(forwards) {
+            sysctl::write(name, &FORWARDING_V6).map_err(gone_or_refused)?;
+        }
         for (n, address) in addresses.into_iter().enumerate() {
             if way(n) != Some((UNICAST, index)) {
                 // Nor is one that the link took along.
@@ -325,6 +329,10 @@ fn send(socket: &mut Socket, batch: &[Message]) -> Result<(), WireError> {
         Some(first) => Err(gone_or_refused(first.fault)),
         None => Ok(()),
     }
+}
+
+fn message(op: &Op, index: u32, name: &str, ipv6: bool) -> Message {
+    encode::op(op, index, name, ipv6).expect("a plan has its settings apart from its ops")
 }
 
 /// Ops with questions before and after them, for one send.

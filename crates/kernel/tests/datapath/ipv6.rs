@@ -45,6 +45,27 @@ fn an_attach_needs_no_ipv6_that_is_on_by_default() {
 }
 
 #[test]
+fn an_attachment_forwards_whatever_the_default_is() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        linux.publish(&RULESET).unwrap();
+        for version in ["ipv4", "ipv6"] {
+            set(&format!("net/{version}/conf/default/forwarding"), "0");
+        }
+        let a = workload(&linux, "a", Some("10.77.0.5"), Some("fd77::5"), 100_000);
+        let b = workload(&linux, "b", Some("10.77.0.6"), Some("fd77::6"), 100_001);
+        for workload in [&a, &b] {
+            wire(&linux, workload).unwrap();
+            let found = linux.find(&workload.plan.link.host).unwrap().unwrap();
+            assert_eq!(found.missing(&workload.plan.record, &workload.plan.link), []);
+        }
+        for address in ["10.77.0.6", "fd77::6"] {
+            inside(&a.namespace, &format!("ping -c1 -W1 {address}"));
+        }
+    });
+}
+
+#[test]
 fn what_cannot_be_put_back_is_not_waited_for() {
     on_a_node(|| {
         let linux = Linux::open(8).unwrap();

@@ -11,6 +11,7 @@ use model::ruleset::Ruleset;
 use serde_json::Value;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 pub(crate) const RULESET: Ruleset = Ruleset {
     group: 8,
@@ -142,4 +143,13 @@ pub(crate) fn setting(name: &str) -> String {
         .unwrap()
         .trim()
         .to_owned()
+}
+
+/// Waits for something that the kernel does by itself.
+pub(crate) fn until(what: &str, is: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is() {
+        assert!(start.elapsed() < Duration::from_secs(10), "not {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
 }

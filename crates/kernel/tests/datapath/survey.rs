@@ -1,10 +1,10 @@
 //! What is found, and what is put back.
 
-use crate::node::{inside, on_a_node, run, target, wire, workload};
+use crate::node::{RULESET, inside, on_a_node, run, target, wire, workload};
 use kernel::linux::Linux;
 use model::datapath::Datapath as _;
 use model::plan::Op;
-use model::survey::{Standing, Uplink};
+use model::survey::{FoundLink, Standing, Uplink};
 use std::sync::atomic::{AtomicBool, Ordering};
 #[test]
 fn what_is_missing_on_the_host_is_put_back() {
@@ -13,7 +13,26 @@ fn what_is_missing_on_the_host_is_put_back() {
         let a = workload(&linux, "a", Some("10.77.0.5"), Some("fd77::5"), 100_000);
         let index = wire(&linux, &a).unwrap();
         let host = a.plan.link.host.as_str();
+        linux.publish(&RULESET).unwrap();
+        run("ip link add bridge type bridge");
+        let write = |name: &str, value| format!("sysctl -qw net/{}={value}", name.replace("LINK", host));
         for damage in [
+            format!("ip link set {host} address 02:00:00:00:00:99"),
+            format!("ip link set {host} mtu 1300"),
+            format!("ip link set {host} mtu 1000"),
+            format!("ip link set {host} master bridge"),
+            format!("ip link set {host} addrgenmode eui64"),
+            format!("ip link set {host} alias wl1"),
+            format!("ip link property del dev {host} altname wk-a"),
+            write("ipv4/conf/LINK/forwarding", 0),
+            write("ipv4/conf/LINK/rp_filter", 0),
+            write("ipv4/conf/LINK/accept_redirects", 1),
+            write("ipv4/conf/LINK/send_redirects", 1),
+            write("ipv6/conf/LINK/forwarding", 0),
+            write("ipv6/conf/LINK/accept_ra", 2),
+            write("ipv6/conf/LINK/autoconf", 1),
+            write("ipv6/conf/LINK/accept_redirects", 1),
+            write("ipv6/conf/LINK/disable_ipv6", 1),
             format!("ip route delete 10.77.0.5 dev {host}"),
             format!("ip -6 route delete fd77::5 dev {host}"),
             format!("ip address flush dev {host}"),
@@ -32,15 +51,41 @@ fn what_is_missing_on_the_host_is_put_back() {
                 Vec::new(),
                 "{damage}"
             );
+            // The kernel tells of what follows from a change, and it is looked at again.
+            let missing = linux
+                .find(&a.plan.link.host)
+                .unwrap()
+                .unwrap()
+                .missing(&a.plan.record, &a.plan.link);
+            linux.restore(&target(&a, index), &missing);
             let after = linux.find(&a.plan.link.host).unwrap().unwrap();
             assert_eq!(
                 after.missing(&a.plan.record, &a.plan.link),
                 Vec::new(),
                 "{damage}"
             );
+            assert_eq!(after.beyond_us(), Vec::<String>::new(), "{damage}");
             inside(&a.namespace, "ping -c1 -W1 169.254.77.1");
             run("ping -c1 -W1 fd77::5");
         }
+    });
+}
+
+#[test]
+fn a_second_name_that_another_link_has_stays_with_it() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        run("ip link add other type veth peer name beyond");
+        run("ip link property add dev other altname wk-a");
+        let a = workload(&linux, "a", Some("10.77.0.5"), None, 100_000);
+        wire(&linux, &a).unwrap();
+        let missing = |found: &FoundLink| found.missing(&a.plan.record, &a.plan.link);
+        assert_eq!(missing(&linux.find(&a.plan.link.host).unwrap().unwrap()), []);
+        assert_eq!(missing(&linux.survey().unwrap().links[0]), []);
+        run("ip link property del dev other altname wk-a");
+        let name = [Op::AltName("wk-a".to_owned())];
+        assert_eq!(missing(&linux.find(&a.plan.link.host).unwrap().unwrap()), name);
+        assert_eq!(missing(&linux.survey().unwrap().links[0]), name);
     });
 }
 
