@@ -226,7 +226,8 @@ pub fn workload_ops(record: &Record) -> Vec<Op> {
             Op::Route {
                 destination: host_net(first_hop),
                 gateway: None,
-                source: None,
+                // By scope the workload would choose its link-local address, to which the node has no route.
+                source: address.is_ipv6().then_some(address),
             },
             Op::Route {
                 destination: default_net(Family::of(address)),

@@ -1,7 +1,8 @@
 //! What an attachment is in the kernel.
 
 use crate::node::{
-    RULESET, addresses, inside, lines, on_a_node, run, setting, target, wire, workload, workload_with_mtu,
+    RULESET, addresses, inside, lines, on_a_node, run, setting, target, until, wire, workload,
+    workload_with_mtu,
 };
 use kernel::linux::Linux;
 use kernel::netns;
@@ -116,6 +117,23 @@ fn indexes_that_are_taken_are_gone_round() {
 }
 
 #[test]
+fn the_first_hop_answers_once_the_workload_has_a_link_local_address() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        linux.publish(&RULESET).unwrap();
+        let a = workload(&linux, "a", Some("10.77.0.5"), Some("fd77::5"), 100_000);
+        wire(&linux, &a).unwrap();
+        until("there a link-local address that can be used", || {
+            let own = inside(&a.namespace, "ip -6 address show dev eth0 scope link");
+            own.contains("fe80::") && !own.contains("tentative")
+        });
+        inside(&a.namespace, "ping -c1 -W1 fe80::1%eth0");
+        inside(&a.namespace, "ip neighbour flush dev eth0 nud permanent");
+        inside(&a.namespace, "ping -c1 -W1 fe80::1%eth0");
+    });
+}
+
+#[test]
 fn the_first_hop_answers_whatever_arp_ignore_says() {
     on_a_node(|| {
         let linux = Linux::open(8).unwrap();
@@ -199,7 +217,7 @@ fn both_ends_hold_what_was_planned_and_nothing_else() {
             assert_eq!(
                 inside(|| lines("ip -6 route show table main proto static")),
                 of(&[
-                    "fe80::1 dev eth0 metric 1024 pref medium",
+                    "fe80::1 dev eth0 src fd77::5 metric 1024 pref medium",
                     "default via fe80::1 dev eth0 src fd77::5 metric 1024 pref medium",
                 ])
             );
