@@ -221,7 +221,7 @@ impl Datapath for Linux {
 
     fn publish(&self, ruleset: &Ruleset) -> Result<(), Fault> {
         self.nft.publish(ruleset)?;
-        sysctl::ensure_forwarding()
+        sysctl::ensure_forwarding(|| survey::advertised(&mut self.reader()))
     }
 
     fn drift(&self, ruleset: &Ruleset) -> Result<Vec<String>, Fault> {

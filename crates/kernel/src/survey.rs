@@ -24,8 +24,12 @@ const NO_LINK: u32 = 0;
 /// `NDA_IFINDEX`.
 const NEIGHBOUR_IFINDEX: u16 = 8;
 const AF_UNSPEC: u8 = 0;
-/// `RTPROT_KERNEL`.
+/// `RTPROT_KERNEL`, `RTPROT_RA`.
 const PROTOCOL_KERNEL: u8 = 2;
+const PROTOCOL_RA: u8 = 9;
+/// `IFA_PROTO`, `IFAPROT_KERNEL_RA`.
+const ADDRESS_PROTOCOL: u16 = 11;
+const ADDRESS_FROM_RA: u8 = 2;
 
 pub(crate) struct Address {
     pub(crate) index: u32,
@@ -195,6 +199,34 @@ pub(crate) fn uplink(socket: &mut Socket) -> Result<Option<Uplink>, Fault> {
         .map(uplink_over))
 }
 
+/// Names of the links that have routes or addresses from router advertisements.
+pub(crate) fn advertised(socket: &mut Socket) -> Result<Vec<String>, Fault> {
+    let routes = dump_of(
+        GETROUTE,
+        &[AF_INET6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        "ip -6 route show table all",
+    );
+    let addresses = dump_of(GETADDR, &[AF_INET6, 0, 0, 0, 0, 0, 0, 0], "ip -6 address show");
+    let mut indexes = HashSet::new();
+    for payload in socket.dump(&routes)? {
+        if payload.get(5) == Some(&PROTOCOL_RA) {
+            indexes.extend(route_link(Attributes::after(&payload, 12)));
+        }
+    }
+    for payload in socket.dump(&addresses)? {
+        if Attributes::after(&payload, 8).value(ADDRESS_PROTOCOL) == Some(&[ADDRESS_FROM_RA]) {
+            indexes.extend(u32_at(&payload, 4));
+        }
+    }
+    let mut names = Vec::new();
+    for index in indexes {
+        let link = link_at(socket, index, "a link with an advertised route")?;
+        names.extend(link.map(|link| link.name));
+    }
+    names.sort();
+    Ok(names)
+}
+
 fn default_route(routes: &[Route]) -> Option<u32> {
     let defaults = routes
         .iter()
@@ -349,19 +381,17 @@ fn parse_route(payload: &[u8]) -> Option<Route> {
         None => IpAddr::from([0; 16]),
     };
     Some(Route {
-        index: attributes
-            .u32(route::OIF)
-            .or_else(|| first_next_hop(attributes))
-            .unwrap_or(NO_LINK),
+        index: route_link(attributes).unwrap_or(NO_LINK),
         destination: IpNet::new(address, length).ok()?,
         metric: attributes.u32(route::PRIORITY).unwrap_or_default(),
         unicast: kind == UNICAST,
     })
 }
 
-/// Of several next hops (`struct rtnexthop`, linux/rtnetlink.h) the first one's link.
-fn first_next_hop(attributes: Attributes<'_>) -> Option<u32> {
-    u32_at(attributes.value(route::MULTIPATH)?, 4)
+/// Which link a route goes over; of several next hops (`struct rtnexthop`, linux/rtnetlink.h) the first one's.
+fn route_link(attributes: Attributes<'_>) -> Option<u32> {
+    let first_next_hop = || u32_at(attributes.value(route::MULTIPATH)?, 4);
+    attributes.u32(route::OIF).or_else(first_next_hop)
 }
 
 /// Destination and link's index of RTM_NEWROUTE and RTM_DELROUTE, of routes that the kernel did not make.

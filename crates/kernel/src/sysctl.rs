@@ -37,7 +37,13 @@ pub(crate) fn forwarding() -> Forwarding {
 }
 
 /// Switches forwarding on where it is off.
-pub(crate) fn ensure_forwarding() -> Result<(), Fault> {
+///
+/// A node that forwards IPv6 forgets its advertised default routes at once and believes no advertisement any more, but on
+/// links whose `accept_ra` is 2 (`rt6_purge_dflt_routers`, net/ipv6/route.c). `advertised` names the links that live from
+/// advertisements: they go on doing so.
+pub(crate) fn ensure_forwarding(
+    advertised: impl FnOnce() -> Result<Vec<String>, Fault>,
+) -> Result<(), Fault> {
     let stands = forwarding();
     let write =
         |path: &str| fs::write(path, "1").map_err(|error| io_fault(format!("write 1 to {path}"), &error));
@@ -45,6 +51,16 @@ pub(crate) fn ensure_forwarding() -> Result<(), Fault> {
         write(FORWARDING_V4)?;
     }
     if !stands.v6 && has_ipv6() {
+        for link in advertised()? {
+            let path = format!("/proc/sys/net/ipv6/conf/{link}/accept_ra");
+            if fs::read_to_string(path).is_ok_and(|text| text.trim() == "1") {
+                self::write(&link, &Sysctl::v6("accept_ra", 2))?;
+                tracing::info!(
+                    link,
+                    "accept_ra is set to 2, as its routes are advertised and IPv6 forwarding goes on"
+                );
+            }
+        }
         write(FORWARDING_V6)?;
     }
     Ok(())
