@@ -18,13 +18,15 @@ pub(crate) const GETROUTE: u16 = 26;
 const NEWNEIGH: u16 = 28;
 pub(crate) const GETNEIGH: u16 = 30;
 const NEWLINKPROP: u16 = 108;
+const GETNETCONF: u16 = 82;
 
 pub(crate) const AF_INET: u8 = 2;
 pub(crate) const AF_INET6: u8 = 10;
 
-/// `IFF_UP` and `IFF_LOOPBACK`.
+/// `IFF_UP`.
 pub(crate) const UP: u32 = 1;
-pub(crate) const LOOPBACK: u32 = 8;
+/// `LOOPBACK_IFINDEX`, net/flow.h: the kernel insists on it in every namespace (`loopback_net_init`).
+pub(crate) const LOOPBACK: u32 = 1;
 
 /// `IFLA_*`.
 pub(crate) mod link {
@@ -32,6 +34,7 @@ pub(crate) mod link {
     pub(crate) const IFNAME: u16 = 3;
     pub(crate) const MTU: u16 = 4;
     pub(crate) const LINK: u16 = 5;
+    pub(crate) const MASTER: u16 = 10;
     pub(crate) const LINKINFO: u16 = 18;
     pub(crate) const IFALIAS: u16 = 20;
     pub(crate) const AF_SPEC: u16 = 26;
@@ -58,9 +61,10 @@ pub(crate) mod route {
 
 /// `IFLA_INET_CONF`, and `IPV4_DEVCONF_*` inside it.
 const INET_CONF: u16 = 1;
+const FORWARDING: u16 = 1;
 const ACCEPT_REDIRECTS: u16 = 4;
 const SEND_REDIRECTS: u16 = 6;
-pub(crate) const RP_FILTER: u16 = 8;
+const RP_FILTER: u16 = 8;
 /// `IFLA_INET6_ADDR_GEN_MODE` and `IN6_ADDR_GEN_MODE_NONE`.
 const INET6_ADDR_GEN_MODE: u16 = 8;
 const GEN_MODE_NONE: u8 = 1;
@@ -165,9 +169,9 @@ pub(crate) fn link_by_index(index: u32, name: &str) -> Message {
 }
 
 /// Takes away the address that loopback gets whenever it goes up without one (`inetdev_event`, net/ipv4/devinet.c).
-pub(crate) fn delete_loopback_address(index: u32) -> Message {
+pub(crate) fn delete_loopback_address() -> Message {
     let mut head = [AF_INET, 8, 0, 0, 0, 0, 0, 0];
-    head[4..8].copy_from_slice(&index.to_ne_bytes());
+    head[4..8].copy_from_slice(&LOOPBACK.to_ne_bytes());
     Message::new(DELADDR, 0, "ip address delete 127.0.0.1/8 dev lo")
         .fixed(&head)
         .bytes(2, &[127, 0, 0, 1])
@@ -189,26 +193,48 @@ pub(crate) fn link_by_name(name: &str) -> Message {
         .text(link::IFNAME, name)
 }
 
-/// Asks how the kernel would send to an IPv6 address over a link.
-pub(crate) fn route_to(address: Ipv6Addr, index: u32) -> Message {
-    let head = [AF_INET6, 128, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    Message::new(GETROUTE, 0, format!("ip route get {address}"))
-        .fixed(&head)
-        .bytes(1, &address.octets())
-        .u32(4, index)
+/// A name that is longer than a first name can be.
+pub(crate) fn link_by_altname(name: &str) -> Message {
+    Message::new(GETLINK, 0, format!("ip link show {name}"))
+        .fixed(&ifinfo(0, 0, 0))
+        .u32(link::EXT_MASK, 8)
+        .text(link::ALT_IFNAME, name)
 }
 
-/// One op on a link; `lo` is the namespace's loopback.
-pub(crate) fn op(op: &Op, index: u32, name: &str, lo: u32, ipv6: bool) -> Message {
-    let tried = format!("ip {}", op.on(name));
-    match op {
+/// Asks how the kernel would send to an address.
+pub(crate) fn route_to(address: IpAddr) -> Message {
+    let bits = model::address::Family::of(address).bits();
+    let head = [family(address), bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    Message::new(GETROUTE, 0, format!("ip route get {address}"))
+        .fixed(&head)
+        .bytes(route::DST, &octets(address))
+}
+
+/// As [`route_to`], over a link, as link-local addresses need it.
+pub(crate) fn route_over(address: Ipv6Addr, index: u32) -> Message {
+    route_to(address.into()).u32(route::OIF, index)
+}
+
+/// Asks for settings of IPv6 on a link.
+pub(crate) fn conf_v6(index: u32, name: &str) -> Message {
+    Message::new(GETNETCONF, 0, format!("ip -6 netconf show dev {name}"))
+        .fixed(&[AF_INET6])
+        .u32(1, index)
+}
+
+/// One op on a link; `None` for a setting, which is none of netlink's.
+pub(crate) fn op(op: &Op, index: u32, name: &str, ipv6: bool) -> Option<Message> {
+    let tried = op.on(name).to_string();
+    Some(match op {
+        Op::Set(_) => return None,
         Op::Describe { alias } => Message::new(SETLINK, 0, tried)
             .fixed(&ifinfo(index, 0, 0))
             .text(link::IFALIAS, alias)
             .nest(link::AF_SPEC, |spec| {
                 let spec = spec.nest(AF_INET.into(), |inet| {
                     inet.nest(INET_CONF, |conf| {
-                        conf.u32(RP_FILTER, 1)
+                        conf.u32(FORWARDING, 1)
+                            .u32(RP_FILTER, 1)
                             .u32(ACCEPT_REDIRECTS, 0)
                             .u32(SEND_REDIRECTS, 0)
                     })
@@ -220,11 +246,21 @@ pub(crate) fn op(op: &Op, index: u32, name: &str, lo: u32, ipv6: bool) -> Messag
                     false => spec,
                 }
             }),
+        Op::NoMaster => Message::new(SETLINK, 0, tried)
+            .fixed(&ifinfo(index, 0, 0))
+            .u32(link::MASTER, 0),
+        Op::Mac(mac) => Message::new(SETLINK, 0, tried)
+            .fixed(&ifinfo(index, 0, 0))
+            .bytes(link::ADDRESS, &mac.0),
+        Op::Mtu(mtu) => Message::new(SETLINK, 0, tried)
+            .fixed(&ifinfo(index, 0, 0))
+            .u32(link::MTU, u32::from(*mtu)),
+        Op::Group(group) => set_group(index, name, *group),
         Op::AltName(altname) => Message::new(NEWLINKPROP, flag::CREATE | flag::EXCL | flag::APPEND, tried)
             .fixed(&ifinfo(index, 0, 0))
             .nest(link::PROP_LIST, |list| list.text(link::ALT_IFNAME, altname)),
         Op::Up => Message::new(SETLINK, 0, tried).fixed(&ifinfo(index, UP, UP)),
-        Op::LoopbackUp => Message::new(SETLINK, 0, tried).fixed(&ifinfo(lo, UP, UP)),
+        Op::LoopbackUp => Message::new(SETLINK, 0, tried).fixed(&ifinfo(LOOPBACK, UP, UP)),
         Op::Address { address, scope } => {
             let (scope, mut flags) = match scope {
                 Scope::Global => (SCOPE_GLOBAL, 0),
@@ -285,5 +321,5 @@ pub(crate) fn op(op: &Op, index: u32, name: &str, lo: u32, ipv6: bool) -> Messag
                 .bytes(1, &octets(*address))
                 .bytes(2, &mac.0)
         }
-    }
+    })
 }

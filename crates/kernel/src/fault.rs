@@ -20,6 +20,15 @@ pub(crate) fn fault(tried: impl Into<String>, errno: i32, message: Option<&str>)
     }
 }
 
+/// What we refuse ourselves.
+pub(crate) fn ours(tried: impl Into<String>, reason: String) -> Fault {
+    Fault {
+        tried: tried.into(),
+        reason,
+        errno: 0,
+    }
+}
+
 /// From a system call's error.
 pub(crate) fn sys(tried: impl Into<String>, errno: Errno) -> Fault {
     fault(tried, errno.raw_os_error(), None)

@@ -8,23 +8,23 @@ use crate::message::Attributes;
 use crate::netns::Home;
 use crate::nft::Nft;
 use crate::socket::{ROUTE, Refused, Socket};
-use crate::{survey, sysctl, watch};
+use crate::{fault, survey, sysctl, watch};
+use model::address::{Family, IPV6_MTU};
 use model::datapath::{Datapath, Event, Fault, OpenError, Target, WireError};
 use model::key::HostLink;
 use model::plan::{Op, Plan};
 use model::record::NamespaceId;
 use model::ruleset::Ruleset;
-use model::survey::{FoundLink, Survey, Uplink};
+use model::survey::{DYING_GROUPS, FoundLink, Standing, Survey, Uplink};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use unwire::DyingGroups;
 
-/// `EEXIST` and `ENODEV`, errno-base.h.
+/// errno-base.h.
+const EACCES: i32 = 13;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
-/// Without at least this MTU a link has no IPv6 in it (RFC 8200, section 5; `addrconf_notify`, net/ipv6/addrconf.c).
-const IPV6_MTU: u32 = 1280;
 
 /// The network namespace in which it was opened, and the links of one group there.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub struct Linux {
     writer: Mutex<Socket>,
     /// Used for everything that answers at once.
     reader: Mutex<Socket>,
+    /// Used for putting back, which may have to wait.
+    mender: Mutex<Socket>,
     nft: Nft,
     dying: DyingGroups,
 }
@@ -49,6 +51,7 @@ impl Linux {
             ipv6: sysctl::has_ipv6(),
             writer: Mutex::new(Socket::open(ROUTE)?),
             reader: Mutex::new(Socket::open(ROUTE)?),
+            mender: Mutex::new(Socket::open(ROUTE)?),
             nft: Nft::open()?,
             dying: DyingGroups::default(),
         })
@@ -58,34 +61,61 @@ impl Linux {
         locked(&self.reader)
     }
 
-    /// The link that is meant, if it is still there.
+    /// The link that is meant, if it is still there and not about to go.
     fn standing(socket: &mut Socket, target: &Target) -> Result<Option<FoundLink>, Fault> {
         let found = survey::find_link(socket, target.link.as_str())?;
-        Ok(found.filter(|link| link.index == target.index && link.group == target.group))
+        let Some(found) = found.filter(|link| link.index == target.index) else {
+            return Ok(None);
+        };
+        match found.standing(target.group) {
+            Standing::Foreign => Err(regrouped("put back what is missing of", target, found.group)),
+            Standing::HalfMade if DYING_GROUPS.contains(&found.group) => Ok(None),
+            _ => Ok(Some(found)),
+        }
     }
 
     /// Puts ops on a link of ours that is there.
     fn put(&self, socket: &mut Socket, link: &FoundLink, ops: &[Op]) -> Result<Vec<Fault>, Fault> {
-        let ipv6 = self.ipv6 && link.mtu >= IPV6_MTU;
-        let batch: Vec<_> = ops
-            .iter()
-            .map(|op| encode::op(op, link.index, &link.name, 0, ipv6))
-            .collect();
-        let mut faults = Vec::new();
-        for Refused { position, fault } in socket.batch(&batch)?.refused {
-            let there = match (fault.errno, &ops[position]) {
-                // Somebody else's, or this link's own by now.
-                (EEXIST, Op::Route { destination, .. }) => {
-                    survey::has_route(socket, link.index, *destination)?
+        let wanted = ops.iter().find_map(|op| match op {
+            Op::Mtu(mtu) => Some(u32::from(*mtu)),
+            _ => None,
+        });
+        let ipv6 = self.ipv6 && wanted.unwrap_or(link.mtu) >= IPV6_MTU.into();
+        let mut faults: Vec<Fault> = Vec::new();
+        let mut refused = vec![false; ops.len()];
+        let mut messages = Vec::new();
+        let mut positions = Vec::new();
+        for (n, op) in ops.iter().enumerate() {
+            if let Some(message) = encode::op(op, link.index, &link.name, ipv6) {
+                messages.push(message);
+                positions.push(n);
+            }
+            let last = n + 1 == ops.len();
+            if last || matches!(op, Op::Set(_)) {
+                // What comes before a setting is made before it.
+                for Refused { position, fault } in socket.batch(&messages)?.refused {
+                    let n = positions[position];
+                    if Self::is_there(socket, link, &ops[n], &fault)? {
+                        continue;
+                    }
+                    refused[n] = true;
+                    // Without its address nothing of IPv6 can be there, which one fault says.
+                    let follows = |earlier: &Fault| earlier.errno == EACCES && fault.errno == EACCES;
+                    if !faults.iter().any(follows) {
+                        faults.push(fault);
+                    }
                 }
-                (errno, _) => errno == EEXIST,
-            };
-            if !there {
-                faults.push(fault);
+                messages.clear();
+                positions.clear();
+            }
+            if let Op::Set(setting) = op {
+                faults.extend(sysctl::write(&link.name, setting).err());
             }
         }
-        for op in ops {
-            if let Op::Address { address, .. } = op
+        for (op, refused) in ops.iter().zip(refused) {
+            // What was refused would be waited for in vain.
+            if !refused
+                && let Op::Address { address, .. } = op
                 && let IpAddr::V6(address) = address.addr()
                 && let Err(WireError::Refused { fault, .. } | WireError::Vanished(fault)) =
                     wire::answers(socket, address, link.index, &link.name)
@@ -98,6 +128,23 @@ impl Linux {
         }
         Ok(faults)
     }
+
+    /// Whether an op was refused because what it makes is there.
+    fn is_there(socket: &mut Socket, link: &FoundLink, op: &Op, fault: &Fault) -> Result<bool, Fault> {
+        match (fault.errno, op) {
+            // Somebody else's, or this link's own by now.
+            (EEXIST, Op::Route { destination, .. }) => survey::has_route(socket, link.index, *destination),
+            (errno, _) => Ok(errno == EEXIST),
+        }
+    }
+}
+
+/// Somebody else has changed the link's group, and what does not carry ours is left alone.
+fn regrouped(tried: &str, target: &Target, group: u32) -> Fault {
+    fault::ours(
+        format!("{tried} {}", target.link),
+        format!("it is in link group {group} and not in {}", target.group),
+    )
 }
 
 /// Waits until both ends of a link send: the kernel answers when the carrier's change has taken effect
@@ -107,7 +154,7 @@ fn settle(socket: &mut Socket, link: &FoundLink) -> Result<(), Fault> {
     let Some(reply) = replies.first() else {
         return Ok(());
     };
-    let attributes = Attributes::after(reply, 16);
+    let attributes = Attributes::after(&reply.payload, 16);
     if let (Some(peer), Some(namespace)) = (
         attributes.u32(encode::link::LINK),
         attributes.u32(encode::link::LINK_NETNSID),
@@ -126,6 +173,13 @@ fn locked(socket: &Mutex<Socket>) -> MutexGuard<'_, Socket> {
 impl Datapath for Linux {
     type Namespace = OwnedFd;
 
+    fn supports(&self, family: Family) -> bool {
+        match family {
+            Family::V4 => true,
+            Family::V6 => self.ipv6,
+        }
+    }
+
     fn open(&self, path: &str) -> Result<(OwnedFd, NamespaceId), OpenError> {
         self.home.open(path)
     }
@@ -139,7 +193,7 @@ impl Datapath for Linux {
     }
 
     fn restore(&self, link: &Target, ops: &[Op]) -> Vec<Fault> {
-        let mut socket = self.reader();
+        let mut socket = locked(&self.mender);
         match Self::standing(&mut socket, link) {
             Ok(Some(found)) => self
                 .put(&mut socket, &found, ops)
@@ -167,7 +221,7 @@ impl Datapath for Linux {
 
     fn publish(&self, ruleset: &Ruleset) -> Result<(), Fault> {
         self.nft.publish(ruleset)?;
-        sysctl::ensure_forwarding()
+        sysctl::ensure_forwarding(|| survey::advertised(&mut self.reader()))
     }
 
     fn drift(&self, ruleset: &Ruleset) -> Result<Vec<String>, Fault> {

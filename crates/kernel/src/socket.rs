@@ -50,15 +50,24 @@ pub struct Refused {
 pub struct Answer {
     /// In the order of the messages.
     pub refused: Vec<Refused>,
-    /// Payloads of messages that were asked for.
-    pub replies: Vec<Vec<u8>>,
+    /// What was asked for.
+    pub replies: Vec<Reply>,
+}
+
+/// What the kernel told in answer to one message of a batch.
+#[derive(Debug)]
+pub struct Reply {
+    /// Position of the message in the batch.
+    pub position: usize,
+    /// What stands behind the header.
+    pub payload: Vec<u8>,
 }
 
 impl Answer {
-    /// The first refusal as an error.
+    /// What was told, or the first refusal as an error.
     pub fn ok(mut self) -> Result<Vec<Vec<u8>>, Fault> {
         match self.refused.is_empty() {
-            true => Ok(self.replies),
+            true => Ok(self.replies.into_iter().map(|reply| reply.payload).collect()),
             false => Err(self.refused.remove(0).fault),
         }
     }
@@ -133,7 +142,8 @@ impl Socket {
                     continue;
                 };
                 if received.kind != NLMSG_ERROR {
-                    answer.replies.push(received.payload.to_vec());
+                    let payload = received.payload.to_vec();
+                    answer.replies.push(Reply { position, payload });
                     continue;
                 }
                 if let Some(fault) = refusal(&received, message.describes()) {

@@ -1,8 +1,8 @@
 //! What the namespace holds, read from dumps: links, addresses, routes, permanent neighbours.
 
 use crate::encode::{
-    AF_INET, AF_INET6, GETADDR, GETLINK, GETNEIGH, GETROUTE, LOOPBACK, PERMANENT, TABLE_MAIN, UNICAST, UP,
-    ifinfo, link, link_by_index, link_by_name, route,
+    AF_INET, AF_INET6, GETADDR, GETLINK, GETNEIGH, GETROUTE, PERMANENT, TABLE_MAIN, UNICAST, UP, ifinfo,
+    link, link_by_altname, link_by_index, link_by_name, route, route_to,
 };
 use crate::message::{Attributes, Message, text, u16_at, u32_at};
 use crate::socket::{Socket, dump_of};
@@ -11,29 +11,34 @@ use ipnet::IpNet;
 use model::address::Mac;
 use model::datapath::Fault;
 use model::key::HostLink;
-use model::survey::{DYING_GROUPS, FoundLink, HostConf, Survey, Uplink};
+use model::record::Record;
+use model::survey::{DYING_GROUPS, FoundLink, HostConf, HostConfV4, HostConfV6, Survey, Uplink};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 const ENODEV: i32 = 19;
 /// Instead of a link's index: all links.
-const EVERY: u32 = 0;
+pub(crate) const EVERY: u32 = 0;
 /// The index of a route that goes over no link (blackhole and its like) or over what has none.
 const NO_LINK: u32 = 0;
 /// `NDA_IFINDEX`.
 const NEIGHBOUR_IFINDEX: u16 = 8;
 const AF_UNSPEC: u8 = 0;
-/// `RTPROT_KERNEL`.
+/// `RTPROT_KERNEL`, `RTPROT_RA`.
 const PROTOCOL_KERNEL: u8 = 2;
+const PROTOCOL_RA: u8 = 9;
+/// `IFA_PROTO`, `IFAPROT_KERNEL_RA`.
+const ADDRESS_PROTOCOL: u16 = 11;
+const ADDRESS_FROM_RA: u8 = 2;
 
-struct Address {
-    index: u32,
-    net: IpNet,
+pub(crate) struct Address {
+    pub(crate) index: u32,
+    pub(crate) net: IpNet,
 }
 
-struct Route {
-    index: u32,
-    destination: IpNet,
+pub(crate) struct Route {
+    pub(crate) index: u32,
+    pub(crate) destination: IpNet,
     metric: u32,
     unicast: bool,
 }
@@ -60,6 +65,10 @@ pub(crate) fn survey(socket: &mut Socket, group: u32) -> Result<(Survey, HashSet
     let uplink = default_route(&routes)
         .and_then(|index| links.iter().find(|l| l.index == index))
         .map(uplink_over);
+    let names: HashSet<String> = links
+        .iter()
+        .flat_map(|link| link.altnames.iter().chain([&link.name]).cloned())
+        .collect();
     let (mut ours, others): (Vec<FoundLink>, Vec<FoundLink>) = links
         .into_iter()
         .partition(|l| l.group == group || HostLink::parse(&l.name).is_some());
@@ -67,20 +76,38 @@ pub(crate) fn survey(socket: &mut Socket, group: u32) -> Result<(Survey, HashSet
     // What belongs to a link that came after the links were read is nobody's: not another's, and not yet ours.
     let others: HashSet<u32> = others.iter().map(|l| l.index).chain([NO_LINK]).collect();
     let mut taken = Vec::new();
+    // What others have, and how much they prefer it; their own addresses come before every route.
+    let mut preferred: HashMap<IpAddr, Option<u32>> = HashMap::new();
     for address in addresses {
         match place.get(&address.index) {
             Some(&n) => ours[n].addresses.push(address.net),
-            None if others.contains(&address.index) => taken.push(address.net.addr()),
+            None if others.contains(&address.index) => {
+                taken.push(address.net.addr());
+                preferred.insert(address.net.addr(), None);
+            }
             None => {}
         }
     }
+    for route in &routes {
+        let address = route.destination.addr();
+        if is_single(route.destination) && others.contains(&route.index) {
+            taken.push(address);
+            let metric = preferred.entry(address).or_insert(Some(route.metric));
+            *metric = metric.map(|metric| metric.min(route.metric));
+        }
+    }
     for route in routes {
-        match place.get(&route.index) {
-            Some(&n) => ours[n].routes.push(route.destination),
-            None if is_single(route.destination) && others.contains(&route.index) => {
-                taken.push(route.destination.addr());
+        if let Some(&n) = place.get(&route.index) {
+            let metric = preferred.get(&route.destination.addr());
+            if is_single(route.destination) && metric.is_some_and(|metric| *metric < Some(route.metric)) {
+                ours[n].contested.push(route.destination);
             }
-            None => {}
+            ours[n].routes.push(route.destination);
+        }
+    }
+    for link in &mut ours {
+        if let Some(name) = lost_altname(link) {
+            link.altname_taken = names.contains(&name);
         }
     }
     for neighbour in neighbours {
@@ -107,6 +134,10 @@ pub(crate) fn find(socket: &mut Socket, name: &HostLink) -> Result<Option<FoundL
         found.addresses = addresses.into_iter().map(|a| a.net).collect();
         let routes = routes(socket, found.index)?;
         found.routes = routes.into_iter().map(|r| r.destination).collect();
+        found.contested = contested(socket, found.index, &found.routes)?;
+        if let Some(name) = lost_altname(&found) {
+            found.altname_taken = one(socket, link_by_altname(&name))?.is_some();
+        }
         let neighbours = neighbours(socket, found.index)?;
         found.neighbours = neighbours.into_iter().map(|n| (n.address, n.mac)).collect();
         Ok::<_, Fault>(())
@@ -117,6 +148,27 @@ pub(crate) fn find(socket: &mut Socket, name: &HostLink) -> Result<Option<FoundL
         Err(fault) if fault.errno == ENODEV => Ok(None),
         Err(fault) => Err(fault),
     }
+}
+
+/// The second name that a link of ours would have, and does not have.
+fn lost_altname(link: &FoundLink) -> Option<String> {
+    let name = Record::parse(&link.alias).ok()?.key.altname()?;
+    (!link.altnames.contains(&name)).then_some(name)
+}
+
+/// Which single addresses of these, routed over a link, the kernel would not send to over it.
+fn contested(socket: &mut Socket, index: u32, routes: &[IpNet]) -> Result<Vec<IpNet>, Fault> {
+    let singles: Vec<IpNet> = routes.iter().copied().filter(|net| is_single(*net)).collect();
+    let questions: Vec<Message> = singles.iter().map(|net| route_to(net.addr())).collect();
+    let replies = socket.batch(&questions)?.replies;
+    let over_it = |n: usize| {
+        let reply = replies.iter().find(|reply| reply.position == n);
+        reply.and_then(|reply| way(&reply.payload)) == Some((UNICAST, index))
+    };
+    Ok((0..singles.len())
+        .filter(|n| !over_it(*n))
+        .map(|n| singles[n])
+        .collect())
 }
 
 /// One link by name, alone.
@@ -147,6 +199,34 @@ pub(crate) fn uplink(socket: &mut Socket) -> Result<Option<Uplink>, Fault> {
         .map(uplink_over))
 }
 
+/// Names of the links that have routes or addresses from router advertisements.
+pub(crate) fn advertised(socket: &mut Socket) -> Result<Vec<String>, Fault> {
+    let routes = dump_of(
+        GETROUTE,
+        &[AF_INET6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        "ip -6 route show table all",
+    );
+    let addresses = dump_of(GETADDR, &[AF_INET6, 0, 0, 0, 0, 0, 0, 0], "ip -6 address show");
+    let mut indexes = HashSet::new();
+    for payload in socket.dump(&routes)? {
+        if payload.get(5) == Some(&PROTOCOL_RA) {
+            indexes.extend(route_link(Attributes::after(&payload, 12)));
+        }
+    }
+    for payload in socket.dump(&addresses)? {
+        if Attributes::after(&payload, 8).value(ADDRESS_PROTOCOL) == Some(&[ADDRESS_FROM_RA]) {
+            indexes.extend(u32_at(&payload, 4));
+        }
+    }
+    let mut names = Vec::new();
+    for index in indexes {
+        let link = link_at(socket, index, "a link with an advertised route")?;
+        names.extend(link.map(|link| link.name));
+    }
+    names.sort();
+    Ok(names)
+}
+
 fn default_route(routes: &[Route]) -> Option<u32> {
     let defaults = routes
         .iter()
@@ -170,10 +250,14 @@ pub(crate) fn flags_of(payload: &[u8]) -> u32 {
     u32_at(payload, 8).unwrap_or_default()
 }
 
-/// Index and whether it is loopback and up.
-pub(crate) fn loopback(payload: &[u8]) -> Option<(u32, bool)> {
-    let flags = flags_of(payload);
-    (flags & LOOPBACK != 0).then_some((u32_at(payload, 4)?, flags & UP != 0))
+/// What RTM_GETROUTE says of one address: `RTN_*`, and the link that packets leave by.
+pub(crate) fn way(payload: &[u8]) -> Option<(u8, u32)> {
+    Some((*payload.get(7)?, Attributes::after(payload, 12).u32(route::OIF)?))
+}
+
+/// Whether RTM_NEWNETCONF says that packets are passed on: `NETCONFA_FORWARDING`.
+pub(crate) fn forwards(payload: &[u8]) -> bool {
+    Attributes::after(payload, 4).u32(2) == Some(1)
 }
 
 /// A link as RTM_NEWLINK tells of it.
@@ -185,7 +269,8 @@ pub(crate) fn parse_link(payload: &[u8]) -> Option<FoundLink> {
         .map(Mac);
     let spec = attributes.inside(link::AF_SPEC);
     let inet = spec.inside(2).value(1).unwrap_or_default();
-    let inet6 = spec.inside(10).value(2).unwrap_or_default();
+    let spec6 = spec.inside(10);
+    let inet6 = spec6.value(2).unwrap_or_default();
     // Arrays: IPv4's ids begin with 1 (linux/ip.h), IPv6's with 0 (linux/ipv6.h).
     let at = |array: &[u8], n: usize| u32_at(array, n * 4).map(u32::cast_signed);
     Some(FoundLink {
@@ -193,6 +278,7 @@ pub(crate) fn parse_link(payload: &[u8]) -> Option<FoundLink> {
         index: u32_at(payload, 4)?,
         group: attributes.u32(link::GROUP).unwrap_or_default(),
         alias: attributes.text(link::IFALIAS).unwrap_or_default().to_owned(),
+        master: attributes.u32(link::MASTER),
         mac,
         mtu: attributes.u32(link::MTU).unwrap_or_default(),
         up: flags_of(payload) & UP != 0,
@@ -202,18 +288,30 @@ pub(crate) fn parse_link(payload: &[u8]) -> Option<FoundLink> {
             .filter_map(|(_, value)| text(value).map(str::to_owned))
             .collect(),
         conf: HostConf {
-            rp_filter: at(inet, 7),
-            accept_ra: at(inet6, 3),
-            accept_redirects: at(inet6, 4),
-            autoconf: at(inet6, 5),
-            disable_ipv6: at(inet6, 26),
+            v4: HostConfV4 {
+                forwarding: at(inet, 0),
+                accept_redirects: at(inet, 3),
+                send_redirects: at(inet, 5),
+                rp_filter: at(inet, 7),
+            },
+            v6: HostConfV6 {
+                forwarding: at(inet6, 0),
+                accept_ra: at(inet6, 3),
+                accept_redirects: at(inet6, 4),
+                autoconf: at(inet6, 5),
+                disable_ipv6: at(inet6, 26),
+                addr_gen_mode: spec6
+                    .value(8)
+                    .and_then(|mode| mode.first())
+                    .map(|mode| i32::from(*mode)),
+            },
         },
         ..FoundLink::default()
     })
 }
 
 /// Of one link, or of [`EVERY`].
-fn addresses(socket: &mut Socket, index: u32) -> Result<Vec<Address>, Fault> {
+pub(crate) fn addresses(socket: &mut Socket, index: u32) -> Result<Vec<Address>, Fault> {
     let mut head = [AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0];
     head[4..8].copy_from_slice(&index.to_ne_bytes());
     let all = socket.dump(&dump_of(GETADDR, &head, "ip address show"))?;
@@ -232,7 +330,7 @@ pub(crate) fn parse_address(payload: &[u8]) -> Option<(u32, IpNet)> {
 }
 
 /// Over one link, or over [`EVERY`].
-fn routes(socket: &mut Socket, index: u32) -> Result<Vec<Route>, Fault> {
+pub(crate) fn routes(socket: &mut Socket, index: u32) -> Result<Vec<Route>, Fault> {
     let mut all = Vec::new();
     for family in [AF_INET, AF_INET6] {
         if family == AF_INET6 && !sysctl::has_ipv6() {
@@ -283,23 +381,21 @@ fn parse_route(payload: &[u8]) -> Option<Route> {
         None => IpAddr::from([0; 16]),
     };
     Some(Route {
-        index: attributes
-            .u32(route::OIF)
-            .or_else(|| first_next_hop(attributes))
-            .unwrap_or(NO_LINK),
+        index: route_link(attributes).unwrap_or(NO_LINK),
         destination: IpNet::new(address, length).ok()?,
         metric: attributes.u32(route::PRIORITY).unwrap_or_default(),
         unicast: kind == UNICAST,
     })
 }
 
-/// Of several next hops (`struct rtnexthop`, linux/rtnetlink.h) the first one's link.
-fn first_next_hop(attributes: Attributes<'_>) -> Option<u32> {
-    u32_at(attributes.value(route::MULTIPATH)?, 4)
+/// Which link a route goes over; of several next hops (`struct rtnexthop`, linux/rtnetlink.h) the first one's.
+fn route_link(attributes: Attributes<'_>) -> Option<u32> {
+    let first_next_hop = || u32_at(attributes.value(route::MULTIPATH)?, 4);
+    attributes.u32(route::OIF).or_else(first_next_hop)
 }
 
-/// Destination and link's index of RTM_DELROUTE.
-pub(crate) fn parse_route_gone(payload: &[u8]) -> Option<(IpNet, u32)> {
+/// Destination and link's index of RTM_NEWROUTE and RTM_DELROUTE, of routes that the kernel did not make.
+pub(crate) fn parse_route_told(payload: &[u8]) -> Option<(IpNet, u32)> {
     parse_route(payload).map(|route| (route.destination, route.index))
 }
 

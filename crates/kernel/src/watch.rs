@@ -6,13 +6,17 @@
 //! Every workload that comes or goes is ten messages and more, so each is read only as far as it may matter.
 
 use crate::encode::{
-    AF_INET, AF_INET6, DELADDR, DELLINK, DELROUTE, GETLINK, GETNEIGH, NEWLINK, NEWROUTE, UP, ifinfo, link,
+    AF_INET, AF_INET6, DELADDR, DELLINK, DELROUTE, GETLINK, GETNEIGH, NEWADDR, NEWLINK, NEWROUTE, UP, ifinfo,
+    link,
 };
 use crate::fault::{io as io_fault, sys};
 use crate::message::{Attributes, Received, messages, u32_at};
 use crate::nft::{self, NEWGEN, SUBSYSTEM};
 use crate::socket::{NETFILTER, ROUTE, Socket, borrowed, dump_of};
-use crate::survey::{flags_of, is_single, parse_address, parse_neighbour, parse_route_gone};
+use crate::survey::{
+    EVERY, addresses, flags_of, is_single, parse_address, parse_neighbour, parse_route_told, routes,
+};
+use ipnet::IpNet;
 use model::address::Mac;
 use model::datapath::{Event, Fault};
 use model::key::HostLink;
@@ -20,7 +24,7 @@ use model::survey::DYING_GROUPS;
 use netlink_sys::Socket as Raw;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::net::IpAddr;
 
@@ -49,15 +53,32 @@ struct Known {
     up: bool,
     group: u32,
     alias: String,
+    mac: Vec<u8>,
+    mtu: u32,
+    master: u32,
+    /// As the kernel tells them.
+    altnames: Vec<u8>,
     /// The permanent ones: two at most.
     neighbours: Vec<(IpAddr, Mac)>,
+    /// To single addresses: two at most.
+    routes: Vec<IpNet>,
+}
+
+/// What stands, as far as it is needed to tell what changes.
+#[derive(Debug, Default)]
+struct Stock {
+    links: HashMap<u32, Known>,
+    /// Which of our links has the route to a single address.
+    held: HashMap<IpNet, u32>,
+    /// Addresses of links that are not ours, with the links' indexes.
+    foreign: HashSet<(u32, IpAddr)>,
 }
 
 struct Watch {
-    links: HashMap<u32, Known>,
+    stock: Stock,
     /// For listing them.
     lister: Socket,
-    /// Something was lost, and `links` may be wrong.
+    /// Something was lost, and `stock` may be wrong.
     lost: bool,
     own_nft_port: u32,
     sink: Box<dyn Fn(Event) + Send>,
@@ -69,7 +90,7 @@ pub(crate) fn watch(own_nft_port: u32, sink: Box<dyn Fn(Event) + Send>) -> Resul
     let nftables = listen(NETFILTER, &[NFTABLES_GROUP])?;
     let mut lister = Socket::open(ROUTE)?;
     let mut watch = Watch {
-        links: list(&mut lister)?,
+        stock: take_stock(&mut lister)?,
         lister,
         lost: false,
         own_nft_port,
@@ -101,6 +122,57 @@ fn listen(protocol: isize, groups: &[u32]) -> Result<Raw, Fault> {
     Ok(raw)
 }
 
+/// What stands.
+fn take_stock(lister: &mut Socket) -> Result<Stock, Fault> {
+    let mut stock = Stock {
+        links: list(lister)?,
+        ..Stock::default()
+    };
+    for route in routes(lister, EVERY)? {
+        if is_single(route.destination) {
+            stock.routed(route.destination, route.index);
+        }
+    }
+    for address in addresses(lister, EVERY)? {
+        stock.addressed(address.index, address.net.addr());
+    }
+    Ok(stock)
+}
+
+impl Stock {
+    /// A single address is routed over a link. Whether it is one of ours.
+    fn routed(&mut self, destination: IpNet, index: u32) -> bool {
+        let Some(known) = self.links.get_mut(&index) else {
+            return false;
+        };
+        if !known.routes.contains(&destination) {
+            known.routes.push(destination);
+        }
+        self.held.insert(destination, index);
+        true
+    }
+
+    /// A link that is not ours has an address, which it had not before and which a workload could have.
+    fn addressed(&mut self, index: u32, address: IpAddr) -> bool {
+        let link_local = match address {
+            IpAddr::V4(address) => address.is_link_local(),
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        };
+        !link_local && !self.links.contains_key(&index) && self.foreign.insert((index, address))
+    }
+
+    /// A link is none of ours any more.
+    fn forget(&mut self, index: u32) -> Option<Known> {
+        let known = self.links.remove(&index)?;
+        for destination in &known.routes {
+            if self.held.get(destination) == Some(&index) {
+                self.held.remove(destination);
+            }
+        }
+        Some(known)
+    }
+}
+
 /// Our links as they stand.
 fn list(lister: &mut Socket) -> Result<HashMap<u32, Known>, Fault> {
     let request = dump_of(GETLINK, &ifinfo(0, 0, 0), "ip link show").u32(link::EXT_MASK, 8);
@@ -129,6 +201,10 @@ struct Seen<'a> {
     up: bool,
     group: u32,
     alias: &'a str,
+    mac: &'a [u8],
+    mtu: u32,
+    master: u32,
+    altnames: &'a [u8],
 }
 
 impl<'a> Seen<'a> {
@@ -143,6 +219,10 @@ impl<'a> Seen<'a> {
             up: flags_of(payload) & UP != 0,
             group: attributes.u32(link::GROUP).unwrap_or_default(),
             alias: attributes.text(link::IFALIAS).unwrap_or_default(),
+            mac: attributes.value(link::ADDRESS).unwrap_or_default(),
+            mtu: attributes.u32(link::MTU).unwrap_or_default(),
+            master: attributes.u32(link::MASTER).unwrap_or_default(),
+            altnames: attributes.value(link::PROP_LIST).unwrap_or_default(),
         })
     }
 
@@ -152,14 +232,25 @@ impl<'a> Seen<'a> {
             up: self.up,
             group: self.group,
             alias: self.alias.to_owned(),
+            mac: self.mac.to_vec(),
+            mtu: self.mtu,
+            master: self.master,
+            altnames: self.altnames.to_vec(),
             neighbours: Vec::new(),
+            routes: Vec::new(),
         }
     }
 
     /// Whether a link lost something since it was told of. On its way up everything of it changes, and in a group for
     /// deletions nothing of it matters.
     fn lost(&self, before: &Known) -> bool {
-        let changed = !self.up || self.group != before.group || self.alias != before.alias;
+        let changed = !self.up
+            || self.group != before.group
+            || self.alias != before.alias
+            || self.mac != before.mac
+            || self.mtu != before.mtu
+            || self.master != before.master
+            || self.altnames != before.altnames;
         let dying = DYING_GROUPS.contains(&self.group);
         !dying && (self.name != before.name.as_str() || before.up && changed)
     }
@@ -198,8 +289,8 @@ impl Watch {
     /// After a loss, and once the sockets have been read to their ends: until then the kernel drops everything more without
     /// another word (`netlink_overrun`, net/netlink/af_netlink.c), so who surveys earlier may miss a change for good.
     fn begin_again(&mut self) {
-        if let Ok(links) = list(&mut self.lister) {
-            self.links = links;
+        if let Ok(stock) = take_stock(&mut self.lister) {
+            self.stock = stock;
             self.lost = false;
         }
         (self.sink)(Event::Lost);
@@ -210,26 +301,57 @@ impl Watch {
             NEWLINK => self.on_link(message.payload),
             DELLINK => self.on_link_gone(message.payload),
             NEWNEIGH | DELNEIGH => self.on_neighbour(message),
-            DELADDR => {
-                if let Some((index, _)) = parse_address(message.payload) {
-                    self.touched(index);
-                }
-            }
+            NEWADDR | DELADDR => self.on_address(message),
             NEWROUTE | DELROUTE => {
-                let Some((destination, index)) = parse_route_gone(message.payload) else {
+                let Some((destination, index)) = parse_route_told(message.payload) else {
                     return;
                 };
                 if destination.prefix_len() == 0 {
                     (self.sink)(Event::UplinkTouched);
-                } else if message.kind == DELROUTE
-                    && is_single(destination)
-                    && self.links.contains_key(&index)
-                {
-                    (self.sink)(Event::RouteGone { destination, index });
+                } else if is_single(destination) {
+                    self.on_single_route(message.kind == NEWROUTE, destination, index);
                 }
             }
             _ => {}
         }
+    }
+
+    fn on_address(&mut self, message: &Received<'_>) {
+        let Some((index, net)) = parse_address(message.payload) else {
+            return;
+        };
+        let address = net.addr();
+        if self.stock.links.contains_key(&index) {
+            if message.kind == DELADDR {
+                self.touched(index);
+            }
+            return;
+        }
+        // An address whose lifetime was renewed is told of like one that came.
+        let changed = match message.kind {
+            NEWADDR => self.stock.addressed(index, address),
+            _ => self.stock.foreign.remove(&(index, address)),
+        };
+        if changed {
+            (self.sink)(Event::AddressTouched { address });
+        }
+    }
+
+    /// A route that takes another one's place is told of as one that came, and of the other nothing is told.
+    fn on_single_route(&mut self, came: bool, destination: IpNet, index: u32) {
+        if came && self.stock.routed(destination, index) {
+            return;
+        }
+        let event = match self.stock.links.contains_key(&index) {
+            true => Event::RouteGone { destination, index },
+            false => match self.stock.held.get(&destination) {
+                Some(&index) => Event::RouteGone { destination, index },
+                None => Event::AddressTouched {
+                    address: destination.addr(),
+                },
+            },
+        };
+        (self.sink)(event);
     }
 
     fn on_link(&mut self, payload: &[u8]) {
@@ -237,7 +359,7 @@ impl Watch {
         let index = seen.index;
         let Some(name) = HostLink::parse(seen.name) else {
             // Renamed away from us, it is none of ours any more.
-            match self.links.remove(&index) {
+            match self.stock.forget(index) {
                 Some(known) => (self.sink)(Event::LinkGone {
                     link: known.name,
                     index,
@@ -248,12 +370,13 @@ impl Watch {
         };
         let mut known = seen.known(name);
         let mut lost = false;
-        if let Some(before) = self.links.remove(&index) {
+        if let Some(before) = self.stock.links.remove(&index) {
             lost = seen.lost(&before);
             known.neighbours = before.neighbours;
+            known.routes = before.routes;
         }
         let link = lost.then(|| known.name.clone());
-        self.links.insert(index, known);
+        self.stock.links.insert(index, known);
         if let Some(link) = link {
             (self.sink)(Event::LinkTouched { link, index });
         }
@@ -262,7 +385,7 @@ impl Watch {
     fn on_link_gone(&mut self, payload: &[u8]) {
         let Some(seen) = Seen::parse(payload) else { return };
         let index = seen.index;
-        self.links.remove(&index);
+        self.stock.forget(index);
         match HostLink::parse(seen.name) {
             Some(link) => (self.sink)(Event::LinkGone { link, index }),
             None => (self.sink)(Event::UplinkTouched),
@@ -273,7 +396,7 @@ impl Watch {
     fn on_neighbour(&mut self, message: &Received<'_>) {
         let payload = message.payload;
         let Some(index) = u32_at(payload, 4) else { return };
-        let Some(known) = self.links.get_mut(&index) else {
+        let Some(known) = self.stock.links.get_mut(&index) else {
             return;
         };
         let Some(address) = neighbour_address(payload) else {
@@ -297,7 +420,7 @@ impl Watch {
 
     /// A link of ours lost something. One that is down has lost it all, which was told.
     fn touched(&self, index: u32) {
-        if let Some(known) = self.links.get(&index).filter(|known| known.up) {
+        if let Some(known) = self.stock.links.get(&index).filter(|known| known.up) {
             (self.sink)(Event::LinkTouched {
                 link: known.name.clone(),
                 index,
@@ -337,7 +460,7 @@ mod tests {
     fn a_message_that_is_cut_short_or_garbled_does_no_harm() {
         let (sender, events) = mpsc::channel();
         let mut watch = Watch {
-            links: HashMap::new(),
+            stock: Stock::default(),
             lister: Socket::open(ROUTE).expect("everybody may open one"),
             lost: false,
             own_nft_port: 1,

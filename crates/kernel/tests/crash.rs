@@ -130,19 +130,24 @@ fn an_attach_that_was_cut_off_is_told_from_one_that_needs_only_its_host_side() {
                 Standing::Attached(record) => {
                     whole += 1;
                     assert_eq!(*record, plan.record);
-                    let missing = found.missing(&record);
+                    let missing = found.missing(&record, &plan.link);
                     assert_eq!(linux.restore(&target(&found), &missing), Vec::new());
                 }
                 other => panic!("after {steps} steps: {other:?}"),
             }
             let found = linux.find(&plan.link.host).unwrap().unwrap();
-            assert_eq!(found.missing(&plan.record), Vec::new(), "after {steps} steps");
+            assert_eq!(
+                found.missing(&plan.record, &plan.link),
+                Vec::new(),
+                "after {steps} steps"
+            );
             ping(&workload, "169.254.77.1");
             ping(&workload, "fe80::1%eth0");
             assert_eq!(linux.unwire(&[target(&found)]), [Ok(())]);
         }
-        // Both ends, three settings and ten ops inside; from the record on nine ops of the host, and the last look.
-        assert_eq!((half_made, whole), (14, 10));
+        // Both ends, three settings, a look at loopback and ten ops inside; from the record on nine ops of the host, two
+        // questions for the ways to its addresses, one for its settings, and the last look with one more question.
+        assert_eq!((half_made, whole), (15, 14));
     });
 }
 

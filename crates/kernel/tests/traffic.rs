@@ -7,7 +7,7 @@ use kernel::linux::Linux;
 use model::address::{Addresses, FIRST_HOP_V4, FIRST_HOP_V6, Family};
 use model::datapath::{Datapath as _, Target};
 use model::key::{HostLink, InterfaceName, Key, Owner, WorkloadId};
-use model::plan::{Plan, PlanSettings};
+use model::plan::{LinkPlan, Plan, PlanSettings};
 use model::record::{Asked, PathDigest, Record};
 use model::ruleset::Ruleset;
 use model::survey::Standing;
@@ -17,7 +17,7 @@ use stage::tcp::{Conversation, Server};
 use stage::{NODE, Namespace, Node, OUTSIDE, packets, ping};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const GROUP: u32 = 8;
 const LIMIT: Duration = Duration::from_secs(5);
@@ -37,6 +37,7 @@ struct Workload {
     namespace: Namespace,
     addresses: Addresses,
     host_link: String,
+    plan: LinkPlan,
 }
 
 impl World {
@@ -112,6 +113,7 @@ impl World {
                 namespace,
                 addresses,
                 host_link: plan.link.host.to_string(),
+                plan: plan.link,
             }
         })
     }
@@ -271,6 +273,46 @@ fn a_foreign_source_arrives_without_the_guard() {
             "{family}"
         );
     }
+}
+
+#[test]
+fn the_nodes_advertised_routes_outlive_forwarding() {
+    let node = Node::new().unwrap();
+    let linux = node.node.within(|| Linux::open(GROUP)).unwrap().unwrap();
+    let router = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x99);
+    let mut links = Links::of(&node.outside).unwrap();
+    links
+        .add_address("eth0", format!("{router}/64").parse().unwrap())
+        .unwrap();
+    let ip = |line: &str| {
+        let run = || Command::new("ip").args(line.split(' ')).output().unwrap().stdout;
+        String::from_utf8(node.node.within(run).unwrap()).unwrap()
+    };
+    ip("link add quiet type bridge");
+    let default = format!("default via {router} dev uplink proto ra");
+    let start = Instant::now();
+    while !ip("-6 route show").contains(&default) {
+        assert!(start.elapsed() < LIMIT, "{}", ip("-6 route show"));
+        let prefix = "2001:db8:7::".parse().unwrap();
+        packets::send_router_advertisement(&node.outside, "eth0", router, prefix).unwrap();
+    }
+    let accept_ra = |link: &str| {
+        let path = format!("/proc/sys/net/ipv6/conf/{link}/accept_ra");
+        let text = node
+            .node
+            .within(|| std::fs::read_to_string(path))
+            .unwrap()
+            .unwrap();
+        text.trim().to_owned()
+    };
+    assert_eq!(accept_ra("uplink"), "1");
+    let ruleset = Ruleset {
+        group: GROUP,
+        masquerade: true,
+    };
+    node.node.within(|| linux.publish(&ruleset)).unwrap().unwrap();
+    assert!(ip("-6 route show").contains(&default), "{}", ip("-6 route show"));
+    assert_eq!([accept_ra("uplink"), accept_ra("quiet")], ["2", "1"]);
 }
 
 const WORKLOAD_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xabcd);
@@ -444,7 +486,10 @@ fn the_first_packet_after_a_link_was_put_back_gets_through() {
                 index: found.index,
                 group: GROUP,
             };
-            assert_eq!(world.linux.restore(&target, &found.missing(&record)), Vec::new());
+            assert_eq!(
+                world.linux.restore(&target, &found.missing(&record, &one.plan)),
+                Vec::new()
+            );
         });
         let aimed = match n % 2 {
             0 => from_inside.aim(family.first_hop(), Some("eth0")),

@@ -41,6 +41,7 @@ fn attach() {
         "ip link set inside up".to_owned(),
         format!("ip link set {OURS} alias record"),
         format!("ip link set {OURS} addrgenmode none"),
+        format!("ip link property add dev {OURS} altname wk-a"),
         format!("ip link set {OURS} up"),
         format!("ip address add 169.254.77.1/0 dev {OURS} scope link noprefixroute"),
         format!("ip address add fe80::1/128 dev {OURS} scope link noprefixroute nodad"),
@@ -104,6 +105,10 @@ fn what_a_link_loses_is_told() {
         "ip link set LINK down",
         "ip link set LINK group 9",
         "ip link set LINK alias other",
+        "ip link set LINK address 02:00:00:00:00:99",
+        "ip link set LINK mtu 1300",
+        "ip link set LINK master port-of",
+        "ip link property del dev LINK altname wk-a",
         "ip address delete 169.254.77.1/0 dev LINK",
         "ip address delete fe80::1/128 dev LINK",
         "ip neighbour delete 10.77.0.5 dev LINK",
@@ -113,6 +118,7 @@ fn what_a_link_loses_is_told() {
     ] {
         watched(|events| {
             attach();
+            run("ip link add port-of type bridge");
             told(&events);
             run(&damage.replace("LINK", OURS));
             let touched = Event::LinkTouched {
@@ -211,6 +217,74 @@ fn the_ends_of_links_and_routes_are_told_within_a_second() {
     });
 }
 
+#[test]
+fn a_route_in_the_place_of_ours_and_its_end_are_told() {
+    watched(|events| {
+        attach();
+        run("ip link add other type veth peer name beyond");
+        run("ip link set other up");
+        told(&events);
+        for (family, destination) in [("-4", "10.77.0.5/32"), ("-6", "fd77::5/128")] {
+            let gone = Event::RouteGone {
+                destination: destination.parse().unwrap(),
+                index: INDEX,
+            };
+            run(&format!("ip {family} route replace {destination} dev other"));
+            assert_eq!(
+                told(&events),
+                std::slice::from_ref(&gone),
+                "{destination} is replaced"
+            );
+            run(&format!("ip {family} route delete {destination} dev other"));
+            assert_eq!(
+                told(&events),
+                std::slice::from_ref(&gone),
+                "{destination} is free"
+            );
+            run(&format!("ip {family} route add {destination} dev {OURS}"));
+            assert_eq!(told(&events), [], "{destination} is back");
+        }
+        // Beside ours, and before it.
+        run("ip -6 route add fd77::5/128 dev other metric 1");
+        let gone = Event::RouteGone {
+            destination: "fd77::5/128".parse().unwrap(),
+            index: INDEX,
+        };
+        assert_eq!(told(&events), [gone]);
+    });
+}
+
+#[test]
+fn addresses_that_others_take_are_told_once() {
+    watched(|events| {
+        attach();
+        run("ip link add other type veth peer name beyond");
+        run("ip link set other up");
+        told(&events);
+        let touched = |address: &str| Event::AddressTouched {
+            address: address.parse().unwrap(),
+        };
+        for (line, address) in [
+            ("ip address add 10.77.0.7/24 dev other", "10.77.0.7"),
+            (
+                "ip address add fd77::7/64 dev other valid_lft 900 preferred_lft 900 nodad",
+                "fd77::7",
+            ),
+            ("ip route add 10.77.0.8/32 dev other", "10.77.0.8"),
+        ] {
+            run(line);
+            assert_eq!(told(&events), [touched(address)], "{line}");
+        }
+        run("ip address change fd77::7/64 dev other valid_lft 1000 preferred_lft 1000");
+        assert_eq!(told(&events), [], "a lifetime was renewed");
+        run("ip link delete other");
+        let told = told(&events);
+        for address in ["10.77.0.7", "fd77::7"] {
+            assert!(told.contains(&touched(address)), "{address}: {told:?}");
+        }
+    });
+}
+
 /// The kernel tells of a port that leaves a bridge as it tells of a link that ends, but for the address family.
 #[test]
 fn a_link_that_leaves_a_bridge_is_not_gone() {
@@ -219,7 +293,8 @@ fn a_link_that_leaves_a_bridge_is_not_gone() {
         run("ip link add bridge type bridge");
         run(&format!("ip link set {OURS} master bridge"));
         run(&format!("ip link set {OURS} nomaster"));
-        assert_eq!(told(&events), []);
+        let gone = |event: &Event| matches!(event, Event::LinkGone { .. });
+        assert!(!told(&events).iter().any(gone));
         // It is still known.
         run(&format!("ip link set {OURS} down"));
         let touched = Event::LinkTouched {

@@ -10,6 +10,9 @@ pub const FIRST_HOP_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// MAC of every host end, so that a workload's neighbour entry for the first hop never changes.
 pub const FIRST_HOP_MAC: Mac = Mac([0x02, 0x9c, 0x52, 0xfe, 0x6d, 0x0a]);
 
+/// Without at least this MTU a link has no IPv6 in it (RFC 8200, section 5; `addrconf_notify`, net/ipv6/addrconf.c).
+pub const IPV6_MTU: u16 = 1280;
+
 /// An address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {

@@ -3,6 +3,7 @@
 //!
 //! Everything here may block for as long as the kernel takes; nothing here decides.
 
+use crate::address::Family;
 use crate::key::{HostLink, InterfaceName};
 use crate::plan::{Op, Plan};
 use crate::record::NamespaceId;
@@ -10,11 +11,15 @@ use crate::ruleset::Ruleset;
 use crate::survey::{FoundLink, Survey, Uplink};
 use ipnet::IpNet;
 use std::fmt;
+use std::net::IpAddr;
 
 /// What makes plans true.
 pub trait Datapath: Send + Sync + 'static {
     /// An open network namespace.
     type Namespace: Send + 'static;
+
+    /// Whether there is this family at all. Without IPv6 (`ipv6.disable=1`) an attach with an IPv6 address is refused.
+    fn supports(&self, family: Family) -> bool;
 
     /// Opens a path, checks that it is a network namespace that a workload may live in, and tells its identity.
     fn open(&self, path: &str) -> Result<(Self::Namespace, NamespaceId), OpenError>;
@@ -26,11 +31,12 @@ pub trait Datapath: Send + Sync + 'static {
     fn wire(&self, namespace: &Self::Namespace, plan: &Plan) -> Result<u32, WireError>;
 
     /// Deletes links together, and returns when the kernel has acknowledged it. Their ends are announced through
-    /// [`Event::LinkGone`] long before. A link that is gone already is a success; one that has another name or group
-    /// than its target says is left alone, and counts as gone.
+    /// [`Event::LinkGone`] long before. A link that is gone already is a success, and one that has the target's index and
+    /// another name is left alone, and counts as gone. The same link in another group is somebody else's to delete, which is
+    /// a fault, unless it is a group that links are deleted in.
     fn unwire(&self, links: &[Target]) -> Vec<Result<(), Fault>>;
 
-    /// Puts host ops on an existing link of ours. Goes on past errors and returns them; what is there already is no
+    /// Puts host ops on an existing link of ours, also on one that is in another group and carries its record. Goes on past errors and returns them; what is there already is no
     /// error, but a route that somebody else has is.
     fn restore(&self, link: &Target, ops: &[Op]) -> Vec<Fault>;
 
@@ -83,12 +89,17 @@ pub enum Event {
         /// Its interface index.
         index: u32,
     },
-    /// A single address's route over a link was removed.
+    /// A single address's route over a link of ours was removed, or somebody else has one to the same address.
     RouteGone {
         /// Where to.
         destination: IpNet,
         /// The interface index of the link it went over.
         index: u32,
+    },
+    /// An address came to or went from a link that is not ours, or somebody else's route to a single address did.
+    AddressTouched {
+        /// The address.
+        address: IpAddr,
     },
     /// Somebody other than us changed our table.
     RulesetTouched,
@@ -106,7 +117,7 @@ pub struct Fault {
     pub tried: String,
     /// The error's text, followed by the kernel's own message where it gave one (extended ACK).
     pub reason: String,
-    /// The error's number; 0 where the kernel's answer could not be read.
+    /// The error's number; 0 where it is not the kernel that refused, or its answer could not be read.
     pub errno: i32,
 }
 

@@ -64,24 +64,55 @@ pub struct LinkPlan {
     pub group: u32,
 }
 
-/// One setting below /proc/sys/net/ipv6/conf/LINK/.
+/// One setting below /proc/sys/net/ipv4/conf/LINK/ or /proc/sys/net/ipv6/conf/LINK/.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sysctl {
+    /// Whose.
+    pub family: Family,
     /// File name.
     pub name: &'static str,
     /// What is written.
-    pub value: &'static str,
+    pub value: i32,
+}
+
+impl Sysctl {
+    /// One of IPv6.
+    pub const fn v6(name: &'static str, value: i32) -> Self {
+        let family = Family::V6;
+        Self { family, name, value }
+    }
+
+    /// As `sysctl` takes it, of a link.
+    pub fn of<'a>(&'a self, link: &'a str) -> impl fmt::Display + 'a {
+        let Self { family, name, value } = self;
+        let version = match family {
+            Family::V4 => "ipv4",
+            Family::V6 => "ipv6",
+        };
+        fmt::from_fn(move |f| write!(f, "net.{version}.conf.{link}.{name}={value}"))
+    }
 }
 
 /// One message to the kernel about one end of the link (or the namespace's loopback).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
-    /// The record, no link-local autoconfiguration, strict reverse-path check, no redirects either way.
-    /// Only for a host end that is down: on one that is up, each change walks the whole IPv6 FIB.
+    /// The record, no link-local autoconfiguration, IPv4 forwarding, a strict reverse-path check, no redirects taken from
+    /// the workload, and none sent to it where the node's `all.send_redirects` is off, too.
+    /// First for a host end that is down: on one that is up, each change walks the whole IPv6 FIB.
     Describe {
         /// The record's text.
         alias: String,
     },
+    /// The link group that marks our links. Made with the link.
+    Group(u32),
+    /// The link is a port of no bridge, and in no VRF.
+    NoMaster,
+    /// The link's own MAC. Made with the link.
+    Mac(Mac),
+    /// In bytes. Made with the link.
+    Mtu(u16),
+    /// A setting that only /proc takes.
+    Set(Sysctl),
     /// A second name for people. What has the name already keeps it: this op may fail with EEXIST.
     AltName(String),
     /// The link goes up.
@@ -150,15 +181,36 @@ impl Plan {
 /// A workload that can send router advertisements must not be able to change the node's routes (CVE-2020-10749);
 /// `all.accept_ra` does not reach links that are made later, so each link gets its own.
 fn sysctls(record: &Record) -> Vec<Sysctl> {
-    let off = |name| Sysctl { name, value: "0" };
     match record.addresses.v6() {
-        Some(_) => vec![off("accept_ra"), off("autoconf"), off("accept_redirects")],
-        None => vec![Sysctl {
-            name: "disable_ipv6",
-            value: "1",
-        }],
+        Some(_) => ["accept_ra", "autoconf", "accept_redirects"]
+            .map(|name| Sysctl::v6(name, 0))
+            .to_vec(),
+        None => vec![Sysctl::v6("disable_ipv6", 1)],
     }
 }
+
+/// All that the host end of an attachment is: what [`Plan`] has of it, and what a link has from its creation, or from the
+/// namespace's defaults unless those say otherwise.
+pub fn host_end(record: &Record, link: &LinkPlan) -> Vec<Op> {
+    let mut ops = vec![
+        Op::Group(link.group),
+        Op::NoMaster,
+        Op::Mac(link.host_mac),
+        Op::Mtu(link.mtu),
+    ];
+    ops.extend(sysctls(record).into_iter().map(Op::Set));
+    if record.addresses.v6().is_some() {
+        // Whatever the namespace's defaults were when the link was made; IPv6 itself last, once the others are safe.
+        ops.extend([FORWARDING_V6, IPV6_ON].map(Op::Set));
+    }
+    ops.extend(host_ops(record));
+    ops
+}
+
+/// Packets that come in over the link are passed on.
+pub const FORWARDING_V6: Sysctl = Sysctl::v6("forwarding", 1);
+/// The link takes IPv6 addresses.
+pub const IPV6_ON: Sysctl = Sysctl::v6("disable_ipv6", 0);
 
 /// The inside. Routes to the first hop come before those by way of it, and are routes, not the onlink flag, which gVisor
 /// does not read. At most one default route per family, which is all that gVisor takes.
@@ -174,7 +226,8 @@ pub fn workload_ops(record: &Record) -> Vec<Op> {
             Op::Route {
                 destination: host_net(first_hop),
                 gateway: None,
-                source: None,
+                // By scope the workload would choose its link-local address, to which the node has no route.
+                source: address.is_ipv6().then_some(address),
             },
             Op::Route {
                 destination: default_net(Family::of(address)),
@@ -260,29 +313,42 @@ impl fmt::Display for Plan {
              type veth peer {workload} index {workload_index} address {workload_mac} mtu {mtu} numtxqueues 1 \
              numrxqueues 1 netns WORKLOAD"
         )?;
-        for Sysctl { name, value } in &self.sysctls {
-            writeln!(f, "sysctl net.ipv6.conf.{host}.{name}={value}")?;
+        for setting in &self.sysctls {
+            writeln!(f, "sysctl {}", setting.of(host.as_str()))?;
         }
         for op in &self.workload {
-            writeln!(f, "ip -n WORKLOAD {}", op.on(workload.as_str()))?;
+            writeln!(f, "ip -n WORKLOAD {}", op.arguments(workload.as_str()))?;
         }
         for op in &self.host {
-            writeln!(f, "ip {}", op.on(host.as_str()))?;
+            writeln!(f, "{}", op.on(host.as_str()))?;
         }
         Ok(())
     }
 }
 
 impl Op {
-    /// The op as arguments of `ip`, on a link.
+    /// The op as a command, on a link.
     pub fn on<'a>(&'a self, link: &'a str) -> impl fmt::Display + 'a {
+        let program = match self {
+            Self::Set(_) => "sysctl",
+            _ => "ip",
+        };
+        fmt::from_fn(move |f| write!(f, "{program} {}", self.arguments(link)))
+    }
+
+    fn arguments<'a>(&'a self, link: &'a str) -> impl fmt::Display + 'a {
         fmt::from_fn(move |f| match self {
             Self::Describe { alias } => {
                 write!(
                     f,
-                    "link set {link} alias {alias:?} addrgenmode none rp_filter 1 redirects off"
+                    "link set {link} alias {alias:?} addrgenmode none forwarding on rp_filter 1 redirects off"
                 )
             }
+            Self::NoMaster => write!(f, "link set {link} nomaster"),
+            Self::Mac(mac) => write!(f, "link set {link} address {mac}"),
+            Self::Mtu(mtu) => write!(f, "link set {link} mtu {mtu}"),
+            Self::Set(setting) => write!(f, "{}", setting.of(link)),
+            Self::Group(group) => write!(f, "link set {link} group {group}"),
             Self::AltName(name) => write!(f, "link property add dev {link} altname {name}"),
             Self::Up => write!(f, "link set {link} up"),
             Self::LoopbackUp => write!(f, "link set lo up"),

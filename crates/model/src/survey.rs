@@ -1,8 +1,8 @@
 //! What a kernel was found to hold: links that could be ours, and what the node needs beside them.
 
-use crate::address::Mac;
+use crate::address::{Family, IPV6_MTU, Mac};
 use crate::key::HostLink;
-use crate::plan::{Op, Scope, host_ops};
+use crate::plan::{LinkPlan, Op, Scope, Sysctl, host_end};
 use crate::record::{Record, RecordError};
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -54,6 +54,8 @@ pub struct FoundLink {
     pub group: u32,
     /// Its alias; empty where it has none.
     pub alias: String,
+    /// The index of the bridge or VRF that it is in.
+    pub master: Option<u32>,
     /// Its MAC.
     pub mac: Option<Mac>,
     /// In bytes.
@@ -62,12 +64,17 @@ pub struct FoundLink {
     pub up: bool,
     /// Other names.
     pub altnames: Vec<String>,
+    /// Another link has the name that would be this one's second name.
+    pub altname_taken: bool,
     /// Its settings, as far as the kernel told them.
     pub conf: HostConf,
     /// Its addresses with their prefix lengths.
     pub addresses: Vec<IpNet>,
     /// Destinations of the routes over it in the main table, without those that the kernel made.
     pub routes: Vec<IpNet>,
+    /// Single addresses among these to which packets do not go over it: they are an address of the node, or somebody else's
+    /// route comes first.
+    pub contested: Vec<IpNet>,
     /// Permanent neighbours on it.
     pub neighbours: Vec<(IpAddr, Mac)>,
 }
@@ -75,16 +82,40 @@ pub struct FoundLink {
 /// Settings of a host end. `None`: not told, because the family is off on the link.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HostConf {
-    /// `net.ipv4.conf.LINK.rp_filter`.
+    /// Below `net.ipv4.conf.LINK`.
+    pub v4: HostConfV4,
+    /// Below `net.ipv6.conf.LINK`.
+    pub v6: HostConfV6,
+}
+
+/// Settings of IPv4 on a host end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HostConfV4 {
+    /// Whether packets that come in over the link are passed on.
+    pub forwarding: Option<i32>,
+    /// The reverse-path check (RFC 3704): 1 is the strict one.
     pub rp_filter: Option<i32>,
-    /// `net.ipv6.conf.LINK.accept_ra`.
-    pub accept_ra: Option<i32>,
-    /// `net.ipv6.conf.LINK.autoconf`.
-    pub autoconf: Option<i32>,
-    /// `net.ipv6.conf.LINK.accept_redirects`.
+    /// Whether redirects are believed.
     pub accept_redirects: Option<i32>,
-    /// `net.ipv6.conf.LINK.disable_ipv6`.
+    /// Whether redirects are sent, which `all.send_redirects` can switch on all the same.
+    pub send_redirects: Option<i32>,
+}
+
+/// Settings of IPv6 on a host end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HostConfV6 {
+    /// Whether packets that come in over the link are passed on.
+    pub forwarding: Option<i32>,
+    /// Whether router advertisements are believed.
+    pub accept_ra: Option<i32>,
+    /// Whether addresses are made from them.
+    pub autoconf: Option<i32>,
+    /// Whether redirects are believed.
+    pub accept_redirects: Option<i32>,
+    /// Whether IPv6 is off on the link.
     pub disable_ipv6: Option<i32>,
+    /// `IFLA_INET6_ADDR_GEN_MODE`: 1 makes no link-local address.
+    pub addr_gen_mode: Option<i32>,
 }
 
 /// What a found link is to us.
@@ -96,6 +127,9 @@ pub enum Standing {
     HalfMade,
     /// Ours by name and group, but what is written on it is not for us to read: kept, never given out, never deleted.
     Unreadable(RecordError),
+    /// Ours by name and record, but in another group: somebody took it out of ours, or it is from when ours was another.
+    /// Nothing of our table concerns it.
+    Regrouped(Box<Record>),
     /// Not ours.
     Foreign,
 }
@@ -109,59 +143,77 @@ impl FoundLink {
         if DYING_GROUPS.contains(&self.group) {
             return Standing::HalfMade;
         }
-        if self.group != group {
-            return Standing::Foreign;
-        }
         match Record::parse(&self.alias) {
             // A record on another key's link is no record of this one.
-            Ok(record) if record.key.host_link() == name => Standing::Attached(Box::new(record)),
+            Ok(record) if record.key.host_link() == name => match self.group == group {
+                true => Standing::Attached(Box::new(record)),
+                false => Standing::Regrouped(Box::new(record)),
+            },
+            _ if self.group != group => Standing::Foreign,
             Ok(_) => Standing::Unreadable(RecordError::Unreadable("key")),
             Err(RecordError::Missing) => Standing::HalfMade,
             Err(error) => Standing::Unreadable(error),
         }
     }
 
-    /// The host ops of a record that this link does not have, in the order in which they are to be made.
-    pub fn missing(&self, record: &Record) -> Vec<Op> {
-        host_ops(record).into_iter().filter(|op| !self.has(op)).collect()
+    /// What of an attachment's host end this link does not have, in the order in which it is to be made.
+    pub fn missing(&self, record: &Record, plan: &LinkPlan) -> Vec<Op> {
+        let mut ops = host_end(record, plan);
+        // A link that was too narrow for IPv6 gets its settings from the namespace's defaults once it is not.
+        let reborn = self.mtu < u32::from(IPV6_MTU) && plan.mtu >= IPV6_MTU;
+        ops.retain(|op| match op {
+            Op::Set(setting) if reborn && setting.family == Family::V6 => true,
+            op => !self.has(op),
+        });
+        ops
     }
 
-    /// Settings of the host end by which its workload could change the node's routes, in words.
-    pub fn unsafe_settings(&self, record: &Record) -> Vec<String> {
-        let HostConf {
-            accept_ra,
-            autoconf,
-            accept_redirects,
-            disable_ipv6,
-            ..
-        } = self.conf;
-        let settings: &[(&str, Option<i32>, i32)] = match record.addresses.v6() {
-            Some(_) => &[
-                ("accept_ra", accept_ra, 0),
-                ("autoconf", autoconf, 0),
-                ("accept_redirects", accept_redirects, 0),
-            ],
-            None => &[("disable_ipv6", disable_ipv6, 1)],
+    /// What is wrong with the link and cannot be put back, because it is somebody else's, in words.
+    pub fn beyond_us(&self) -> Vec<String> {
+        let text = |net| {
+            format!(
+                "packets to {net} do not go over {}: somebody else has it",
+                self.name
+            )
         };
-        settings
-            .iter()
-            .filter_map(|(name, is, should)| {
-                let is = is.filter(|is| is != should)?;
-                Some(format!(
-                    "net.ipv6.conf.{}.{name} is {is} and not {should}",
-                    self.name
-                ))
-            })
-            .collect()
+        self.contested.iter().map(text).collect()
+    }
+
+    fn setting(&self, setting: &Sysctl) -> Option<i32> {
+        let v6 = &self.conf.v6;
+        match (setting.family, setting.name) {
+            (Family::V6, "forwarding") => v6.forwarding,
+            (Family::V6, "accept_ra") => v6.accept_ra,
+            (Family::V6, "autoconf") => v6.autoconf,
+            (Family::V6, "accept_redirects") => v6.accept_redirects,
+            (Family::V6, "disable_ipv6") => v6.disable_ipv6,
+            _ => None,
+        }
     }
 
     fn has(&self, op: &Op) -> bool {
         match op {
+            Op::Group(group) => self.group == *group,
+            Op::NoMaster => self.master.is_none(),
+            Op::Mac(mac) => self.mac == Some(*mac),
+            Op::Mtu(mtu) => self.mtu == u32::from(*mtu),
+            Op::Set(setting) => self.setting(setting).is_none_or(|is| is == setting.value),
             Op::Describe { alias } => {
-                self.alias == *alias && self.conf.rp_filter.is_none_or(|mode| mode == 1)
+                let HostConf { v4, v6 } = self.conf;
+                let settings = [
+                    (v4.forwarding, 1),
+                    (v4.rp_filter, 1),
+                    (v4.accept_redirects, 0),
+                    (v4.send_redirects, 0),
+                    (v6.addr_gen_mode, 1),
+                ];
+                self.alias == *alias
+                    && settings
+                        .iter()
+                        .all(|(is, should)| is.is_none_or(|is| is == *should))
             }
-            // Another link may have the name; then it keeps it.
-            Op::AltName(_) => true,
+            // What has the name already keeps it.
+            Op::AltName(name) => self.altname_taken || self.altnames.contains(name),
             Op::Up => self.up,
             Op::LoopbackUp => true,
             Op::Address {

@@ -258,7 +258,7 @@ impl<D: Datapath> Desk<D> {
                     .collect::<Result<(), _>>()?;
                 Ok(())
             }
-            Standing::Foreign => Err(in_the_way("it is not in our link group")),
+            Standing::Foreign | Standing::Regrouped(_) => Err(in_the_way("it is not in our link group")),
             Standing::Unreadable(error) => Err(in_the_way(&error.to_string())),
             Standing::Attached(_) => {
                 self.sweeper.all_touched();

@@ -120,6 +120,13 @@ impl<D: Datapath> Desk<D> {
         };
         Ok(match found.standing(self.settings.group) {
             Standing::Attached(_) | Standing::HalfMade => Verdict::Stray(target),
+            // It lives, and nothing of it may be touched.
+            Standing::Regrouped(_) => {
+                return Err(Refusal::InTheWay {
+                    link: target.link.to_string(),
+                    why: format!("it carries link group {group} instead of {}", self.settings.group),
+                });
+            }
             // Nothing of ours is attached there.
             Standing::Foreign | Standing::Unreadable(_) => Verdict::Settled(Detached::WasAbsent),
         })

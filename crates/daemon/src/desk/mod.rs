@@ -225,11 +225,11 @@ impl<D: Datapath> Desk<D> {
                 None => vec![format!("link {link} is missing")],
                 Some(found) => {
                     let mut texts: Vec<String> = found
-                        .missing(&attachment.record)
+                        .missing(&attachment.record, &attachment.link)
                         .iter()
-                        .map(|op| format!("not as made: ip {}", op.on(link)))
+                        .map(|op| format!("not as made: {}", op.on(link)))
                         .collect();
-                    texts.extend(found.unsafe_settings(&attachment.record));
+                    texts.extend(found.beyond_us());
                     texts
                 }
             };
@@ -436,6 +436,17 @@ impl<D: Datapath> Desk<D> {
             Event::LinkGone { link, index } => self.ended(&link, index),
             Event::LinkTouched { index, .. } | Event::RouteGone { index, .. } => {
                 self.sweeper.link_touched(index)
+            }
+            // What of ours somebody else has is not given out.
+            Event::AddressTouched { address } => {
+                if self
+                    .settings
+                    .prefixes
+                    .iter()
+                    .any(|prefix| prefix.contains(address))
+                {
+                    self.sweeper.all_touched();
+                }
             }
             Event::RulesetTouched => self.sweeper.ruleset_touched(),
             Event::UplinkTouched => self.sweeper.uplink_touched(),

@@ -257,7 +257,15 @@ impl<D: Datapath> Desk<D> {
                 // An order that runs knows of its link what no survey can tell.
                 _ if HostLink::parse(&link.name).is_some_and(|name| busy.contains(&name)) => {}
                 Standing::HalfMade => work.prune.extend(target(link)),
-                Standing::Attached(record) => {
+                Standing::Regrouped(record) if !state.by_index.contains_key(&link.index) => {
+                    taken.extend(record.addresses.iter());
+                    let (group, ours) = (link.group, self.settings.group);
+                    state.oddities.push(format!(
+                        "link {} carries group {group} instead of {ours}",
+                        link.name
+                    ));
+                }
+                Standing::Attached(record) | Standing::Regrouped(record) => {
                     if !state.by_index.contains_key(&link.index) {
                         let labels = memory
                             .and_then(|m| m.labels.get(&link.name))
@@ -278,9 +286,13 @@ impl<D: Datapath> Desk<D> {
                         state.by_index.insert(link.index, record.key.clone());
                         state.attachments.insert(record.key.clone(), attachment);
                     }
-                    let missing = link.missing(&record);
-                    if let (false, Some(target)) = (missing.is_empty(), target(link)) {
-                        work.put_back.push((target, missing));
+                    state.oddities.extend(link.beyond_us());
+                    let Some(attachment) = state.attachments.get(&record.key) else {
+                        continue;
+                    };
+                    let missing = link.missing(&record, &attachment.link);
+                    if !missing.is_empty() {
+                        work.put_back.push((Self::target(attachment), missing));
                     }
                 }
             }
@@ -341,7 +353,7 @@ impl<D: Datapath> Desk<D> {
         drop(state);
         match self.datapath.find(&attachment.link.host) {
             Ok(Some(link)) if link.index == index => {
-                let missing = link.missing(&attachment.record);
+                let missing = link.missing(&attachment.record, &attachment.link);
                 missing.is_empty() || self.restore(&Self::target(&attachment), &missing)
             }
             Ok(_) => {
@@ -394,7 +406,11 @@ fn target(link: &FoundLink) -> Option<Target> {
 fn attachment(record: &Record, link: &FoundLink, labels: super::order::Labels) -> Attachment {
     let settings = PlanSettings {
         group: link.group,
-        mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
+        // Where none was asked for, nobody remembers what it was.
+        mtu: record
+            .asked
+            .mtu
+            .unwrap_or_else(|| u16::try_from(link.mtu).unwrap_or(u16::MAX)),
     };
     let plan = Plan::new(record.clone(), &settings, link.index);
     Attachment {

@@ -1,5 +1,6 @@
 //! A datapath that holds its world as values, prints it as text, and fails at a step of one's choice.
 
+use model::address::Family;
 use model::datapath::{Datapath, Event, Fault, OpenError, Target, WireError};
 use model::key::HostLink;
 use model::plan::{Op, Plan};
@@ -116,8 +117,13 @@ fn apply(link: &mut FoundLink, op: &Op) {
     match op {
         Op::Describe { alias } => {
             link.alias.clone_from(alias);
-            link.conf.rp_filter = Some(1);
+            link.conf.v4.rp_filter = Some(1);
         }
+        Op::NoMaster => link.master = None,
+        Op::Mac(mac) => link.mac = Some(*mac),
+        Op::Mtu(mtu) => link.mtu = u32::from(*mtu),
+        Op::Set(_) => {}
+        Op::Group(group) => link.group = *group,
         Op::AltName(name) => link.altnames.push(name.clone()),
         Op::Up => link.up = true,
         Op::LoopbackUp => {}
@@ -129,6 +135,10 @@ fn apply(link: &mut FoundLink, op: &Op) {
 
 impl Datapath for Fake {
     type Namespace = u64;
+
+    fn supports(&self, _: Family) -> bool {
+        true
+    }
 
     fn open(&self, path: &str) -> Result<(u64, NamespaceId), OpenError> {
         let inode = inode(path).ok_or_else(|| OpenError::NotFound {

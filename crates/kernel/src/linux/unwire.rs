@@ -3,7 +3,7 @@
 //! The kernel acknowledges a deletion only after an rcu_barrier of about 17 ms, one for each RTM_DELLINK; links that are
 //! deleted as a group share it.
 
-use super::ENODEV;
+use super::{ENODEV, regrouped};
 use crate::encode::{delete, delete_group, set_group};
 use crate::message::Message;
 use crate::socket::{ROUTE, Socket};
@@ -51,7 +51,7 @@ pub(super) fn unwire(groups: &DyingGroups, targets: &[Target]) -> Vec<Result<(),
         Err(fault) => return targets.iter().map(|_| Err(fault.clone())).collect(),
     };
     let mut results = vec![Ok(()); targets.len()];
-    let standing = match standing(&mut socket, targets) {
+    let standing = match standing(&mut socket, targets, &mut results) {
         Ok(standing) => standing,
         Err(fault) => return targets.iter().map(|_| Err(fault.clone())).collect(),
     };
@@ -74,13 +74,22 @@ pub(super) fn unwire(groups: &DyingGroups, targets: &[Target]) -> Vec<Result<(),
     results
 }
 
-/// Which targets are still the links that are meant.
-fn standing(socket: &mut Socket, targets: &[Target]) -> Result<Vec<usize>, Fault> {
+/// Which targets are still the links that are meant, and what is to be said of the others.
+fn standing(
+    socket: &mut Socket,
+    targets: &[Target],
+    results: &mut [Result<(), Fault>],
+) -> Result<Vec<usize>, Fault> {
     let mut standing = Vec::new();
     for (n, target) in targets.iter().enumerate() {
         let found = survey::link_at(socket, target.index, target.link.as_str())?;
-        if found.is_some_and(|l| l.name == target.link.as_str() && l.group == target.group) {
-            standing.push(n);
+        match found.filter(|link| link.name == target.link.as_str()) {
+            None => {}
+            // A deletion that failed leaves a link in the group that was made for it.
+            Some(link) if link.group == target.group || DYING_GROUPS.contains(&link.group) => {
+                standing.push(n);
+            }
+            Some(link) => results[n] = Err(regrouped("ip link delete", target, link.group)),
         }
     }
     Ok(standing)

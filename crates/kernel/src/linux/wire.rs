@@ -1,15 +1,15 @@
 //! One attachment, made true: see `model::plan` for the order and its reasons.
 
-use super::{EEXIST, ENODEV, IPV6_MTU};
-use crate::encode::{self, GETLINK, ifinfo, link_by_index, link_by_name, set_up};
+use super::{EACCES, EEXIST, ENODEV};
+use crate::encode::{self, LOOPBACK, UNICAST, UP, link_by_index, link_by_name, route_over, route_to, set_up};
 use crate::message::Message;
 use crate::netns::Home;
-use crate::socket::{Answer, ROUTE, Refused, Socket, dump_of};
+use crate::socket::{Answer, ROUTE, Refused, Reply, Socket};
 use crate::{crash, survey, sysctl};
-use model::address::FIRST_HOP_V6;
+use model::address::{FIRST_HOP_V6, IPV6_MTU};
 use model::datapath::{Fault, WireError};
-use model::plan::{Op, Plan};
-use std::net::Ipv6Addr;
+use model::plan::{FORWARDING_V6, IPV6_ON, Op, Plan, host_net};
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -22,8 +22,6 @@ const LOCAL: u8 = 2;
 const LOCAL_ROUTE_LIMIT: Duration = Duration::from_secs(5);
 /// A work queue of an idle kernel needs about as long.
 const LOCAL_ROUTE_STEP: Duration = Duration::from_micros(30);
-/// The index that loopback has in every namespace of today's kernels.
-const USUAL_LOOPBACK: u32 = 1;
 
 /// What has been done, and has to be undone if the rest fails.
 struct Wiring<'a> {
@@ -33,8 +31,7 @@ struct Wiring<'a> {
     plan: &'a Plan,
     host_index: u32,
     workload_index: u32,
-    /// Loopback's index, where it was down before.
-    loopback_was_down: Option<u32>,
+    loopback_was_down: bool,
 }
 
 /// Makes a plan true, or undoes what was done.
@@ -49,11 +46,11 @@ pub(super) fn wire(
     let mut wiring = Wiring {
         host,
         inside: None,
-        ipv6: ipv6 && u32::from(plan.link.mtu) >= IPV6_MTU,
+        ipv6: ipv6 && plan.link.mtu >= IPV6_MTU,
         plan,
         host_index,
         workload_index,
-        loopback_was_down: None,
+        loopback_was_down: false,
     };
     match wiring.finish(home, namespace) {
         Ok(()) => Ok(host_index),
@@ -132,24 +129,33 @@ impl Wiring<'_> {
             .visit(namespace.as_fd(), || Socket::open(ROUTE))
             .and_then(|opened| opened);
         self.inside = Some(socket.map_err(refused)?);
-        self.make_inside()?;
-        self.make_outside()?;
-        // The end that went up first sends through the noop qdisc until linkwatch has run, which this answer means.
-        // Without it about a quarter of all workloads lose their first packet for a second.
         let name = self.plan.link.workload.as_str();
-        let settled = link_by_index(self.workload_index, name);
-        send(self.inside(), &[settled])?;
-        if let Some(address) = self.plan.record.addresses.v6() {
-            answers(
-                self.host,
-                FIRST_HOP_V6,
-                self.host_index,
-                self.plan.link.host.as_str(),
-            )?;
-            let index = self.workload_index;
+        self.make_inside(|| {
+            // The folder is that of the namespace which the thread is in.
+            home.visit(namespace.as_fd(), || sysctl::write(name, &IPV6_ON))
+                .and_then(|written| written)
+        })?;
+        self.make_outside()?;
+        // The end that went up first sends through the noop qdisc until linkwatch has run, which the answer about the
+        // link means. Without it about a quarter of all workloads lose their first packet for a second.
+        let index = self.workload_index;
+        let settled = link_by_index(index, name);
+        let Some(address) = self.plan.record.addresses.v6() else {
+            return send(self.inside(), &[settled]);
+        };
+        let look = send_all(self.inside(), &[settled, route_over(address, index)])?;
+        if let Some(gone) = look.refused.into_iter().find(|refused| refused.position == 0) {
+            return Err(gone_or_refused(gone.fault));
+        }
+        if !look
+            .replies
+            .iter()
+            .any(|reply| reply.position == 1 && is_local(reply))
+        {
             answers(self.inside(), address, index, name)?;
         }
-        Ok(())
+        let host = self.plan.link.host.as_str();
+        answers(self.host, FIRST_HOP_V6, self.host_index, host)
     }
 
     fn inside(&mut self) -> &mut Socket {
@@ -158,24 +164,30 @@ impl Wiring<'_> {
             .expect("opened before anything is made inside")
     }
 
-    fn make_inside(&mut self) -> Result<(), WireError> {
+    fn make_inside(&mut self, switch_ipv6_on: impl FnOnce() -> Result<(), Fault>) -> Result<(), WireError> {
         let plan = self.plan;
         let name = plan.link.workload.as_str();
         if self.workload_index == 0 {
             let link = survey::find_link(self.inside(), name).map_err(refused)?;
             self.workload_index = link.map(|link| link.index).ok_or_else(|| vanished(name))?;
         }
-        let loopback = self.loopback()?;
         let index = self.workload_index;
-        let batch: Vec<_> = plan
-            .workload
-            .iter()
-            .map(|op| encode::op(op, index, name, loopback, true))
-            .collect();
-        match send_all(self.inside(), &batch)?.into_iter().next() {
+        // How loopback was, so that it can be put back.
+        let mut messages = vec![link_by_index(LOOPBACK, "lo")];
+        let ops = plan.workload.iter();
+        messages.extend(ops.map(|op| message(op, index, name, self.ipv6)));
+        let batch = Batch {
+            messages,
+            first: 1,
+            ops: &plan.workload,
+        };
+        let sent = batch.send(self.inside(), switch_ipv6_on)?;
+        let loopback = sent.before.first().ok_or_else(|| vanished("lo"))?;
+        self.loopback_was_down = survey::flags_of(&loopback.payload) & UP == 0;
+        match sent.refused.into_iter().next() {
             None => Ok(()),
-            Some(Refused { position, fault }) => Err(match &plan.workload[position] {
-                Op::Route { destination, .. } if fault.errno == EEXIST => WireError::InsideTaken {
+            Some(Refused { position, fault }) => Err(match plan.workload.get(position) {
+                Some(Op::Route { destination, .. }) if fault.errno == EEXIST => WireError::InsideTaken {
                     what: format!("a route to {destination}"),
                 },
                 _ => gone_or_refused(fault),
@@ -183,46 +195,52 @@ impl Wiring<'_> {
         }
     }
 
-    /// Loopback's index; remembers whether it was down.
-    fn loopback(&mut self) -> Result<u32, WireError> {
-        let usual = self
-            .inside()
-            .batch(&[link_by_index(USUAL_LOOPBACK, "lo")])
-            .map_err(refused)?;
-        let mut found = usual
-            .replies
-            .first()
-            .and_then(|payload| survey::loopback(payload));
-        if found.is_none() {
-            let all = self
-                .inside()
-                .dump(&dump_of(GETLINK, &ifinfo(0, 0, 0), "ip link show"))
-                .map_err(refused)?;
-            found = all.iter().find_map(|payload| survey::loopback(payload));
-        }
-        let (index, up) = found.ok_or_else(|| vanished("lo"))?;
-        self.loopback_was_down = (!up).then_some(index);
-        Ok(index)
-    }
-
     fn make_outside(&mut self) -> Result<(), WireError> {
         let (plan, index) = (self.plan, self.host_index);
         let name = plan.link.host.as_str();
-        let batch: Vec<_> = plan
-            .host
-            .iter()
-            .map(|op| encode::op(op, index, name, 0, self.ipv6))
-            .collect();
-        for Refused { position, fault } in send_all(self.host, &batch)? {
-            match &plan.host[position] {
+        let ops = plan.host.iter();
+        let mut messages: Vec<_> = ops.map(|op| message(op, index, name, self.ipv6)).collect();
+        let addresses: Vec<IpAddr> = plan.record.addresses.iter().collect();
+        messages.extend(addresses.iter().map(|address| route_to(*address)));
+        let with_v6 = plan.record.addresses.v6().is_some();
+        if with_v6 {
+            messages.push(encode::conf_v6(index, name));
+        }
+        let batch = Batch {
+            messages,
+            first: 0,
+            ops: &plan.host,
+        };
+        let sent = batch.send(self.host, || sysctl::write(name, &IPV6_ON))?;
+        for Refused { position, fault } in sent.refused {
+            match plan.host.get(position) {
                 // Another link has the name for people, and keeps it.
-                Op::AltName(_) if fault.errno == EEXIST => {}
-                Op::Route { destination, .. } if fault.errno == EEXIST => {
+                Some(Op::AltName(_)) if fault.errno == EEXIST => {}
+                Some(Op::Route { destination, .. }) if fault.errno == EEXIST => {
                     return Err(WireError::Routed {
                         destination: *destination,
                     });
                 }
                 _ => return Err(gone_or_refused(fault)),
+            }
+        }
+        let way = |n: usize| {
+            let reply = sent.after.iter().find(|reply| reply.position == n)?;
+            survey::way(&reply.payload)
+        };
+        // A route of ours is not enough: the address may be the node's own, or routed by somebody else with a better metric.
+        // The namespace's default, which a link has from its creation, may be another one than that of all links.
+        let forwards = |reply: &Reply| reply.position < addresses.len() || survey::forwards(&reply.payload);
+        if with_v6 && !sent.after.iter().all(forwards) {
+            sysctl::write(name, &FORWARDING_V6).map_err(gone_or_refused)?;
+        }
+        for (n, address) in addresses.into_iter().enumerate() {
+            if way(n) != Some((UNICAST, index)) {
+                // Nor is one that the link took along.
+                send(self.host, &[link_by_index(index, name)])?;
+                return Err(WireError::Routed {
+                    destination: host_net(address),
+                });
             }
         }
         Ok(())
@@ -241,8 +259,8 @@ impl Wiring<'_> {
             Err(fault) if fault.errno == ENODEV => {}
             Err(fault) => left.push(fault),
         }
-        if let (Some(inside), Some(index)) = (&mut self.inside, self.loopback_was_down) {
-            match inside.batch(&[set_up(index, "lo", false), encode::delete_loopback_address(index)]) {
+        if let (Some(inside), true) = (&mut self.inside, self.loopback_was_down) {
+            match inside.batch(&[set_up(LOOPBACK, "lo", false), encode::delete_loopback_address()]) {
                 // It never went up, or had an address before.
                 Ok(answer) => left.extend(
                     answer
@@ -279,11 +297,11 @@ pub(super) fn answers(
     index: u32,
     link: &str,
 ) -> Result<(), WireError> {
-    let request = encode::route_to(address, index);
+    let request = route_over(address, index);
     let start = Instant::now();
     while start.elapsed() < LOCAL_ROUTE_LIMIT {
         let answer = socket.batch(std::slice::from_ref(&request)).map_err(refused)?;
-        if answer.replies.first().and_then(|route| route.get(7)) == Some(&LOCAL) {
+        if answer.replies.iter().any(is_local) {
             return Ok(());
         }
         // A link that is gone would be waited for in vain.
@@ -300,27 +318,111 @@ pub(super) fn answers(
     }))
 }
 
+/// Of RTM_GETROUTE: the address is this namespace's own.
+fn is_local(reply: &Reply) -> bool {
+    survey::way(&reply.payload).is_some_and(|(kind, _)| kind == LOCAL)
+}
+
 /// Sends messages of which none may fail.
 fn send(socket: &mut Socket, batch: &[Message]) -> Result<(), WireError> {
-    match send_all(socket, batch)?.into_iter().next() {
+    match send_all(socket, batch)?.refused.into_iter().next() {
         Some(first) => Err(gone_or_refused(first.fault)),
         None => Ok(()),
     }
 }
 
-/// Sends messages together, or in a build with crash points one by one; returns the refusals.
-fn send_all(socket: &mut Socket, batch: &[Message]) -> Result<Vec<Refused>, WireError> {
-    if !crash::STEPWISE {
-        return Ok(socket.batch(batch).map_err(refused)?.refused);
+fn message(op: &Op, index: u32, name: &str, ipv6: bool) -> Message {
+    encode::op(op, index, name, ipv6).expect("a plan has its settings apart from its ops")
+}
+
+/// Ops with questions before and after them, for one send.
+struct Batch<'a> {
+    messages: Vec<Message>,
+    /// Where the ops begin.
+    first: usize,
+    ops: &'a [Op],
+}
+
+/// What came back. Positions count from the first of the ops, or of the questions of either kind.
+#[derive(Default)]
+struct Sent {
+    /// Of the ops; a question that has no answer is no refusal.
+    refused: Vec<Refused>,
+    before: Vec<Reply>,
+    after: Vec<Reply>,
+}
+
+impl Batch<'_> {
+    /// Sends everything together.
+    ///
+    /// A link inherits `disable_ipv6` from its namespace's default, and takes no IPv6 address then (EACCES): it is switched
+    /// on for this link, and what was refused is sent once more. A node or a sandbox where it is on pays nothing for that.
+    fn send(
+        &self,
+        socket: &mut Socket,
+        switch_ipv6_on: impl FnOnce() -> Result<(), Fault>,
+    ) -> Result<Sent, WireError> {
+        let end = self.first + self.ops.len();
+        let mut sent = Sent::default();
+        sent.add(send_all(socket, &self.messages)?, self.first, end);
+        let off = |refused: &Refused| {
+            let op = &self.ops[refused.position];
+            refused.fault.errno == EACCES
+                && matches!(op, Op::Address { address, .. } if address.addr().is_ipv6())
+        };
+        if !sent.refused.iter().any(off) {
+            return Ok(sent);
+        }
+        switch_ipv6_on().map_err(gone_or_refused)?;
+        let positions: Vec<usize> = sent.refused.drain(..).map(|refused| refused.position).collect();
+        let refused = positions.iter().map(|n| &self.messages[self.first + n]);
+        let again: Vec<Message> = refused.chain(&self.messages[end..]).cloned().collect();
+        sent.after.clear();
+        sent.add(send_all(socket, &again)?, 0, positions.len());
+        for refused in &mut sent.refused {
+            refused.position = positions[refused.position];
+        }
+        Ok(sent)
     }
-    let mut all = Vec::new();
+}
+
+impl Sent {
+    /// An answer to messages of which those from `first` up to `end` are ops.
+    fn add(&mut self, answer: Answer, first: usize, end: usize) {
+        for Refused { position, fault } in answer.refused {
+            if (first..end).contains(&position) {
+                let position = position - first;
+                self.refused.push(Refused { position, fault });
+            }
+        }
+        for Reply { position, payload } in answer.replies {
+            match position.checked_sub(end) {
+                Some(position) => self.after.push(Reply { position, payload }),
+                None => self.before.push(Reply { position, payload }),
+            }
+        }
+    }
+}
+
+/// Sends messages together, or in a build with crash points one by one.
+fn send_all(socket: &mut Socket, batch: &[Message]) -> Result<Answer, WireError> {
+    if !crash::STEPWISE {
+        return socket.batch(batch).map_err(refused);
+    }
+    let mut all = Answer::default();
     for (position, message) in batch.iter().enumerate() {
         let answer = socket.batch(std::slice::from_ref(message)).map_err(refused)?;
-        all.extend(
+        all.refused.extend(
             answer
                 .refused
                 .into_iter()
                 .map(|refused| Refused { position, ..refused }),
+        );
+        all.replies.extend(
+            answer
+                .replies
+                .into_iter()
+                .map(|reply| Reply { position, ..reply }),
         );
         crash::step();
     }

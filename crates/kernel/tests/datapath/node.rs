@@ -11,6 +11,7 @@ use model::ruleset::Ruleset;
 use serde_json::Value;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 pub(crate) const RULESET: Ruleset = Ruleset {
     group: 8,
@@ -129,4 +130,26 @@ pub(crate) fn world() -> String {
     .join("\n")
     // What a link that was up once keeps, and nobody can tell from one that was not.
     .replace("\"qdisc\":\"noqueue\"", "\"qdisc\":\"noop\"")
+}
+
+/// Writes a setting of the namespace in which this is called.
+pub(crate) fn set(name: &str, value: &str) {
+    std::fs::write(format!("/proc/sys/{name}"), value).unwrap();
+}
+
+/// Reads a setting of the namespace in which this is called.
+pub(crate) fn setting(name: &str) -> String {
+    std::fs::read_to_string(format!("/proc/sys/{name}"))
+        .unwrap()
+        .trim()
+        .to_owned()
+}
+
+/// Waits for something that the kernel does by itself.
+pub(crate) fn until(what: &str, is: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is() {
+        assert!(start.elapsed() < Duration::from_secs(10), "not {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
 }

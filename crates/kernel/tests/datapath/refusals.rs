@@ -1,6 +1,6 @@
 //! What is refused, and that nothing of it is left.
 
-use crate::node::{inside, on_a_node, run, wire, workload, world};
+use crate::node::{inside, on_a_node, run, until, wire, workload, world};
 use kernel::linux::Linux;
 use kernel::netns;
 use model::datapath::{Datapath as _, OpenError, WireError};
@@ -46,6 +46,52 @@ fn a_refused_attach_leaves_both_namespaces_as_they_were() {
             run(&format!("ip {family} route delete {net} dev lo"));
             run("ip link set lo down");
         }
+        run("ip link add other type bridge");
+        run("ip link set other addrgenmode none");
+        run("ip link set other up");
+        // The answer means that nothing of it changes any more.
+        run("ip link show dev other");
+        for (what, make, end, net) in [
+            (
+                "a better metric",
+                "ip -6 route add fd77::5/128 dev other metric 1",
+                "ip -6 route delete fd77::5/128 dev other",
+                "fd77::5/128",
+            ),
+            (
+                "a better metric that leads nowhere",
+                "ip -6 route add blackhole fd77::5/128 metric 1",
+                "ip -6 route delete blackhole fd77::5/128 metric 1",
+                "fd77::5/128",
+            ),
+            (
+                "an IPv4 address of the node",
+                "ip address add 10.77.0.5/24 dev other",
+                "ip address delete 10.77.0.5/24 dev other",
+                "10.77.0.5/32",
+            ),
+            (
+                "an IPv6 address of the node",
+                "ip address add fd77::5/64 dev other nodad",
+                "ip address delete fd77::5/64 dev other",
+                "fd77::5/128",
+            ),
+        ] {
+            run(make);
+            if make.contains("/64") {
+                // The kernel makes an IPv6 address's own route a moment later.
+                until("the address is answered", || {
+                    run("ip -6 route show table local").contains("fd77::5")
+                });
+            }
+            same(
+                what,
+                &attach,
+                &format!("{net} is routed by somebody else already"),
+            );
+            run(end);
+        }
+        run("ip link delete other");
         wire(&linux, &a).unwrap();
     });
 }

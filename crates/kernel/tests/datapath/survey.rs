@@ -1,9 +1,10 @@
 //! What is found, and what is put back.
 
-use crate::node::{inside, on_a_node, run, target, wire, workload};
+use crate::node::{RULESET, inside, on_a_node, run, target, wire, workload};
 use kernel::linux::Linux;
 use model::datapath::Datapath as _;
-use model::survey::{Standing, Uplink};
+use model::plan::Op;
+use model::survey::{FoundLink, Standing, Uplink};
 use std::sync::atomic::{AtomicBool, Ordering};
 #[test]
 fn what_is_missing_on_the_host_is_put_back() {
@@ -12,7 +13,26 @@ fn what_is_missing_on_the_host_is_put_back() {
         let a = workload(&linux, "a", Some("10.77.0.5"), Some("fd77::5"), 100_000);
         let index = wire(&linux, &a).unwrap();
         let host = a.plan.link.host.as_str();
+        linux.publish(&RULESET).unwrap();
+        run("ip link add bridge type bridge");
+        let write = |name: &str, value| format!("sysctl -qw net/{}={value}", name.replace("LINK", host));
         for damage in [
+            format!("ip link set {host} address 02:00:00:00:00:99"),
+            format!("ip link set {host} mtu 1300"),
+            format!("ip link set {host} mtu 1000"),
+            format!("ip link set {host} master bridge"),
+            format!("ip link set {host} addrgenmode eui64"),
+            format!("ip link set {host} alias wl1"),
+            format!("ip link property del dev {host} altname wk-a"),
+            write("ipv4/conf/LINK/forwarding", 0),
+            write("ipv4/conf/LINK/rp_filter", 0),
+            write("ipv4/conf/LINK/accept_redirects", 1),
+            write("ipv4/conf/LINK/send_redirects", 1),
+            write("ipv6/conf/LINK/forwarding", 0),
+            write("ipv6/conf/LINK/accept_ra", 2),
+            write("ipv6/conf/LINK/autoconf", 1),
+            write("ipv6/conf/LINK/accept_redirects", 1),
+            write("ipv6/conf/LINK/disable_ipv6", 1),
             format!("ip route delete 10.77.0.5 dev {host}"),
             format!("ip -6 route delete fd77::5 dev {host}"),
             format!("ip address flush dev {host}"),
@@ -24,18 +44,48 @@ fn what_is_missing_on_the_host_is_put_back() {
                 .find(&a.plan.link.host)
                 .unwrap()
                 .unwrap()
-                .missing(&a.plan.record);
+                .missing(&a.plan.record, &a.plan.link);
             assert_ne!(missing, Vec::new(), "{damage}");
             assert_eq!(
                 linux.restore(&target(&a, index), &missing),
                 Vec::new(),
                 "{damage}"
             );
+            // The kernel tells of what follows from a change, and it is looked at again.
+            let missing = linux
+                .find(&a.plan.link.host)
+                .unwrap()
+                .unwrap()
+                .missing(&a.plan.record, &a.plan.link);
+            linux.restore(&target(&a, index), &missing);
             let after = linux.find(&a.plan.link.host).unwrap().unwrap();
-            assert_eq!(after.missing(&a.plan.record), Vec::new(), "{damage}");
+            assert_eq!(
+                after.missing(&a.plan.record, &a.plan.link),
+                Vec::new(),
+                "{damage}"
+            );
+            assert_eq!(after.beyond_us(), Vec::<String>::new(), "{damage}");
             inside(&a.namespace, "ping -c1 -W1 169.254.77.1");
             run("ping -c1 -W1 fd77::5");
         }
+    });
+}
+
+#[test]
+fn a_second_name_that_another_link_has_stays_with_it() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        run("ip link add other type veth peer name beyond");
+        run("ip link property add dev other altname wk-a");
+        let a = workload(&linux, "a", Some("10.77.0.5"), None, 100_000);
+        wire(&linux, &a).unwrap();
+        let missing = |found: &FoundLink| found.missing(&a.plan.record, &a.plan.link);
+        assert_eq!(missing(&linux.find(&a.plan.link.host).unwrap().unwrap()), []);
+        assert_eq!(missing(&linux.survey().unwrap().links[0]), []);
+        run("ip link property del dev other altname wk-a");
+        let name = [Op::AltName("wk-a".to_owned())];
+        assert_eq!(missing(&linux.find(&a.plan.link.host).unwrap().unwrap()), name);
+        assert_eq!(missing(&linux.survey().unwrap().links[0]), name);
     });
 }
 
@@ -73,6 +123,78 @@ fn a_route_that_is_there_already_is_no_fault_and_one_that_somebody_else_has_is()
             ..target(&a, index)
         };
         assert_eq!(linux.restore(&gone, &all), Vec::new());
+    });
+}
+
+#[test]
+fn a_link_that_was_taken_out_of_the_group_is_put_back() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        let a = workload(&linux, "a", Some("10.77.0.5"), Some("fd77::5"), 100_000);
+        let index = wire(&linux, &a).unwrap();
+        let host = a.plan.link.host.as_str();
+        let find = || linux.find(&a.plan.link.host).unwrap().unwrap();
+        run(&format!("ip link set {host} group default"));
+        let record = Box::new(a.plan.record.clone());
+        assert_eq!(find().standing(8), Standing::Regrouped(record.clone()));
+        assert_eq!(linux.survey().unwrap().links[0].standing(8), find().standing(8));
+        let missing = find().missing(&a.plan.record, &a.plan.link);
+        assert_eq!(missing, [Op::Group(8)]);
+        assert_eq!(linux.restore(&target(&a, index), &missing), Vec::new());
+        assert_eq!(find().standing(8), Standing::Attached(record));
+
+        // What does not say of itself that it is ours is left alone.
+        run(&format!("ip link set {host} group default"));
+        run(&format!("ip link set {host} alias somebodys"));
+        assert_eq!(find().standing(8), Standing::Foreign);
+        let missing = find().missing(&a.plan.record, &a.plan.link);
+        let faults = linux.restore(&target(&a, index), &missing);
+        let words: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            words,
+            [format!(
+                "put back what is missing of {host}: it is in link group 0 and not in 8 (errno 0)"
+            )]
+        );
+        assert_eq!(find().standing(8), Standing::Foreign);
+    });
+}
+
+#[test]
+fn what_somebody_else_has_before_us_is_said() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        let a = workload(&linux, "a", Some("10.77.0.5"), Some("fd77::5"), 100_000);
+        wire(&linux, &a).unwrap();
+        run("ip link add other type veth peer name beyond");
+        run("ip link set other up");
+        let host = a.plan.link.host.as_str();
+        let said = || {
+            let found = linux.find(&a.plan.link.host).unwrap().unwrap().beyond_us();
+            let surveyed = linux.survey().unwrap().links[0].beyond_us();
+            assert_eq!(found, surveyed);
+            found
+        };
+        run("ip -6 route add fd77::5/128 dev other metric 5000");
+        assert_eq!(said(), Vec::<String>::new());
+        for (make, end, net) in [
+            (
+                "ip -6 route add fd77::5/128 dev other metric 1",
+                "ip -6 route delete fd77::5/128 dev other metric 1",
+                "fd77::5/128",
+            ),
+            (
+                "ip address add 10.77.0.5/24 dev other",
+                "ip address delete 10.77.0.5/24 dev other",
+                "10.77.0.5/32",
+            ),
+        ] {
+            run(make);
+            let words = format!("packets to {net} do not go over {host}: somebody else has it");
+            assert_eq!(said(), [words]);
+            run(end);
+        }
+        assert_eq!(said(), Vec::<String>::new());
     });
 }
 
@@ -167,7 +289,10 @@ fn a_survey_is_whole_while_links_come_and_go() {
                 stop.fetch_or(found.is_err(), Ordering::Relaxed);
                 let found = found.unwrap().links;
                 let standing = |link: &model::survey::FoundLink| match link.standing(8) {
-                    Standing::Attached(record) => link.missing(&record).is_empty(),
+                    Standing::Attached(record) => {
+                        let of = all.iter().find(|w| w.plan.record == *record).unwrap();
+                        link.missing(&record, &of.plan.link).is_empty()
+                    }
                     _ => false,
                 };
                 let whole = found.len() == all.len() && found.iter().all(standing);

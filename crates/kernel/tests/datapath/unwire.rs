@@ -109,6 +109,29 @@ fn a_link_that_was_being_deleted_is_half_made_and_nobody_elses_goes_with_it() {
 }
 
 #[test]
+fn a_link_that_lives_in_another_group_is_not_said_to_be_gone() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        let a = workload(&linux, "a", Some("10.77.0.5"), None, 100_000);
+        let b = workload(&linux, "b", Some("10.77.0.6"), None, 100_001);
+        let targets = [&a, &b].map(|w| target(w, wire(&linux, w).unwrap()));
+        let host = a.plan.link.host.as_str();
+        run(&format!("ip link set {host} group default"));
+        let outcomes = linux.unwire(&targets);
+        assert_eq!(
+            outcomes[0].as_ref().unwrap_err().to_string(),
+            format!("ip link delete {host}: it is in link group 0 and not in 8 (errno 0)")
+        );
+        assert_eq!(outcomes[1], Ok(()));
+        assert!(run("ip link show").contains(host));
+        // As a deletion that failed leaves it.
+        run(&format!("ip link set {host} group {}", DYING_GROUPS.start()));
+        assert_eq!(linux.unwire(&targets), [Ok(()), Ok(())]);
+        assert!(!run("ip link show").contains("wk"));
+    });
+}
+
+#[test]
 fn links_go_while_others_come() {
     on_a_node(|| {
         let linux = Linux::open(8).unwrap();

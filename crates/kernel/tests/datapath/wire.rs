@@ -1,7 +1,8 @@
 //! What an attachment is in the kernel.
 
 use crate::node::{
-    RULESET, addresses, inside, lines, on_a_node, run, target, wire, workload, workload_with_mtu,
+    RULESET, addresses, inside, lines, on_a_node, run, setting, target, until, wire, workload,
+    workload_with_mtu,
 };
 use kernel::linux::Linux;
 use kernel::netns;
@@ -39,7 +40,7 @@ fn an_attachment_is_what_its_plan_says() {
                 assert!(link.contains(part), "{part}: {link}");
             }
             assert!(link.contains(&format!("alias {}", a.plan.record)), "{link}");
-            let conf = |name: &str| run(&format!("cat /proc/sys/net/{name}")).trim().to_owned();
+            let conf = |name: &str| setting(&format!("net/{name}"));
             assert_eq!(conf(&format!("ipv4/conf/{host}/rp_filter")), "1");
             if v6.is_some() {
                 for name in ["accept_ra", "autoconf", "accept_redirects"] {
@@ -51,7 +52,7 @@ fn an_attachment_is_what_its_plan_says() {
 
             // The kernel's view holds every op of the plan, and the record reads back.
             let found = linux.find(&a.plan.link.host).unwrap().unwrap();
-            assert_eq!(found.missing(&a.plan.record), Vec::new());
+            assert_eq!(found.missing(&a.plan.record, &a.plan.link), Vec::new());
             assert_eq!(
                 found.standing(8),
                 Standing::Attached(Box::new(a.plan.record.clone()))
@@ -112,6 +113,23 @@ fn indexes_that_are_taken_are_gone_round() {
         inside(&b.namespace, "ip link add x type veth peer name y");
         assert_eq!(wire(&linux, &b), Ok(100_001));
         inside(&b.namespace, "ping -c1 -W1 10.77.0.5");
+    });
+}
+
+#[test]
+fn the_first_hop_answers_once_the_workload_has_a_link_local_address() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        linux.publish(&RULESET).unwrap();
+        let a = workload(&linux, "a", Some("10.77.0.5"), Some("fd77::5"), 100_000);
+        wire(&linux, &a).unwrap();
+        until("there a link-local address that can be used", || {
+            let own = inside(&a.namespace, "ip -6 address show dev eth0 scope link");
+            own.contains("fe80::") && !own.contains("tentative")
+        });
+        inside(&a.namespace, "ping -c1 -W1 fe80::1%eth0");
+        inside(&a.namespace, "ip neighbour flush dev eth0 nud permanent");
+        inside(&a.namespace, "ping -c1 -W1 fe80::1%eth0");
     });
 }
 
@@ -199,7 +217,7 @@ fn both_ends_hold_what_was_planned_and_nothing_else() {
             assert_eq!(
                 inside(|| lines("ip -6 route show table main proto static")),
                 of(&[
-                    "fe80::1 dev eth0 metric 1024 pref medium",
+                    "fe80::1 dev eth0 src fd77::5 metric 1024 pref medium",
                     "default via fe80::1 dev eth0 src fd77::5 metric 1024 pref medium",
                 ])
             );
@@ -227,7 +245,7 @@ fn ipv4_works_on_a_link_that_is_too_narrow_for_ipv6() {
             .find(&a.plan.link.host)
             .unwrap()
             .unwrap()
-            .missing(&a.plan.record);
+            .missing(&a.plan.record, &a.plan.link);
         assert_eq!(missing.len(), 1, "{missing:?}");
         assert_eq!(linux.restore(&target(&a, index), &missing), Vec::new());
         let found = linux.find(&a.plan.link.host).unwrap().unwrap();

@@ -1,0 +1,95 @@
+//! IPv6 where somebody switched it off, or lives from router advertisements.
+
+use crate::node::{RULESET, inside, on_a_node, run, set, target, wire, workload};
+use kernel::linux::Linux;
+use kernel::netns;
+use model::address::Family;
+use model::datapath::Datapath as _;
+use model::plan::Op;
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+#[test]
+fn an_attach_needs_no_ipv6_that_is_on_by_default() {
+    for (on_the_node, in_the_workload) in [(true, false), (false, true), (true, true)] {
+        on_a_node(|| {
+            let linux = Linux::open(8).unwrap();
+            assert!(Family::ALL.into_iter().all(|family| linux.supports(family)));
+            let off = || {
+                for of in ["all", "default"] {
+                    set(&format!("net/ipv6/conf/{of}/disable_ipv6"), "1");
+                }
+            };
+            let both = workload(&linux, "both", Some("10.77.0.5"), Some("fd77::5"), 100_000);
+            let v6 = workload(&linux, "v6", None, Some("fd77::6"), 100_001);
+            if on_the_node {
+                off();
+            }
+            linux.publish(&RULESET).unwrap();
+            for workload in [&both, &v6] {
+                if in_the_workload {
+                    netns::within(workload.namespace.as_fd(), off).unwrap();
+                }
+                wire(&linux, workload).unwrap();
+                inside(&workload.namespace, "ping -c1 -W1 fe80::1%eth0");
+                let found = linux.find(&workload.plan.link.host).unwrap().unwrap();
+                assert_eq!(
+                    found.missing(&workload.plan.record, &workload.plan.link),
+                    Vec::new()
+                );
+            }
+            inside(&both.namespace, "ping -c1 -W1 fd77::6");
+            run("ping -c1 -W1 fd77::5");
+        });
+    }
+}
+
+#[test]
+fn an_attachment_forwards_whatever_the_default_is() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        linux.publish(&RULESET).unwrap();
+        for version in ["ipv4", "ipv6"] {
+            set(&format!("net/{version}/conf/default/forwarding"), "0");
+        }
+        let a = workload(&linux, "a", Some("10.77.0.5"), Some("fd77::5"), 100_000);
+        let b = workload(&linux, "b", Some("10.77.0.6"), Some("fd77::6"), 100_001);
+        for workload in [&a, &b] {
+            wire(&linux, workload).unwrap();
+            let found = linux.find(&workload.plan.link.host).unwrap().unwrap();
+            assert_eq!(found.missing(&workload.plan.record, &workload.plan.link), []);
+        }
+        for address in ["10.77.0.6", "fd77::6"] {
+            inside(&a.namespace, &format!("ping -c1 -W1 {address}"));
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_put_back_is_not_waited_for() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        let a = workload(&linux, "a", Some("10.77.0.5"), Some("fd77::5"), 100_000);
+        let index = wire(&linux, &a).unwrap();
+        let host = a.plan.link.host.as_str();
+        set(&format!("net/ipv6/conf/{host}/disable_ipv6"), "1");
+        run(&format!("ip route delete 10.77.0.5 dev {host}"));
+        let lost: Vec<Op> = a
+            .plan
+            .host
+            .iter()
+            .filter(|op| matches!(op, Op::Address { .. } | Op::Route { .. }))
+            .cloned()
+            .collect();
+        let start = Instant::now();
+        let faults = linux.restore(&target(&a, index), &lost);
+        let took = start.elapsed();
+        let [fault] = &faults[..] else {
+            panic!("{faults:?}")
+        };
+        assert!(fault.tried.starts_with("ip address add fe80::1/128"), "{fault}");
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        // What is not refused is put back all the same.
+        inside(&a.namespace, "ping -c1 -W1 169.254.77.1");
+    });
+}
