@@ -1,10 +1,10 @@
 //! The listening socket: one daemon each, by a lock and not by deleting; never open to more than its mode says.
 
 use anyhow::{Context as _, bail};
-use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, fchmod, flock};
 use rustix::io::Errno;
 use rustix::process::umask;
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _, chown};
 use std::os::unix::net::UnixListener;
@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// Owner and group may speak; whom they let in is the allow-list's.
 const MODE: u32 = 0o660;
+/// Whoever can open the lock, if only to read, can take it (flock(2)) and keep the daemon from starting.
+const LOCK_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// A socket that listens, and the lock that makes it the only one.
 #[derive(Debug)]
@@ -68,11 +70,9 @@ pub fn listen(path: &Path, owner: Option<u32>, group: Option<u32>) -> anyhow::Re
 
 fn locked(socket: &Path) -> anyhow::Result<File> {
     let path = lock_path(socket);
-    let lock = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let lock = rustix::fs::open(&path, flags, LOCK_MODE)
+        .and_then(|lock| fchmod(&lock, LOCK_MODE).map(|()| File::from(lock)))
         .with_context(|| format!("cannot open the lock {}", path.display()))?;
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(lock),

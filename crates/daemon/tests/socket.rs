@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use daemon::socket::{Listening, listen, lock_path};
+use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -68,6 +69,19 @@ fn a_second_daemon_is_refused_by_the_lock_and_the_first_goes_on() {
     drop(first);
     let next = listen(&path, None, None).unwrap();
     assert!(answers(&path, &next));
+}
+
+#[test]
+fn only_the_daemons_user_can_open_the_lock() {
+    let (_turn, _folder, path) = folder();
+    let lock = lock_path(&path);
+    let mode = || lock.metadata().unwrap().permissions().mode() & 0o7777;
+    drop(listen(&path, None, None).unwrap());
+    assert_eq!(mode(), 0o600);
+    // One that is there already, from an older version or by hand.
+    std::fs::set_permissions(&lock, Permissions::from_mode(0o644)).unwrap();
+    drop(listen(&path, None, None).unwrap());
+    assert_eq!(mode(), 0o600);
 }
 
 #[test]
