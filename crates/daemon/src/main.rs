@@ -169,7 +169,7 @@ async fn run(
     };
     tracing::info!(socket = %config.socket.path.display(), prefixes = ?config.network.prefixes, "listening");
     tokio::select! {
-        outcome = door::serve(listener, Arc::clone(&desk), allowed, stop) => outcome,
+        outcome = door::serve(listener, Arc::clone(&desk), allowed, door::Bounds::default(), stop) => outcome,
         () = farewell => Ok(()),
     }
 }

@@ -84,7 +84,7 @@ pub fn refused(refusal: &Refusal) -> Status {
             Some(SOON),
         ),
         Refusal::Stopping => status(Code::Unavailable, "STOPPING", text, &[], Some(LATER)),
-        Refusal::TooLate => status(Code::DeadlineExceeded, "DEADLINE", text, &[], None),
+        Refusal::TooLate => status(Code::DeadlineExceeded, "NOT_BEGUN", text, &[], None),
         Refusal::NamespaceHangs { path, .. } => status(
             Code::DeadlineExceeded,
             "NAMESPACE_HANGS",
@@ -363,7 +363,7 @@ mod tests {
             Unavailable NOT_READY again in 250ms
             Unavailable OVERLOADED again in 250ms waiting=7
             Unavailable STOPPING again in 1s
-            DeadlineExceeded DEADLINE
+            DeadlineExceeded NOT_BEGUN
             NotFound NAMESPACE_NOT_FOUND field=netns.netns_path value=/run/netns/a
             FailedPrecondition NOT_A_NAMESPACE field=netns.netns_path value=/run/netns/a
             FailedPrecondition NAMESPACE_FORBIDDEN field=netns.netns_path value=/run/netns/a
