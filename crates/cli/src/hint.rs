@@ -57,7 +57,7 @@ pub(crate) fn exit(error: &Error) -> Exit {
         Error::Unreachable { .. } | Error::Deadline(_) => Exit::Unreachable,
         Error::BadSocket(_) => Exit::Usage,
         Error::Refused(refused) => match refused.reason.as_str() {
-            "NOT_READY" | "STOPPING" | "OVERLOADED" => Exit::NotReady,
+            "NOT_READY" | "STOPPING" | "OVERLOADED" | "NODE_EXHAUSTED" => Exit::NotReady,
             _ => Exit::Refused,
         },
         _ => Exit::Refused,
@@ -92,6 +92,10 @@ fn refused_hint(refused: &Refused) -> Option<&'static str> {
         "NOT_READY" => "`workloadnet status` shows what is missing, one condition a line",
         "STOPPING" => "the daemon is going down or is being replaced; try again in a moment",
         "OVERLOADED" => "try again in a moment; [limits] max_queued is how many may wait",
+        "NODE_EXHAUSTED" => "the node is out of memory or open files; try again in a moment",
+        "NAMESPACE_UNREADABLE" => {
+            "the daemon has to be able to open the path; --netns takes one below /run/netns, or /proc/PID/ns/net"
+        }
         "ADDRESSES_EXHAUSTED" => {
             "`workloadnet list` shows who has addresses; more prefixes go into [network] prefixes in the settings"
         }
@@ -188,6 +192,7 @@ mod tests {
             (refused(Code::Unavailable, "NOT_READY"), Exit::NotReady),
             (refused(Code::Unavailable, "STOPPING"), Exit::NotReady),
             (refused(Code::Unavailable, "OVERLOADED"), Exit::NotReady),
+            (refused(Code::Unavailable, "NODE_EXHAUSTED"), Exit::NotReady),
             (Error::BadSocket("x".into()), Exit::Usage),
             (Error::Deadline(Duration::from_secs(2)), Exit::Unreachable),
         ];

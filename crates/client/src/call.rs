@@ -47,6 +47,10 @@ impl Client {
                     Failure::Lost(_) if !was_lost => was_lost = true,
                     Failure::Lost(error) => return Err(self.unreachable(error)),
                     Failure::Deadline => return Err(Error::Deadline(limit)),
+                    // The daemon has less patience than the caller, or is a little early.
+                    Failure::NoOutcomeYet => {
+                        tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+                    }
                     Failure::Refused(refused) => return Err(Error::Refused(refused)),
                 }
             }

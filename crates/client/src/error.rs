@@ -59,6 +59,8 @@ pub(crate) enum Failure {
     Lost(io::Error),
     /// The deadline passed, here or there.
     Deadline,
+    /// The daemon says that the same call again tells the outcome.
+    NoOutcomeYet,
     /// The daemon answered.
     Refused(Box<Refused>),
 }
@@ -81,8 +83,11 @@ impl Failure {
         }
         let details = status.get_error_details();
         let (reason, metadata) = match details.error_info() {
+            Some(info) if matches!(&*info.reason, "ORDER_GOES_ON" | "NOT_BEGUN") => {
+                return Self::NoOutcomeYet;
+            }
             Some(info) => (info.reason.clone(), info.metadata.clone()),
-            // The server's own timer says this, without details.
+            // Another server's timer says this, without details.
             None if matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled) => {
                 return Self::Deadline;
             }

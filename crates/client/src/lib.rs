@@ -85,7 +85,8 @@ impl Default for Deadlines {
 /// A connection that is made when it is needed, and again when it is lost. Clones share it.
 ///
 /// Every call of the contract can be repeated without harm, so one whose connection was lost under it, by an upgrade of
-/// the daemon, is sent once more.
+/// the daemon, is sent once more; and so is, until the deadline, one that the daemon answers with the advice to ask again for
+/// its outcome (`ORDER_GOES_ON`, `NOT_BEGUN`).
 ///
 /// All calls have to be made inside the same tokio runtime, with I/O and time enabled.
 #[derive(Debug, Clone)]

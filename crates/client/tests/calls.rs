@@ -12,6 +12,7 @@ use client::{Client, Code, Deadlines, Error};
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime};
@@ -24,12 +25,25 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 /// Far above what anything here takes.
 const LONG: Duration = Duration::from_secs(20);
 
-/// Answers Status and List, refuses Attach, and never answers Detach and GetNode.
+/// Answers Status and List, refuses Attach, and never answers Detach and GetNode. An Attach of "slow" is refused when it is
+/// asked for the third time; until then it goes on.
 struct Fake;
 
 #[tonic::async_trait]
 impl WorkloadNetworking for Fake {
-    async fn attach(&self, _: Request<AttachRequest>) -> Result<Response<AttachResponse>, Status> {
+    async fn attach(&self, request: Request<AttachRequest>) -> Result<Response<AttachResponse>, Status> {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        let id = request.into_inner().workload_id;
+        let reasons = ["ORDER_GOES_ON", "NOT_BEGUN"];
+        if id == "endless" || id == "slow" && ASKED.fetch_add(1, Ordering::SeqCst) < 2 {
+            let reason = reasons[ASKED.load(Ordering::SeqCst) % 2];
+            let details = ErrorDetails::with_error_info(reason, "workloadnet.v1", HashMap::new());
+            return Err(Status::with_error_details(
+                Code::DeadlineExceeded,
+                "no outcome",
+                details,
+            ));
+        }
         let metadata = HashMap::from([
             ("field".to_owned(), "requested_ip".to_owned()),
             ("holder".to_owned(), "web-2".to_owned()),
@@ -210,6 +224,29 @@ async fn a_deadline_that_the_server_notices_is_one_too() {
     let _server = serve(&socket, 0);
     let error = client(&socket).check(None).await.unwrap_err();
     assert!(matches!(error, Error::Deadline(LONG)), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_order_that_goes_on_is_asked_for_until_the_callers_own_deadline() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("socket");
+    let _server = serve(&socket, 0);
+    let attach = |id: &str| AttachRequest {
+        workload_id: id.to_owned(),
+        ..AttachRequest::default()
+    };
+    let error = client(&socket).attach(attach("slow")).await.unwrap_err();
+    assert_eq!(error.to_string(), "10.77.0.5 is held by web-2");
+    let limit = Duration::from_millis(100);
+    let hurried = client(&socket).with_deadlines(Deadlines {
+        orders: limit,
+        questions: LONG,
+    });
+    let error = hurried.attach(attach("endless")).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Deadline(said) if said == limit),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]

@@ -4,5 +4,6 @@ pub mod account;
 pub mod config;
 pub mod desk;
 pub mod door;
+pub mod lock;
 pub mod memory;
 pub mod socket;

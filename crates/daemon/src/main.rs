@@ -4,9 +4,11 @@ use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use daemon::config::Config;
 use daemon::desk::Desk;
-use daemon::{door, socket};
+use daemon::lock::NetworkLock;
+use daemon::{door, lock, socket};
 use kernel::linux::Linux;
 use sd_notify::NotifyState;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +16,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 
+/// How long a daemon that is being replaced may take to end: what runs gets 30 s, then come the farewells.
+const PREDECESSOR: Duration = Duration::from_secs(40);
 /// How long answers may take to reach their callers once nothing runs any more.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -62,18 +66,32 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     start_log(args.log_format);
-    let (owner, group) = config.socket_ids()?;
-    let listening = socket::listen(&config.socket.path, owner, group)?;
-    let linux = Linux::open(config.network.group).context("the kernel cannot be spoken to")?;
-    let desk = Desk::open(linux, config.desk()?)?;
     // One thread at the door: every hop to another one costs a wake-up, and the work is done elsewhere.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let outcome = runtime.block_on(run(&config, listening, desk));
+    let (network, listening) = runtime.block_on(listen(&config))?;
+    let linux = Linux::open(config.network.group).context("the kernel cannot be spoken to")?;
+    let desk = Desk::open(linux, config.desk()?)?;
+    let outcome = runtime.block_on(run(&config, &network, listening.listener, desk));
     // A thread that waits for the kernel, such as a check's, cannot keep the daemon from ending.
     runtime.shutdown_background();
+    // As long as there is a thread of ours that acts, no other daemon does: the kernel lets go of these with the process.
+    std::mem::forget((network, listening.lock));
     outcome
+}
+
+/// Takes the locks and listens. A daemon that the service manager replaces is waited for, because its callers wait in the
+/// socket meanwhile; any other one is a mistake.
+async fn listen(config: &Config) -> anyhow::Result<(NetworkLock, socket::Listening)> {
+    if let Some(listener) = socket::activated()? {
+        let network = lock::network(PREDECESSOR).await?;
+        return Ok((network, socket::take_over(listener, PREDECESSOR).await?));
+    }
+    let network = lock::network(Duration::ZERO).await?;
+    let (owner, group) = config.socket_ids()?;
+    let listening = socket::listen(&config.socket.path, owner, group).await?;
+    Ok((network, listening))
 }
 
 fn settings(args: &Args) -> anyhow::Result<Config> {
@@ -105,9 +123,13 @@ fn start_log(format: LogFormat) {
     }
 }
 
-async fn run(config: &Config, listening: socket::Listening, desk: Arc<Desk<Linux>>) -> anyhow::Result<()> {
-    let socket::Listening { listener, .. } = &listening;
-    let listener = listener.try_clone()?;
+async fn run(
+    config: &Config,
+    network: &NetworkLock,
+    listener: UnixListener,
+    desk: Arc<Desk<Linux>>,
+) -> anyhow::Result<()> {
+    network.show_credentials()?;
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
     let recovered = Arc::clone(&desk);
@@ -147,7 +169,7 @@ async fn run(config: &Config, listening: socket::Listening, desk: Arc<Desk<Linux
     };
     tracing::info!(socket = %config.socket.path.display(), prefixes = ?config.network.prefixes, "listening");
     tokio::select! {
-        outcome = door::serve(listener, Arc::clone(&desk), allowed, stop) => outcome,
+        outcome = door::serve(listener, Arc::clone(&desk), allowed, door::Bounds::default(), stop) => outcome,
         () = farewell => Ok(()),
     }
 }

@@ -1,14 +1,17 @@
-//! The listening socket: one daemon each, by a lock and not by deleting; never open to more than its mode says.
+//! The listening socket: taken over from the service manager, or on a path of our own, where nobody's is deleted who still
+//! listens; never open to more than its mode says.
 
+use crate::lock;
 use anyhow::{Context as _, bail};
-use rustix::fs::{FlockOperation, Mode, flock};
-use rustix::io::Errno;
+use rustix::fs::Mode;
 use rustix::process::umask;
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _, chown};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Duration;
+use tokio::net::UnixStream;
 
 /// Owner and group may speak; whom they let in is the allow-list's.
 const MODE: u32 = 0o660;
@@ -18,25 +21,37 @@ const MODE: u32 = 0o660;
 pub struct Listening {
     /// For the server.
     pub listener: UnixListener,
-    _lock: Option<File>,
+    /// Held for as long as this is there.
+    pub lock: Option<File>,
 }
 
-/// Where the lock of a socket is.
-pub fn lock_path(socket: &Path) -> PathBuf {
-    let mut path = socket.as_os_str().to_owned();
-    path.push(".lock");
-    path.into()
+/// The socket that the service manager listens on (LISTEN_FDS, sd_listen_fds(3)), where there is one.
+pub fn activated() -> anyhow::Result<Option<UnixListener>> {
+    listenfd::ListenFd::from_env()
+        .take_unix_listener(0)
+        .context("LISTEN_FDS: the first descriptor has to be a unix socket that listens")
 }
 
-/// Takes over the socket that systemd listens on (LISTEN_FDS), or listens on a path. Has to be called before there are
-/// other threads, because it sets the process's umask for a moment.
-pub fn listen(path: &Path, owner: Option<u32>, group: Option<u32>) -> anyhow::Result<Listening> {
-    if let Some(listener) = listenfd::ListenFd::from_env().take_unix_listener(0)? {
-        return Ok(Listening {
-            listener,
-            _lock: None,
-        });
-    }
+/// Takes over a socket, once the daemon that served it has ended.
+pub async fn take_over(listener: UnixListener, patience: Duration) -> anyhow::Result<Listening> {
+    let address = listener.local_addr()?;
+    let lock = match address.as_pathname() {
+        // Its folder is the service manager's, and may be closed to us. Then only the network lock is left.
+        Some(path) => match lock::socket(path, patience).await {
+            Err(error) if error.is::<lock::Held>() => return Err(error),
+            Err(error) => {
+                tracing::warn!(error = %format_args!("{error:#}"), "the socket has no lock");
+                None
+            }
+            Ok(lock) => Some(lock),
+        },
+        None => None,
+    };
+    Ok(Listening { listener, lock })
+}
+
+/// Listens on a path. Has to be called before there are other threads, because it sets the process's umask for a moment.
+pub async fn listen(path: &Path, owner: Option<u32>, group: Option<u32>) -> anyhow::Result<Listening> {
     let shown = path.display();
     if let Some(folder) = path.parent() {
         let mut maker = DirBuilder::new();
@@ -45,8 +60,8 @@ pub fn listen(path: &Path, owner: Option<u32>, group: Option<u32>) -> anyhow::Re
             .create(folder)
             .with_context(|| format!("cannot make the folder of {shown}"))?;
     }
-    let lock = locked(path)?;
-    remove_stale(path)?;
+    let lock = lock::socket(path, Duration::ZERO).await?;
+    remove_stale(path).await?;
     let before = umask(Mode::from_raw_mode(0o117));
     let bound = UnixListener::bind(path);
     umask(before);
@@ -62,38 +77,31 @@ pub fn listen(path: &Path, owner: Option<u32>, group: Option<u32>) -> anyhow::Re
         .with_context(|| format!("cannot set owner and mode of {shown}"))?;
     Ok(Listening {
         listener,
-        _lock: Some(lock),
+        lock: Some(lock),
     })
 }
 
-fn locked(socket: &Path) -> anyhow::Result<File> {
-    let path = lock_path(socket);
-    let lock = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .with_context(|| format!("cannot open the lock {}", path.display()))?;
-    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
-        Err(Errno::WOULDBLOCK) => bail!(
-            "another daemon serves {} (it holds {})",
-            socket.display(),
-            path.display()
-        ),
-        Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
-    }
-}
-
-/// Removes the socket of a daemon that is gone, which whoever has the lock may do. Any other file is somebody's own.
-fn remove_stale(path: &Path) -> anyhow::Result<()> {
+/// Removes the socket of a daemon that is gone. Any other file is somebody's own, and so is a socket that is listened on:
+/// the service manager's, while no daemon runs.
+async fn remove_stale(path: &Path) -> anyhow::Result<()> {
     let shown = path.display();
     match std::fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => {
+        Ok(found) if found.file_type().is_socket() => {}
+        Ok(_) => bail!("{shown} is in the way: it is not a socket, and is left alone"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("cannot look at {shown}")),
+    }
+    match UnixStream::connect(path).await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path).with_context(|| format!("cannot remove the old socket {shown}"))
         }
-        Ok(_) => bail!("{shown} is in the way: it is not a socket, and is left alone"),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("cannot look at {shown}")),
+        // WouldBlock: its queue is full.
+        Ok(_) => bail!(
+            "{shown} is in the way: somebody listens there, maybe the service manager (workloadnetd.socket)"
+        ),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            bail!("{shown} is in the way: somebody listens there, with a full queue")
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot tell whether somebody listens on {shown}")),
     }
 }

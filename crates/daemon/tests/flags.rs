@@ -1,4 +1,5 @@
-//! The program's flags: settings are checked and printed, and nothing is started.
+//! What comes with the program: flags, by which settings are checked and printed and nothing is started; and the units that
+//! start it.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use daemon::config::Config;
@@ -102,4 +103,30 @@ fn a_value_that_cannot_be_used_is_told_by_name_wherever_it_comes_from() {
 fn the_version_is_the_packages() {
     let expected = format!("workloadnetd {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(run(&["--version"]), (true, expected, String::new()));
+}
+
+/// The settings of a unit's section (systemd.syntax(7)).
+fn section<'a>(unit: &'a str, name: &str) -> Vec<&'a str> {
+    let heading = format!("[{name}]");
+    unit.lines()
+        .skip_while(|line| **line != *heading)
+        .skip(1)
+        .take_while(|line| !line.starts_with('['))
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .collect()
+}
+
+#[test]
+fn neither_unit_gives_up_however_often_the_daemon_ends() {
+    let service = include_str!("../../../packaging/workloadnetd.service");
+    let socket = include_str!("../../../packaging/workloadnetd.socket");
+    for (unit, name, setting) in [
+        (service, "Unit", "StartLimitIntervalSec=0"),
+        (service, "Service", "Restart=always"),
+        (service, "Service", "RestartSteps=8"),
+        (service, "Service", "RestartMaxDelaySec=10s"),
+        (socket, "Socket", "TriggerLimitIntervalSec=0"),
+    ] {
+        assert!(section(unit, name).contains(&setting), "[{name}] {setting}");
+    }
 }

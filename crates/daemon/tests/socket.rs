@@ -1,8 +1,15 @@
-//! The listening socket on a disk: one daemon each, nobody's file deleted, its mode. A program of its own, because
+//! The listening socket and its locks: one daemon each, nobody's file deleted, its mode. A program of its own, because
 //! `listen` sets the umask of its process for a moment.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use daemon::socket::{Listening, listen, lock_path};
+#[path = "socket/lock.rs"]
+mod lock;
+#[path = "socket/process.rs"]
+mod process;
+
+use daemon::lock::file_of;
+use daemon::socket::{self, Listening};
+use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -17,6 +24,19 @@ fn folder() -> (MutexGuard<'static, ()>, TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run/workloadnet.sock");
     (turn, folder, path)
+}
+
+/// Runs to its end, on this thread.
+fn wait_for<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+fn listen(path: &Path, owner: Option<u32>, group: Option<u32>) -> anyhow::Result<Listening> {
+    wait_for(socket::listen(path, owner, group))
 }
 
 fn refusal(path: &Path) -> String {
@@ -59,7 +79,7 @@ fn a_second_daemon_is_refused_by_the_lock_and_the_first_goes_on() {
     let (_turn, _folder, path) = folder();
     let first = listen(&path, None, None).unwrap();
     let text = refusal(&path);
-    let (socket, lock) = (path.display(), lock_path(&path));
+    let (socket, lock) = (path.display(), file_of(&path));
     assert_eq!(
         text,
         format!("another daemon serves {socket} (it holds {})", lock.display())
@@ -71,6 +91,19 @@ fn a_second_daemon_is_refused_by_the_lock_and_the_first_goes_on() {
 }
 
 #[test]
+fn only_the_daemons_user_can_open_the_lock() {
+    let (_turn, _folder, path) = folder();
+    let lock = file_of(&path);
+    let mode = || lock.metadata().unwrap().permissions().mode() & 0o7777;
+    drop(listen(&path, None, None).unwrap());
+    assert_eq!(mode(), 0o600);
+    // One that is there already, from an older version or by hand.
+    std::fs::set_permissions(&lock, Permissions::from_mode(0o644)).unwrap();
+    drop(listen(&path, None, None).unwrap());
+    assert_eq!(mode(), 0o600);
+}
+
+#[test]
 fn the_socket_of_a_daemon_that_is_gone_is_replaced() {
     let (_turn, _folder, path) = folder();
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -78,6 +111,19 @@ fn the_socket_of_a_daemon_that_is_gone_is_replaced() {
     assert!(UnixStream::connect(&path).is_err());
     let listening = listen(&path, None, None).unwrap();
     assert!(answers(&path, &listening));
+}
+
+#[test]
+fn a_socket_that_somebody_listens_on_is_left_alone() {
+    let (_turn, _folder, path) = folder();
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    // The service manager's, say.
+    let theirs = UnixListener::bind(&path).unwrap();
+    for _ in 0..2 {
+        let text = refusal(&path);
+        assert!(text.contains("is in the way: somebody listens there"), "{text}");
+    }
+    assert!(UnixStream::connect(&path).is_ok() && theirs.accept().is_ok());
 }
 
 #[test]

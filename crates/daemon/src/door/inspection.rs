@@ -1,5 +1,6 @@
 //! List, Get, Check, GetNode.
 
+use super::deadline::Call;
 use super::workload::outcome;
 use super::{Orders, field, refusal};
 use crate::desk::order::{Attachment, DetachOrder, Detached, Finding, Garbage};
@@ -82,6 +83,7 @@ impl Inspection for Inspector {
         &self,
         request: Request<inspect::CollectGarbageRequest>,
     ) -> Result<Response<inspect::CollectGarbageResponse>, Status> {
+        let call = Call::of(&request);
         let inspect::CollectGarbageRequest {
             owner,
             valid,
@@ -108,8 +110,9 @@ impl Inspection for Inspector {
                     path: None,
                     before: Some(before),
                 };
-                let orders = Arc::clone(&self.orders);
-                (key, tokio::spawn(outcome(move |done| orders.detach(order, done))))
+                let (orders, call) = (Arc::clone(&self.orders), call.clone());
+                let detach = async move { outcome(&call, |_| {}, |done| orders.detach(order, done)).await };
+                (key, tokio::spawn(detach))
             })
             .collect();
         for (key, detach) in detaches {

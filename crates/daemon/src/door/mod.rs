@@ -2,10 +2,11 @@
 //! that was handed over is carried out whether its caller stays or not.
 //!
 //! ```text
-//!  socket -> peer -> legible -> workload, inspection -> field -> Orders (the desk)
-//!                       <-------------- refusal <------------------'
+//!  socket -> peer -> deadline -> legible -> workload, inspection -> field -> Orders (the desk)
+//!                       <------------------- refusal <------------------------'
 //! ```
 
+mod deadline;
 pub mod field;
 mod inspection;
 mod legible;
@@ -17,6 +18,7 @@ use crate::desk::order::{AttachOrder, Attachment, DetachOrder, Detached, Finding
 use crate::desk::{Desk, Done};
 use api::inspection::inspection_server::InspectionServer;
 use api::workload::workload_networking_server::WorkloadNetworkingServer;
+use deadline::Timely;
 use legible::Legible;
 use model::datapath::Datapath;
 use model::key::{Key, Owner};
@@ -87,11 +89,28 @@ impl<D: Datapath> Orders for Arc<Desk<D>> {
     }
 }
 
+/// How much the door takes upon itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// A call is answered by then, also where its caller would wait longer. No order takes this long; one that does is
+    /// waiting for a file system that hangs.
+    pub answer: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            answer: Duration::from_secs(60),
+        }
+    }
+}
+
 /// Serves every service on a listener until `stop` is over.
 pub async fn serve(
     listener: UnixListener,
     orders: impl Orders,
     allowed: peer::Allowed,
+    bounds: Bounds,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let orders: Arc<dyn Orders> = Arc::new(orders);
@@ -123,10 +142,16 @@ pub async fn serve(
     };
     let outcome = tonic::transport::Server::builder()
         .layer(InterceptorLayer::new(move |request| allowed.check(request)))
-        .add_service(Legible(WorkloadNetworkingServer::new(workload::Workloads {
-            orders: Arc::clone(&orders),
-        })))
-        .add_service(Legible(InspectionServer::new(inspection::Inspector { orders })))
+        .add_service(Timely {
+            limit: bounds.answer,
+            server: Legible(WorkloadNetworkingServer::new(workload::Workloads {
+                orders: Arc::clone(&orders),
+            })),
+        })
+        .add_service(Timely {
+            limit: bounds.answer,
+            server: Legible(InspectionServer::new(inspection::Inspector { orders })),
+        })
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)

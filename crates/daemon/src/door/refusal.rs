@@ -2,7 +2,8 @@
 
 use super::field::FieldError;
 use crate::desk::order::Refusal;
-use model::datapath::{OpenError, WireError};
+use model::datapath::{Fault, OpenError, WireError};
+use rustix::io::Errno;
 use std::collections::HashMap;
 use std::time::Duration;
 use tonic::{Code, Status};
@@ -96,7 +97,7 @@ pub fn refused(refusal: &Refusal) -> Status {
             Some(SOON),
         ),
         Refusal::Stopping => status(Code::Unavailable, "STOPPING", text, &[], Some(LATER)),
-        Refusal::TooLate => status(Code::DeadlineExceeded, "DEADLINE", text, &[], None),
+        Refusal::TooLate => status(Code::DeadlineExceeded, "NOT_BEGUN", text, &[], None),
         Refusal::NamespaceHangs { path, .. } => status(
             Code::DeadlineExceeded,
             "NAMESPACE_HANGS",
@@ -170,15 +171,38 @@ fn namespace(error: &OpenError, text: String) -> Status {
         OpenError::NotFound { path } => (Code::NotFound, "NAMESPACE_NOT_FOUND", path.as_str()),
         OpenError::NotANamespace { path, .. } => (Code::FailedPrecondition, "NOT_A_NAMESPACE", path.as_str()),
         OpenError::Forbidden { path, .. } => (Code::FailedPrecondition, "NAMESPACE_FORBIDDEN", path.as_str()),
-        OpenError::Fault(_) => (Code::FailedPrecondition, "NAMESPACE_UNREADABLE", ""),
+        OpenError::Fault(fault) => return unreadable(fault, text),
     };
-    status(
-        code,
-        reason,
-        format!("netns.netns_path: {text}"),
-        &[("field", "netns.netns_path"), ("value", path)],
-        None,
-    )
+    blamed(code, reason, &text, &[("value", path)])
+}
+
+/// The path's fault, the node's for the moment, or the kernel's.
+fn unreadable(fault: &Fault, text: String) -> Status {
+    let errno = fault.errno.to_string();
+    match Errno::from_raw_os_error(fault.errno) {
+        Errno::ACCESS | Errno::NAMETOOLONG | Errno::LOOP => blamed(
+            Code::FailedPrecondition,
+            "NAMESPACE_UNREADABLE",
+            &text,
+            &[("errno", &errno)],
+        ),
+        // Too many open files here or on the node, no memory.
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => status(
+            Code::Unavailable,
+            "NODE_EXHAUSTED",
+            text,
+            &[("errno", &errno)],
+            Some(LATER),
+        ),
+        _ => status(Code::Internal, "KERNEL", text, &[("errno", &errno)], None),
+    }
+}
+
+/// A namespace's path is to blame.
+fn blamed(code: Code, reason: &str, text: &str, more: &[(&str, &str)]) -> Status {
+    let field = "netns.netns_path";
+    let metadata = [&[("field", field)], more].concat();
+    status(code, reason, format!("{field}: {text}"), &metadata, None)
 }
 
 fn wire(error: &WireError, text: String) -> Status {
@@ -228,7 +252,6 @@ fn wire(error: &WireError, text: String) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::datapath::Fault;
     use model::key::{InterfaceName, Key, Owner, WorkloadId};
 
     fn key() -> Key {
@@ -246,6 +269,15 @@ mod tests {
             reason: "Operation not permitted".to_owned(),
             errno: 1,
         }
+    }
+
+    fn unopened(errno: Errno) -> Refusal {
+        let fault = Fault {
+            tried: "open \"/run/netns/a\"".to_owned(),
+            reason: errno.to_string(),
+            errno: errno.raw_os_error(),
+        };
+        OpenError::Fault(fault).into()
     }
 
     /// How many kinds of refusal there are. A new one does not compile here, and then belongs into the table.
@@ -296,7 +328,7 @@ mod tests {
                 whose: "the node's init",
             }
             .into(),
-            OpenError::Fault(fault()).into(),
+            unopened(Errno::ACCESS),
             Refusal::NamespaceHangs {
                 path: path(),
                 limit: Duration::from_secs(5),
@@ -375,11 +407,11 @@ mod tests {
             Unavailable NOT_READY again in 250ms
             Unavailable OVERLOADED again in 250ms waiting=7
             Unavailable STOPPING again in 1s
-            DeadlineExceeded DEADLINE
+            DeadlineExceeded NOT_BEGUN
             NotFound NAMESPACE_NOT_FOUND field=netns.netns_path value=/run/netns/a
             FailedPrecondition NOT_A_NAMESPACE field=netns.netns_path value=/run/netns/a
             FailedPrecondition NAMESPACE_FORBIDDEN field=netns.netns_path value=/run/netns/a
-            FailedPrecondition NAMESPACE_UNREADABLE field=netns.netns_path value=
+            FailedPrecondition NAMESPACE_UNREADABLE errno=13 field=netns.netns_path
             DeadlineExceeded NAMESPACE_HANGS field=netns.netns_path value=/run/netns/a
             AlreadyExists DIFFERENT holder=k8s.io/pod-1/eth0
             FailedPrecondition LINK_IN_THE_WAY link=wk0
@@ -399,6 +431,33 @@ mod tests {
         assert_eq!(lines, expected);
         let kinds: Vec<usize> = all.iter().map(kind).collect();
         assert_eq!(kinds, (0..KINDS).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_opened_is_the_callers_fault_only_where_it_can_be() {
+        let lines = [
+            (
+                Errno::ACCESS,
+                "FailedPrecondition NAMESPACE_UNREADABLE errno=13 field=netns.netns_path",
+            ),
+            (
+                Errno::NAMETOOLONG,
+                "FailedPrecondition NAMESPACE_UNREADABLE errno=36 field=netns.netns_path",
+            ),
+            (
+                Errno::LOOP,
+                "FailedPrecondition NAMESPACE_UNREADABLE errno=40 field=netns.netns_path",
+            ),
+            (Errno::MFILE, "Unavailable NODE_EXHAUSTED again in 1s errno=24"),
+            (Errno::NFILE, "Unavailable NODE_EXHAUSTED again in 1s errno=23"),
+            (Errno::NOMEM, "Unavailable NODE_EXHAUSTED again in 1s errno=12"),
+            (Errno::IO, "Internal KERNEL errno=5"),
+            (Errno::PERM, "Internal KERNEL errno=1"),
+            (Errno::STALE, "Internal KERNEL errno=116"),
+        ];
+        for (errno, expected) in lines {
+            assert_eq!(line(&refused(&unopened(errno))).trim_end(), expected);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod contract;
+mod deadline;
 mod garbage;
 mod orders;
 mod peer;

@@ -2,7 +2,7 @@
 
 use daemon::desk::Done;
 use daemon::desk::order::{AttachOrder, Attachment, DetachOrder, Detached, Finding, Garbage, Node, Refusal};
-use daemon::door::{Orders, peer::Allowed};
+use daemon::door::{Bounds, Orders, peer::Allowed};
 use model::address::Addresses;
 use model::ipam::Moment;
 use model::key::{Key, Owner};
@@ -35,14 +35,14 @@ struct Inner {
     asked: AtomicUsize,
     holds: bool,
     attaches: Mutex<Vec<(AttachOrder, Option<Done<Attachment>>)>>,
-    detaches: Mutex<Vec<DetachOrder>>,
+    detaches: Mutex<Vec<(DetachOrder, Option<Done<Detached>>)>>,
     unready: Mutex<Vec<String>>,
     ready_call: Mutex<Option<ReadyCall>>,
     came: Notify,
 }
 
 impl Played {
-    /// Keeps attaches until [`Self::answer`].
+    /// Keeps attaches until [`Self::answer`], and detaches for ever.
     pub(crate) fn holding() -> Self {
         Self(Arc::new(Inner {
             holds: true,
@@ -67,7 +67,7 @@ impl Played {
     }
 
     pub(crate) fn last_detach(&self) -> DetachOrder {
-        self.0.detaches.lock().unwrap().last().unwrap().clone()
+        self.0.detaches.lock().unwrap().last().unwrap().0.clone()
     }
 
     /// Ends the attach that came last.
@@ -122,8 +122,13 @@ impl Orders for Played {
 
     fn detach(&self, order: DetachOrder, done: Done<Detached>) {
         self.is_asked();
-        self.0.detaches.lock().unwrap().push(order);
-        done(Ok(Detached::WasAbsent));
+        let kept = if self.0.holds {
+            Some(done)
+        } else {
+            done(Ok(Detached::WasAbsent));
+            None
+        };
+        self.0.detaches.lock().unwrap().push((order, kept));
     }
 
     fn list(&self, _: Option<&Owner>) -> Result<Vec<Attachment>, Refusal> {
@@ -189,6 +194,11 @@ pub(crate) fn ourselves() -> Allowed {
 
 /// Opens a door in front of a desk. Has to be called inside a runtime.
 pub(crate) fn open(desk: &Played, allowed: Allowed) -> Door {
+    bounded(desk, allowed, Bounds::default())
+}
+
+/// Opens one that takes less upon itself than usual.
+pub(crate) fn bounded(desk: &Played, allowed: Allowed, bounds: Bounds) -> Door {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     let listener = UnixListener::bind(&path).unwrap();
@@ -196,6 +206,7 @@ pub(crate) fn open(desk: &Played, allowed: Allowed) -> Door {
         listener,
         desk.clone(),
         allowed,
+        bounds,
         std::future::pending(),
     ));
     let endpoint = Endpoint::try_from(format!("unix:{}", path.display())).unwrap();

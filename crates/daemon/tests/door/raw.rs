@@ -1,6 +1,7 @@
 //! Calls with messages as bytes, and fields as bytes (protobuf.dev, "Encoding").
 
 use prost::bytes::{Buf as _, BufMut as _};
+use std::time::Duration;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
@@ -58,6 +59,20 @@ pub(crate) async fn call(channel: &Channel, method: &str, message: Vec<u8>) -> R
     grpc.ready().await.unwrap();
     let path = PathAndQuery::try_from(method).unwrap();
     Ok(grpc.unary(Request::new(message), path, Bytes).await?.into_inner())
+}
+
+/// One call whose message never comes.
+pub(crate) async fn call_and_send_nothing(
+    channel: &Channel,
+    method: &str,
+    timeout: Duration,
+) -> Result<Vec<u8>, Status> {
+    let mut grpc = Grpc::new(channel.clone());
+    grpc.ready().await.unwrap();
+    let path = PathAndQuery::try_from(method).unwrap();
+    let mut request = Request::new(tokio_stream::pending::<Vec<u8>>());
+    request.set_timeout(timeout);
+    Ok(grpc.client_streaming(request, path, Bytes).await?.into_inner())
 }
 
 fn varint(mut value: u64) -> Vec<u8> {

@@ -1,0 +1,153 @@
+//! Every call is answered: by its caller's deadline, or by ours. tonic's own timer would answer CANCELLED without details
+//! while the order goes on; this one is a little earlier, and says which of both it is.
+
+use super::refusal;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, Service, http};
+use tonic::server::NamedService;
+use tonic::{Code, Status};
+
+/// The answer's way to a caller takes less, also on a busy node; who waits for a shorter time gives a tenth of it.
+const EARLIER: Duration = Duration::from_millis(100);
+
+/// What is known of a call; among its request's extensions.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    /// When the caller has gone.
+    pub(super) deadline: Option<Instant>,
+    is_order: Arc<AtomicBool>,
+}
+
+impl Call {
+    fn new(deadline: Option<Instant>) -> Self {
+        Self {
+            deadline,
+            is_order: Arc::default(),
+        }
+    }
+
+    /// Of a request that came through [`Timely`].
+    pub(super) fn of<T>(request: &tonic::Request<T>) -> Self {
+        request
+            .extensions()
+            .get()
+            .cloned()
+            .unwrap_or_else(|| Self::new(None))
+    }
+
+    /// From here on the order is carried out, whether the caller stays or not.
+    pub(super) fn is_handed_over(&self) {
+        self.is_order.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A server whose calls have `limit` at most.
+#[derive(Debug, Clone)]
+pub(super) struct Timely<S> {
+    pub(super) limit: Duration,
+    pub(super) server: S,
+}
+
+impl<S: NamedService> NamedService for Timely<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<http::Request<Body>> for Timely<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.server.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let header = request.headers().get("grpc-timeout");
+        let timeout = header.and_then(|text| timeout(text.to_str().ok()?));
+        let limit = timeout.map_or(self.limit, |timeout| answered_within(timeout).min(self.limit));
+        let call = Call::new(timeout.and_then(|timeout| Instant::now().checked_add(timeout)));
+        request.extensions_mut().insert(call.clone());
+        let answer = self.server.call(request);
+        Box::pin(async move {
+            match tokio::time::timeout(limit, answer).await {
+                Ok(answer) => answer,
+                Err(_) => Ok(too_late(limit, &call).into_http()),
+            }
+        })
+    }
+}
+
+fn too_late(limit: Duration, call: &Call) -> Status {
+    let (reason, text) = match call.is_order.load(Ordering::Relaxed) {
+        true => (
+            "ORDER_GOES_ON",
+            format!(
+                "no outcome within {limit:?}; the order goes on, and the same call again tells what became of it"
+            ),
+        ),
+        false => (
+            "NOT_BEGUN",
+            format!("no answer within {limit:?}; nothing was changed"),
+        ),
+    };
+    refusal::status(Code::DeadlineExceeded, reason, text, &[], None)
+}
+
+fn answered_within(timeout: Duration) -> Duration {
+    timeout - EARLIER.min(timeout / 10)
+}
+
+/// The header `grpc-timeout`: digits and a unit (gRPC over HTTP/2, "Requests").
+fn timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let amount: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(amount.checked_mul(3600)?)),
+        "M" => Some(Duration::from_secs(amount.checked_mul(60)?)),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grpc_timeout_is_read_and_garbage_is_not() {
+        assert_eq!(timeout("2S"), Some(Duration::from_secs(2)));
+        assert_eq!(timeout("100m"), Some(Duration::from_millis(100)));
+        assert_eq!(timeout("1H"), Some(Duration::from_secs(3600)));
+        for text in [
+            "",
+            "S",
+            "2",
+            "-1S",
+            "2x",
+            "99999999999999999999S",
+            "18446744073709551615H",
+        ] {
+            assert_eq!(timeout(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_a_little_earlier_than_the_deadline() {
+        let millis = Duration::from_millis;
+        for (timeout, expected) in [(0, 0), (10, 9), (50, 45), (1000, 900), (30_000, 29_900)] {
+            assert_eq!(answered_within(millis(timeout)), millis(expected));
+        }
+    }
+}
