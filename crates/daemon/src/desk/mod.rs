@@ -372,6 +372,13 @@ impl<D: Datapath> Desk<D> {
                 unmet.push(format!("no {family} address is left"));
             }
         }
+        for family in Family::ALL {
+            if state.ipam.serves(family) && !self.datapath.supports(family) {
+                unmet.push(format!(
+                    "a prefix is of {family}, which this kernel does not have"
+                ));
+            }
+        }
         let (mtu, source) = self.mtu(state, None);
         if mtu < IPV6_MTU && state.ipam.serves(Family::V6) {
             unmet.push(format!(
