@@ -12,7 +12,7 @@ use model::address::Mac;
 use model::datapath::Fault;
 use model::key::HostLink;
 use model::record::Record;
-use model::survey::{DYING_GROUPS, FoundLink, HostConf, HostConfV4, HostConfV6, Survey, Uplink};
+use model::survey::{DYING_GROUPS, FoundLink, HostConf, HostConfV4, HostConfV6, Standing, Survey, Uplink};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
@@ -73,19 +73,25 @@ pub(crate) fn survey(socket: &mut Socket, group: u32) -> Result<(Survey, HashSet
         .into_iter()
         .partition(|l| l.group == group || HostLink::parse(&l.name).is_some());
     let place: HashMap<u32, usize> = ours.iter().enumerate().map(|(n, l)| (l.index, n)).collect();
+    // A link that has our group or the form of our names may be somebody else's all the same.
+    let foreign = ours.iter().filter(|l| l.standing(group) == Standing::Foreign);
     // What belongs to a link that came after the links were read is nobody's: not another's, and not yet ours.
-    let others: HashSet<u32> = others.iter().map(|l| l.index).chain([NO_LINK]).collect();
+    let others: HashSet<u32> = others
+        .iter()
+        .chain(foreign)
+        .map(|l| l.index)
+        .chain([NO_LINK])
+        .collect();
     let mut taken = Vec::new();
     // What others have, and how much they prefer it; their own addresses come before every route.
     let mut preferred: HashMap<IpAddr, Option<u32>> = HashMap::new();
     for address in addresses {
-        match place.get(&address.index) {
-            Some(&n) => ours[n].addresses.push(address.net),
-            None if others.contains(&address.index) => {
-                taken.push(address.net.addr());
-                preferred.insert(address.net.addr(), None);
-            }
-            None => {}
+        if let Some(&n) = place.get(&address.index) {
+            ours[n].addresses.push(address.net);
+        }
+        if others.contains(&address.index) {
+            taken.push(address.net.addr());
+            preferred.insert(address.net.addr(), None);
         }
     }
     for route in &routes {

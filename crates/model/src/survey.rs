@@ -21,7 +21,7 @@ pub struct Survey {
     pub uplink: Option<Uplink>,
     /// IPv4 and IPv6 forwarding, as `net.ipv4.ip_forward` and `net.ipv6.conf.all.forwarding` stand.
     pub forwarding: Forwarding,
-    /// Addresses that links other than ours have, and single addresses that somebody else routes: never given out.
+    /// Addresses that links other than ours have, be it that they carry our group or a name like ours, and single addresses that somebody else routes: never given out.
     pub taken: Vec<IpAddr>,
 }
 

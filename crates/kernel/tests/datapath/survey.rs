@@ -218,6 +218,13 @@ fn addresses_of_others_and_the_uplink_are_found() {
             "ip -6 route add unreachable default metric 1",
             "ip -6 route add fd77::9/128 via 2001:db8::1",
             "ip -6 route add default via 2001:db8::1",
+            // Somebody else's, in our group and with a name like ours.
+            "ip link add grouped group 8 type bridge",
+            "ip link set grouped up",
+            "ip address add 10.77.0.20/32 dev grouped",
+            "ip route add 10.77.0.21/32 dev grouped",
+            "ip link add wk0123456789abc type bridge",
+            "ip address add 10.77.0.22/32 dev wk0123456789abc",
         ] {
             run(line);
         }
@@ -246,6 +253,9 @@ fn addresses_of_others_and_the_uplink_are_found() {
             taken,
             [
                 "10.77.0.10",
+                "10.77.0.20",
+                "10.77.0.21",
+                "10.77.0.22",
                 "10.77.0.9",
                 "192.0.2.2",
                 "2001:db8::2",
@@ -253,7 +263,7 @@ fn addresses_of_others_and_the_uplink_are_found() {
                 "fd77::9"
             ]
         );
-        assert_eq!(survey.links.len(), 1);
+        assert_eq!(survey.links.len(), 3);
     });
 }
 
