@@ -1,6 +1,6 @@
 //! One attachment, made true: see `model::plan` for the order and its reasons.
 
-use super::{EACCES, EEXIST, ENODEV};
+use super::{EACCES, EEXIST, ENODEV, no_second_name};
 use crate::encode::{self, LOOPBACK, UNICAST, UP, link_by_index, link_by_name, route_over, route_to, set_up};
 use crate::message::Message;
 use crate::netns::Home;
@@ -231,8 +231,7 @@ impl Wiring<'_> {
         let sent = batch.send(self.host, || sysctl::write(name, &IPV6_ON))?;
         for Refused { position, fault } in sent.refused {
             match plan.host.get(position) {
-                // Another link has the name for people, and keeps it.
-                Some(Op::AltName(_)) if fault.errno == EEXIST => {}
+                Some(Op::AltName(_)) if no_second_name(fault.errno) => {}
                 Some(Op::Route { destination, .. }) if fault.errno == EEXIST => {
                     return Err(WireError::Routed {
                         destination: *destination,
