@@ -213,8 +213,10 @@ impl Datapath for Linux {
 
     fn survey(&self) -> Result<Survey, Fault> {
         // With the writer's socket in hand nothing of ours is made meanwhile, which would interrupt every dump.
-        let (survey, dying) = survey::survey(&mut locked(&self.writer), self.group)?;
+        let (mut survey, dying) = survey::survey(&mut locked(&self.writer), self.group)?;
         self.dying.see(dying);
+        // Only for a warning.
+        survey.forward_drops = self.nft.forward_drops().unwrap_or_default();
         Ok(survey)
     }
 

@@ -4,7 +4,7 @@ use crate::node::{RULESET, inside, on_a_node, run, target, wire, workload};
 use kernel::linux::Linux;
 use model::datapath::Datapath as _;
 use model::plan::Op;
-use model::survey::{FoundLink, Standing, Uplink};
+use model::survey::{ForeignNet, FoundLink, Standing, Uplink};
 use std::sync::atomic::{AtomicBool, Ordering};
 #[test]
 fn what_is_missing_on_the_host_is_put_back() {
@@ -264,6 +264,56 @@ fn addresses_of_others_and_the_uplink_are_found() {
             ]
         );
         assert_eq!(survey.links.len(), 3);
+    });
+}
+
+#[test]
+fn what_of_others_could_hinder_is_found() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        linux.publish(&RULESET).unwrap();
+        let a = workload(&linux, "a", Some("10.77.0.5"), Some("fd77::5"), 100_000);
+        wire(&linux, &a).unwrap();
+        for line in [
+            "ip link add up0 type veth peer name up1",
+            "ip link set up0 up",
+            "ip link set up1 up",
+            "ip address add 10.77.0.130/25 dev up0",
+            "ip address add fd77:1::2/64 dev up0 nodad",
+            "ip route add 10.78.0.0/16 dev up0",
+            "ip route add 10.79.0.0/16 via 10.77.0.129",
+            "ip route add blackhole 10.80.0.0/16",
+            "ip route add default via 10.77.0.129",
+            "nft add table ip filter",
+            "nft add table ip6 harmless",
+        ] {
+            run(line);
+        }
+        for (chain, policy) in [("ip filter FORWARD", "drop"), ("ip6 harmless forward", "accept")] {
+            let base = format!("{{ type filter hook forward priority 0; policy {policy}; }}");
+            let output = std::process::Command::new("nft")
+                .arg(format!("add chain {chain} {base}"))
+                .status();
+            assert!(output.unwrap().success());
+        }
+        let survey = linux.survey().unwrap();
+        let mut nets: Vec<String> = survey
+            .nets
+            .iter()
+            .map(|ForeignNet { net, link, on_link }| format!("{net} {link:?} {on_link}"))
+            .collect();
+        nets.sort();
+        assert_eq!(
+            nets,
+            [
+                "10.77.0.128/25 \"up0\" true",
+                "10.78.0.0/16 \"up0\" true",
+                "10.79.0.0/16 \"up0\" false",
+                "10.80.0.0/16 \"\" false",
+                "fd77:1::/64 \"up0\" true",
+            ]
+        );
+        assert_eq!(survey.forward_drops, ["ip filter FORWARD"]);
     });
 }
 
