@@ -57,6 +57,7 @@ pub(crate) mod route {
     pub(crate) const PRIORITY: u16 = 6;
     pub(crate) const PREFSRC: u16 = 7;
     pub(crate) const MULTIPATH: u16 = 9;
+    pub(crate) const VIA: u16 = 18;
 }
 
 /// `IFLA_INET_CONF`, and `IPV4_DEVCONF_*` inside it.

@@ -25,6 +25,7 @@ use unwire::DyingGroups;
 const EACCES: i32 = 13;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
+const EOPNOTSUPP: i32 = 95;
 
 /// The network namespace in which it was opened, and the links of one group there.
 #[derive(Debug)]
@@ -132,11 +133,17 @@ impl Linux {
     /// Whether an op was refused because what it makes is there.
     fn is_there(socket: &mut Socket, link: &FoundLink, op: &Op, fault: &Fault) -> Result<bool, Fault> {
         match (fault.errno, op) {
+            (errno, Op::AltName(_)) => Ok(no_second_name(errno)),
             // Somebody else's, or this link's own by now.
             (EEXIST, Op::Route { destination, .. }) => survey::has_route(socket, link.index, *destination),
             (errno, _) => Ok(errno == EEXIST),
         }
     }
+}
+
+/// Another link has the name for people, and keeps it; or the kernel knows of no second names (before Linux 5.5).
+fn no_second_name(errno: i32) -> bool {
+    matches!(errno, EEXIST | EOPNOTSUPP)
 }
 
 /// Somebody else has changed the link's group, and what does not carry ours is left alone.
@@ -206,8 +213,10 @@ impl Datapath for Linux {
 
     fn survey(&self) -> Result<Survey, Fault> {
         // With the writer's socket in hand nothing of ours is made meanwhile, which would interrupt every dump.
-        let (survey, dying) = survey::survey(&mut locked(&self.writer), self.group)?;
+        let (mut survey, dying) = survey::survey(&mut locked(&self.writer), self.group)?;
         self.dying.see(dying);
+        // Only for a warning.
+        survey.forward_drops = self.nft.forward_drops().unwrap_or_default();
         Ok(survey)
     }
 

@@ -1,12 +1,16 @@
-//! Our nftables table over nfnetlink (linux/netfilter/nf_tables.h): put in place as a whole in one transaction, and read
+//! Our nftables tables over nfnetlink (linux/netfilter/nf_tables.h): put in place as a whole in one transaction, and read
 //! back to see what is left of it.
 
 use crate::message::{Attributes, Message, flag};
 use crate::socket::{Answer, NETFILTER, Socket};
 use ipnet::Ipv6Net;
 use model::datapath::Fault;
-use model::ruleset::{Chain, Condition, Hook, Rule, Ruleset, TABLE, Verdict};
+use model::ruleset::{
+    BURST, Chain, Condition, Hook, METER_SIZE, Meter, RATE, Rule, Ruleset, TABLE, Table, TableFamily, Verdict,
+};
+use model::survey::DYING_GROUPS;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// errno-base.h, errno.h.
@@ -23,6 +27,7 @@ const NEWCHAIN: u16 = SUBSYSTEM | 3;
 const GETCHAIN: u16 = SUBSYSTEM | 4;
 const NEWRULE: u16 = SUBSYSTEM | 6;
 const GETRULE: u16 = SUBSYSTEM | 7;
+const NEWSET: u16 = SUBSYSTEM | 9;
 pub(crate) const NEWGEN: u16 = SUBSYSTEM | 15;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -30,13 +35,17 @@ const BATCH_END: u16 = 0x11;
 /// `NFT_TABLE_F_DORMANT`: the table's chains hang nowhere.
 const DORMANT: u8 = 1;
 
-/// `NFPROTO_INET`.
+/// `NFPROTO_INET`, `NFPROTO_ARP`.
 const INET: u8 = 1;
-/// `NFPROTO_IPV6`.
+const ARP: u8 = 3;
+/// `NFPROTO_IPV6`, `NFPROTO_IPV4`.
 const IPV6: u8 = 10;
+const IPV4: u8 = 2;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
+/// `NFTA_DYNSET_EXPR`.
+const NESTED_EXPRESSION: u16 = 7;
 /// `NFT_REG_1`; register 0 takes verdicts.
 const REGISTER: u32 = 1;
 
@@ -44,12 +53,15 @@ const REGISTER: u32 = 1;
 #[derive(Debug)]
 pub(crate) struct Nft {
     socket: Mutex<Socket>,
+    /// The kernel was seen to have no tables for ARP.
+    no_arp: AtomicBool,
 }
 
 impl Nft {
     pub(crate) fn open() -> Result<Self, Fault> {
         Ok(Self {
             socket: Mutex::new(Socket::open(NETFILTER)?),
+            no_arp: AtomicBool::new(false),
         })
     }
 
@@ -61,79 +73,129 @@ impl Nft {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces the whole table in one transaction.
+    /// Replaces our tables in one transaction.
     pub(crate) fn publish(&self, ruleset: &Ruleset) -> Result<(), Fault> {
+        let mut tables = ruleset.tables();
+        tables.retain(|table| self.can(table.family));
+        let replaced = self.replace(&tables);
+        if replaced.as_ref().is_err_and(is_lacking) && self.can(TableFamily::Arp) {
+            // Some kernels have no such tables.
+            tables.retain(|table| table.family != TableFamily::Arp);
+            if self.replace(&tables).is_ok() {
+                tracing::warn!("this kernel has no nftables for ARP: requests of workloads are not limited");
+                self.no_arp.store(true, Ordering::Relaxed);
+                return Ok(());
+            }
+        }
+        replaced.map_err(explained)
+    }
+
+    /// Whether the kernel has tables of this family, as far as that was seen.
+    fn can(&self, family: TableFamily) -> bool {
+        family != TableFamily::Arp || !self.no_arp.load(Ordering::Relaxed)
+    }
+
+    fn replace(&self, tables: &[Table]) -> Result<(), Fault> {
         let tried = format!("nft replace table inet {TABLE}");
-        let table = |kind, flags| {
-            Message::new(kind, flags, &*tried)
-                .fixed(&head(INET))
-                .text(1, TABLE)
-        };
-        let mut batch = vec![
-            Message::new(BATCH_BEGIN, 0, &*tried).fixed(&[0, 0, 0, 10]),
+        let mut batch = vec![Message::new(BATCH_BEGIN, 0, &*tried).fixed(&[0, 0, 0, 10])];
+        for table in tables {
+            let whole = |kind, flags| {
+                Message::new(kind, flags, format!("nft replace table {} {TABLE}", table.family))
+                    .fixed(&head(table.family))
+                    .text(1, TABLE)
+            };
             // Made if it is not there, so that it can be deleted: both in the same transaction.
-            table(NEWTABLE, flag::CREATE),
-            table(DELTABLE, 0),
-            table(NEWTABLE, flag::CREATE),
-        ];
-        let chains = ruleset.chains();
-        batch.extend(chains.iter().map(new_chain));
-        for chain in &chains {
-            batch.extend(chain.rules.iter().map(|rule| new_rule(chain, rule)));
+            batch.extend([
+                whole(NEWTABLE, flag::CREATE),
+                whole(DELTABLE, 0),
+                whole(NEWTABLE, flag::CREATE),
+            ]);
+            for (id, meter) in (1..).zip(&table.meters) {
+                batch.push(new_meter(table.family, meter, id));
+            }
+            batch.extend(table.chains.iter().map(|chain| new_chain(table.family, chain)));
+            for chain in &table.chains {
+                let rules = chain.rules.iter();
+                batch.extend(rules.map(|rule| new_rule(table.family, chain, rule)));
+            }
         }
         let last = batch.len() - 1;
         batch.push(Message::new(BATCH_END, 0, &*tried).fixed(&[0, 0, 0, 10]));
         self.socket()
             .batch_with_ack_on(&batch, last)
             .and_then(Answer::ok)
-            .map_err(explained)
             .map(drop)
     }
 
     /// What the kernel holds otherwise than the ruleset says.
     pub(crate) fn drift(&self, ruleset: &Ruleset) -> Result<Vec<String>, Fault> {
-        let mut socket = self.socket();
-        let Some(dormant) = dormant(&mut socket)? else {
-            return Ok(vec![format!("nftables table inet {TABLE} is missing")]);
-        };
         let mut drift = Vec::new();
+        for table in ruleset.tables() {
+            if self.can(table.family) {
+                self.drift_of(&table, &mut drift)?;
+            }
+        }
+        Ok(drift)
+    }
+
+    /// Base chains of others in forward whose policy is drop, as `ip filter FORWARD`.
+    pub(crate) fn forward_drops(&self) -> Result<Vec<String>, Fault> {
+        let request = Message::new(GETCHAIN, flag::DUMP, "nft list chains").fixed(&[0; 4]);
+        let chains = self.socket().dump(&request)?;
+        Ok(chains
+            .iter()
+            .filter_map(|payload| forward_drop(payload))
+            .collect())
+    }
+
+    fn drift_of(&self, table: &Table, drift: &mut Vec<String>) -> Result<(), Fault> {
+        let family = table.family;
+        let mut socket = self.socket();
+        let Some(dormant) = dormant(&mut socket, family)? else {
+            drift.push(format!("nftables table {family} {TABLE} is missing"));
+            return Ok(());
+        };
         if dormant {
-            drift.push(format!("nftables table inet {TABLE} is dormant"));
+            drift.push(format!("nftables table {family} {TABLE} is dormant"));
         }
         let mut chains = BTreeMap::new();
-        for payload in socket.dump(&get(GETCHAIN, flag::DUMP, "nft list chains"))? {
-            if let Some(chain) = ours(&payload, 3).map(str::to_owned) {
+        for payload in socket.dump(&get(family, GETCHAIN, flag::DUMP, "nft list chains"))? {
+            if let Some(chain) = ours(&payload, family, 3).map(str::to_owned) {
                 chains.insert(chain, payload);
             }
         }
         let mut rules: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
-        for payload in socket.dump(&get(GETRULE, flag::DUMP, "nft list rules").text(1, TABLE))? {
-            if let Some(chain) = ours(&payload, 2).map(str::to_owned) {
+        for payload in socket.dump(&get(family, GETRULE, flag::DUMP, "nft list rules").text(1, TABLE))? {
+            if let Some(chain) = ours(&payload, family, 2).map(str::to_owned) {
                 rules.entry(chain).or_default().push(payload);
             }
         }
-        for chain in ruleset.chains() {
+        let name = |chain: &str| match family {
+            TableFamily::Inet => format!("nftables chain {chain}"),
+            TableFamily::Arp => format!("nftables chain {chain} of the table for ARP"),
+        };
+        for chain in &table.chains {
             match chains.remove(chain.name) {
                 Some(found) => {
                     let rules = rules.remove(chain.name).unwrap_or_default();
-                    compare_chain(&chain, &found, &rules, &mut drift);
+                    compare_chain(family, chain, &name(chain.name), &found, &rules, drift);
                 }
-                None => drift.push(format!("nftables chain {} is missing", chain.name)),
+                None => drift.push(format!("{} is missing", name(chain.name))),
             }
         }
         // A chain that an earlier ruleset had, or somebody else's, acts on packets all the same.
         drift.extend(
             chains
                 .keys()
-                .map(|name| format!("nftables chain {name} is none of ours")),
+                .map(|chain| format!("{} is none of ours", name(chain))),
         );
-        Ok(drift)
+        Ok(())
     }
 }
 
 /// Whether our table sleeps; `None` where there is none.
-fn dormant(socket: &mut Socket) -> Result<Option<bool>, Fault> {
-    let request = get(GETTABLE, 0, &format!("nft list table inet {TABLE}")).text(1, TABLE);
+fn dormant(socket: &mut Socket, family: TableFamily) -> Result<Option<bool>, Fault> {
+    let request = get(family, GETTABLE, 0, &format!("nft list table {family} {TABLE}")).text(1, TABLE);
     match socket.batch(&[request])?.ok() {
         Ok(tables) => Ok(Some(tables.iter().any(|payload| {
             let flags = Attributes::after(payload, 4).value(2).unwrap_or_default();
@@ -145,28 +207,49 @@ fn dormant(socket: &mut Socket) -> Result<Option<bool>, Fault> {
     }
 }
 
-fn compare_chain(chain: &Chain, found: &[u8], rules: &[Vec<u8>], drift: &mut Vec<String>) {
-    let name = chain.name;
-    if !hangs_as(chain, found) {
-        drift.push(format!("nftables chain {name} is not `{}`", chain.base()));
+/// `NF_INET_FORWARD`.
+const FORWARD: u32 = 2;
+
+fn forward_drop(payload: &[u8]) -> Option<String> {
+    let family = match *payload.first()? {
+        INET => "inet",
+        IPV4 => "ip",
+        IPV6 => "ip6",
+        _ => return None,
+    };
+    let chain = Attributes::after(payload, 4);
+    let is = |value: Option<&[u8]>, number: u32| value == Some(&number.to_be_bytes()[..]);
+    let drops = is(chain.inside(4).value(1), FORWARD) && is(chain.value(5), DROP);
+    let (table, name) = (chain.text(1)?, chain.text(3)?);
+    (drops && table != TABLE).then(|| format!("{family} {table} {name}"))
+}
+
+fn compare_chain(
+    family: TableFamily,
+    chain: &Chain,
+    name: &str,
+    found: &[u8],
+    rules: &[Vec<u8>],
+    drift: &mut Vec<String>,
+) {
+    if !hangs_as(family, chain, found) {
+        drift.push(format!("{name} is not `{}`", chain.base()));
     }
     if rules.len() != chain.rules.len() {
         let (is, should) = (rules.len(), chain.rules.len());
-        drift.push(format!(
-            "nftables chain {name} has {is} rules instead of {should}"
-        ));
+        drift.push(format!("{name} has {is} rules instead of {should}"));
         return;
     }
     for (rule, payload) in chain.rules.iter().zip(rules) {
-        if !holds(payload, &new_rule(chain, rule)) {
-            drift.push(format!("nftables chain {name}: a rule is not `{rule}`"));
+        if !holds(payload, &new_rule(family, chain, rule)) {
+            drift.push(format!("{name}: a rule is not `{rule}`"));
         }
     }
 }
 
 /// Whether a chain that was read has the hook, priority, policy and type of the one that would be written.
-fn hangs_as(chain: &Chain, found: &[u8]) -> bool {
-    let written = new_chain(chain);
+fn hangs_as(family: TableFamily, chain: &Chain, found: &[u8]) -> bool {
+    let written = new_chain(family, chain);
     let of = |payload| {
         let all = Attributes::after(payload, 4);
         let hook = all.inside(4);
@@ -178,45 +261,78 @@ fn hangs_as(chain: &Chain, found: &[u8]) -> bool {
 /// The kernel says no more than `No such file or directory` of a kind of chain or expression that it was built without. Our
 /// transaction makes every table and chain that it names, so nothing else can be meant.
 fn explained(mut fault: Fault) -> Fault {
-    if [ENOENT, EOPNOTSUPP, EAFNOSUPPORT].contains(&fault.errno) {
+    if is_lacking(&fault) {
         fault.reason.push_str(
-            " (the kernel needs nf_tables with the family inet, which needs IPv6, and its nat, masq and fib)",
+            " (the kernel needs nf_tables with the family inet, which needs IPv6, and its nat, masq, fib and limit)",
         );
     }
     fault
 }
 
-/// `struct nfgenmsg`.
-fn head(family: u8) -> [u8; 4] {
-    [family, 0, 0, 0]
+fn is_lacking(fault: &Fault) -> bool {
+    [ENOENT, EOPNOTSUPP, EAFNOSUPPORT].contains(&fault.errno)
 }
 
-fn get(kind: u16, flags: u16, tried: &str) -> Message {
-    Message::new(kind, flags, tried).fixed(&head(INET))
+fn number(family: TableFamily) -> u8 {
+    match family {
+        TableFamily::Inet => INET,
+        TableFamily::Arp => ARP,
+    }
+}
+
+/// `struct nfgenmsg`.
+fn head(family: TableFamily) -> [u8; 4] {
+    [number(family), 0, 0, 0]
+}
+
+fn get(family: TableFamily, kind: u16, flags: u16, tried: &str) -> Message {
+    Message::new(kind, flags, tried).fixed(&head(family))
 }
 
 /// The name in attribute `name` of something of our table.
-fn ours(payload: &[u8], name: u16) -> Option<&str> {
+fn ours(payload: &[u8], family: TableFamily, name: u16) -> Option<&str> {
     let attributes = Attributes::after(payload, 4);
-    (payload.first() == Some(&INET) && attributes.text(1) == Some(TABLE)).then(|| attributes.text(name))?
+    let of_the_table = payload.first() == Some(&number(family)) && attributes.text(1) == Some(TABLE);
+    of_the_table.then(|| attributes.text(name))?
 }
 
-/// Whether a message of nfnetlink concerns our table, or something in it: all name their table in attribute 1.
+/// Whether a message of nfnetlink concerns a table of ours, or something in it: all name their table in attribute 1.
 pub(crate) fn concerns_us(payload: &[u8]) -> bool {
-    ours(payload, 1).is_some()
+    let families = [TableFamily::Inet, TableFamily::Arp];
+    families.iter().any(|family| ours(payload, *family, 1).is_some())
 }
 
-fn new_chain(chain: &Chain) -> Message {
+/// `NFT_SET_TIMEOUT`, `NFT_SET_EVAL`.
+const TIMEOUT: u32 = 0x10;
+const DYNAMIC: u32 = 0x20;
+/// How nft calls the key: `TYPE_IFINDEX` (include/datatype.h of nftables).
+const IFACE_INDEX: u32 = 20;
+
+fn new_meter(family: TableFamily, meter: &Meter, id: u32) -> Message {
+    let tried = format!("nft add set {family} {TABLE} {}", meter.name);
+    Message::new(NEWSET, flag::CREATE, tried)
+        .fixed(&head(family))
+        .text(1, TABLE)
+        .text(2, meter.name)
+        .be32(3, TIMEOUT | DYNAMIC)
+        .be32(4, IFACE_INDEX)
+        .be32(5, 4)
+        .nest(9, |description| description.be32(1, METER_SIZE))
+        .be32(10, id)
+        .bytes(11, &60_000_u64.to_be_bytes())
+}
+
+fn new_chain(family: TableFamily, chain: &Chain) -> Message {
     let hook = match chain.hook {
-        Hook::Prerouting => 0,
+        Hook::Prerouting | Hook::ArpIn => 0,
         Hook::Postrouting => 4,
     };
     Message::new(
         NEWCHAIN,
         flag::CREATE,
-        format!("nft add chain inet {TABLE} {}", chain.name),
+        format!("nft add chain {family} {TABLE} {}", chain.name),
     )
-    .fixed(&head(INET))
+    .fixed(&head(family))
     .text(1, TABLE)
     .text(3, chain.name)
     .nest(4, |h| h.be32(1, hook).be32(2, chain.priority.cast_unsigned()))
@@ -224,13 +340,13 @@ fn new_chain(chain: &Chain) -> Message {
     .text(7, chain.kind)
 }
 
-fn new_rule(chain: &Chain, rule: &Rule) -> Message {
+fn new_rule(family: TableFamily, chain: &Chain, rule: &Rule) -> Message {
     Message::new(
         NEWRULE,
         flag::CREATE | flag::APPEND,
-        format!("nft add rule inet {TABLE} {} {rule}", chain.name),
+        format!("nft add rule {family} {TABLE} {} {rule}", chain.name),
     )
-    .fixed(&head(INET))
+    .fixed(&head(family))
     .text(1, TABLE)
     .text(2, chain.name)
     .nest(4, |list| {
@@ -246,12 +362,19 @@ fn expression(list: Message, name: &str, data: impl FnOnce(Message) -> Message) 
 fn condition(list: Message, condition: &Condition) -> Message {
     match *condition {
         Condition::FromGroup(group) => equal(meta(list, 21), &group.to_ne_bytes()),
+        Condition::FromDying => {
+            let list = masked(meta(list, 21), &0xffff_0000_u32.to_ne_bytes());
+            equal(list, &DYING_GROUPS.start().to_ne_bytes())
+        }
         Condition::ToOtherGroup(group) => compare(meta(list, 22), 1, &group.to_ne_bytes()),
         Condition::Icmpv6Type(kind) => transport_type(list, ICMPV6, kind),
         Condition::IcmpType(kind) => transport_type(list, ICMP, kind),
         // Offsets of the addresses in an IPv6 header (RFC 8200, section 3).
         Condition::Source6(net) => inside(list, 8, net),
         Condition::Destination6(net) => inside(list, 24, net),
+        // The operation in an ARP packet (RFC 826).
+        Condition::ArpRequest => equal(payload(list, 1, 6, 2), &1_u16.to_be_bytes()),
+        Condition::OverRate(meter) => over_rate(list, meter),
         Condition::SourceNotRoutedBack => {
             // NFT_FIB_RESULT_OIF; SADDR, IIF, PRESENT.
             let list = expression(list, "fib", |e| {
@@ -281,17 +404,39 @@ fn inside(list: Message, offset: u32, net: Ipv6Net) -> Message {
             )
         }
         _ => {
-            let list = payload(list, 1, offset, 16);
-            let list = expression(list, "bitwise", |e| {
-                e.be32(1, REGISTER)
-                    .be32(2, REGISTER)
-                    .be32(3, 16)
-                    .nest(4, |mask| mask.bytes(1, &net.netmask().octets()))
-                    .nest(5, |xor| xor.bytes(1, &[0; 16]))
-            });
+            let list = masked(payload(list, 1, offset, 16), &net.netmask().octets());
             equal(list, &net.network().octets())
         }
     }
+}
+
+fn masked(list: Message, mask: &[u8]) -> Message {
+    let length = u32::try_from(mask.len()).expect("a register is short");
+    expression(list, "bitwise", |e| {
+        e.be32(1, REGISTER)
+            .be32(2, REGISTER)
+            .be32(3, length)
+            .nest(4, |data| data.bytes(1, mask))
+            .nest(5, |xor| xor.bytes(1, &vec![0; mask.len()]))
+    })
+}
+
+/// `NFT_DYNSET_OP_UPDATE`; `NFT_LIMIT_F_INV`: beyond the limit.
+fn over_rate(list: Message, meter: Meter) -> Message {
+    expression(meta(list, 4), "dynset", |e| {
+        e.text(1, meter.name)
+            .be32(3, 1)
+            .be32(4, REGISTER)
+            .nest(NESTED_EXPRESSION, |limit| {
+                limit.text(1, "limit").nest(2, |e| {
+                    e.bytes(1, &RATE.to_be_bytes())
+                        .bytes(2, &1_u64.to_be_bytes())
+                        .be32(3, BURST)
+                        .be32(4, 0)
+                        .be32(5, 1)
+                })
+            })
+    })
 }
 
 fn meta(list: Message, key: u32) -> Message {
@@ -340,7 +485,16 @@ fn holds(found: &[u8], written: &Message) -> bool {
         let list = Attributes::after(payload, 4).inside(4);
         list.map(|(_, element)| {
             let element = Attributes::after(element, 0);
-            (element.text(1).map(str::to_owned), leaves(element.inside(2)))
+            let (name, data) = (element.text(1).map(str::to_owned), element.inside(2));
+            let inner = match name.as_deref() {
+                Some("dynset") => data.inside(NESTED_EXPRESSION).inside(2),
+                _ => Attributes::after(&[], 0),
+            };
+            // That of an expression within one is told with the flag for nesting, or without.
+            let mut all = leaves(data);
+            all.retain(|(kind, _)| name.as_deref() != Some("dynset") || *kind != NESTED_EXPRESSION);
+            all.extend(inner.map(|(kind, value)| (NESTED_EXPRESSION << 8 | kind, value.to_vec())));
+            (name, all)
         })
         .collect()
     };
@@ -385,7 +539,7 @@ mod tests {
         assert_eq!(
             lacking.to_string(),
             "nft add chain inet workloadnet guard: No such file or directory (the kernel needs nf_tables with the \
-             family inet, which needs IPv6, and its nat, masq and fib) (errno 2)"
+             family inet, which needs IPv6, and its nat, masq, fib and limit) (errno 2)"
         );
         let refused = fault("x", 1, None);
         assert_eq!(explained(refused.clone()), refused);
@@ -393,16 +547,18 @@ mod tests {
 
     #[test]
     fn garbage_is_no_table_of_ours() {
-        let rule = &Ruleset {
+        let tables = Ruleset {
             group: 8,
             masquerade: true,
         }
-        .chains()[0];
-        let written = new_rule(rule, &rule.rules[0]);
+        .tables();
+        let chain = &tables[0].chains[0];
+        let inet = TableFamily::Inet;
+        let written = new_rule(inet, chain, &chain.rules[5]);
         assert!(concerns_us(written.payload()));
         for length in 0..written.payload().len() {
             let cut = &written.payload()[..length];
-            let _ = (concerns_us(cut), ours(cut, 2), hangs_as(rule, cut));
+            let _ = (concerns_us(cut), ours(cut, inet, 2), hangs_as(inet, chain, cut));
             assert!(!holds(cut, &written), "{length}");
         }
     }

@@ -7,6 +7,7 @@ use model::datapath::Fault;
 use netlink_sys::{Socket as Raw, SocketAddr};
 use rustix::fd::BorrowedFd;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use std::io::ErrorKind;
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ pub const ROUTE: isize = 0;
 /// `NETLINK_NETFILTER`.
 pub const NETFILTER: isize = 12;
 
+/// `MSG_DONTWAIT`; errno.h.
+const DONT_WAIT: i32 = 0x40;
+const ENOBUFS: i32 = 105;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const DUMP_INTERRUPTED: u16 = 0x10;
@@ -34,6 +38,8 @@ pub struct Socket {
     raw: Raw,
     sequence: u32,
     buffer: Vec<u8>,
+    /// The last answer was not read to its end.
+    unread: bool,
 }
 
 /// What the kernel had against one message of a batch.
@@ -93,6 +99,7 @@ impl Socket {
             raw,
             sequence: 0,
             buffer: Vec::with_capacity(DATAGRAM),
+            unread: false,
         };
         set_socket_timeout(socket.fd(), Timeout::Recv, Some(PATIENCE)).map_err(|errno| sys(tried, errno))?;
         Ok(socket)
@@ -129,9 +136,7 @@ impl Socket {
             self.sequence = self.sequence.wrapping_add(1);
             message.append_to(&mut wire, self.sequence, n == last);
         }
-        self.raw
-            .send(&wire, 0)
-            .map_err(|error| io_fault(described.describes(), &error))?;
+        self.send(&wire, described.describes())?;
         let mut answer = Answer::default();
         loop {
             self.receive(described.describes())?;
@@ -151,6 +156,7 @@ impl Socket {
                 }
                 // Without its first message a transaction is nothing, and nothing else is answered.
                 if position >= last || (position == 0 && last + 1 < batch.len()) {
+                    self.unread = false;
                     return Ok(answer);
                 }
             }
@@ -175,9 +181,7 @@ impl Socket {
         self.sequence = self.sequence.wrapping_add(1);
         let mut wire = Vec::new();
         request.append_to(&mut wire, self.sequence, false);
-        self.raw
-            .send(&wire, 0)
-            .map_err(|error| io_fault(request.describes(), &error))?;
+        self.send(&wire, request.describes())?;
         let (mut all, mut interrupted) = (Vec::new(), false);
         loop {
             self.receive(request.describes())?;
@@ -188,12 +192,14 @@ impl Socket {
                 interrupted |= received.flags & DUMP_INTERRUPTED != 0;
                 match received.kind {
                     NLMSG_DONE => {
+                        self.unread = false;
                         return match given_up(&received, request.describes()) {
                             Some(fault) => Err(fault),
                             None => Ok((!interrupted).then_some(all)),
                         };
                     }
                     NLMSG_ERROR => {
+                        self.unread = false;
                         return match refusal(&received, request.describes()) {
                             Some(fault) => Err(fault),
                             None => Ok(Some(all)),
@@ -205,12 +211,35 @@ impl Socket {
         }
     }
 
+    /// Sends, once nothing is left of an answer that was given up: until a dump is read to its end the kernel refuses the
+    /// next one (EBUSY, `__netlink_dump_start`). The socket stays the same, and with it its namespace and its port.
+    fn send(&mut self, wire: &[u8], tried: &str) -> Result<(), Fault> {
+        if self.unread {
+            loop {
+                self.buffer.clear();
+                match self.raw.recv(&mut self.buffer, DONT_WAIT) {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    // What was lost is lost.
+                    Err(error) if error.raw_os_error() == Some(ENOBUFS) => {}
+                    Err(error) => return Err(io_fault(tried, &error)),
+                }
+            }
+        }
+        self.unread = true;
+        self.raw
+            .send(wire, 0)
+            .map(drop)
+            .map_err(|error| io_fault(tried, &error))
+    }
+
     fn receive(&mut self, tried: &str) -> Result<(), Fault> {
         loop {
             self.buffer.clear();
             match self.raw.recv(&mut self.buffer, 0) {
                 Ok(_) => return Ok(()),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(io_fault(tried, &error)),
             }
         }
@@ -253,4 +282,38 @@ fn given_up(done: &Received<'_>, tried: &str) -> Option<Fault> {
 /// A request for everything of a kind.
 pub(crate) fn dump_of(kind: u16, fixed: &[u8], describes: &str) -> Message {
     Message::new(kind, flag::DUMP, describes).fixed(fixed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encode::{GETLINK, NEWLINK, ifinfo, link};
+    use crate::netns;
+    use std::os::fd::AsFd as _;
+
+    #[test]
+    fn after_a_dump_that_was_given_up_the_next_one_is_answered() {
+        let namespace = netns::create().expect("root may make a namespace");
+        let test = || {
+            let mut socket = Socket::open(ROUTE).expect("everybody may open one");
+            // So many that the kernel tells of them in several datagrams.
+            let links: Vec<Message> = (0..100)
+                .map(|n| {
+                    Message::new(NEWLINK, flag::CREATE | flag::EXCL, "make a link")
+                        .fixed(&ifinfo(0, 0, 0))
+                        .text(link::IFNAME, &format!("link{n}"))
+                        .nest(link::LINKINFO, |info| info.text(1, "bridge"))
+                })
+                .collect();
+            socket.batch(&links).and_then(Answer::ok).expect("they are made");
+            let request = dump_of(GETLINK, &ifinfo(0, 0, 0), "ip link show");
+            for _ in 0..3 {
+                let mut wire = Vec::new();
+                request.append_to(&mut wire, 0, false);
+                socket.send(&wire, "give up").expect("it is sent");
+            }
+            assert_eq!(socket.dump(&request).map(|all| all.len()), Ok(101));
+        };
+        netns::within(namespace.as_fd(), test).expect("a namespace can be entered");
+    }
 }

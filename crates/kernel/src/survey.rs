@@ -12,7 +12,9 @@ use model::address::Mac;
 use model::datapath::Fault;
 use model::key::HostLink;
 use model::record::Record;
-use model::survey::{DYING_GROUPS, FoundLink, HostConf, HostConfV4, HostConfV6, Survey, Uplink};
+use model::survey::{
+    DYING_GROUPS, ForeignNet, FoundLink, HostConf, HostConfV4, HostConfV6, Standing, Survey, Uplink,
+};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
@@ -41,6 +43,7 @@ pub(crate) struct Route {
     pub(crate) destination: IpNet,
     metric: u32,
     unicast: bool,
+    on_link: bool,
 }
 
 struct Neighbour {
@@ -65,6 +68,7 @@ pub(crate) fn survey(socket: &mut Socket, group: u32) -> Result<(Survey, HashSet
     let uplink = default_route(&routes)
         .and_then(|index| links.iter().find(|l| l.index == index))
         .map(uplink_over);
+    let first_names: HashMap<u32, String> = links.iter().map(|l| (l.index, l.name.clone())).collect();
     let names: HashSet<String> = links
         .iter()
         .flat_map(|link| link.altnames.iter().chain([&link.name]).cloned())
@@ -73,19 +77,35 @@ pub(crate) fn survey(socket: &mut Socket, group: u32) -> Result<(Survey, HashSet
         .into_iter()
         .partition(|l| l.group == group || HostLink::parse(&l.name).is_some());
     let place: HashMap<u32, usize> = ours.iter().enumerate().map(|(n, l)| (l.index, n)).collect();
+    // A link that has our group or the form of our names may be somebody else's all the same.
+    let foreign = ours.iter().filter(|l| l.standing(group) == Standing::Foreign);
     // What belongs to a link that came after the links were read is nobody's: not another's, and not yet ours.
-    let others: HashSet<u32> = others.iter().map(|l| l.index).chain([NO_LINK]).collect();
+    let others: HashSet<u32> = others
+        .iter()
+        .chain(foreign)
+        .map(|l| l.index)
+        .chain([NO_LINK])
+        .collect();
     let mut taken = Vec::new();
+    let mut nets = Vec::new();
+    let foreign_net = |net: IpNet, index: u32, on_link: bool| {
+        let some = net.prefix_len() > 0 && !is_single(net) && !is_link_local(net.addr());
+        some.then(|| ForeignNet {
+            net: net.trunc(),
+            link: first_names.get(&index).cloned().unwrap_or_default(),
+            on_link,
+        })
+    };
     // What others have, and how much they prefer it; their own addresses come before every route.
     let mut preferred: HashMap<IpAddr, Option<u32>> = HashMap::new();
     for address in addresses {
-        match place.get(&address.index) {
-            Some(&n) => ours[n].addresses.push(address.net),
-            None if others.contains(&address.index) => {
-                taken.push(address.net.addr());
-                preferred.insert(address.net.addr(), None);
-            }
-            None => {}
+        if let Some(&n) = place.get(&address.index) {
+            ours[n].addresses.push(address.net);
+        }
+        if others.contains(&address.index) {
+            taken.push(address.net.addr());
+            preferred.insert(address.net.addr(), None);
+            nets.extend(foreign_net(address.net, address.index, true));
         }
     }
     for route in &routes {
@@ -94,6 +114,8 @@ pub(crate) fn survey(socket: &mut Socket, group: u32) -> Result<(Survey, HashSet
             taken.push(address);
             let metric = preferred.entry(address).or_insert(Some(route.metric));
             *metric = metric.map(|metric| metric.min(route.metric));
+        } else if others.contains(&route.index) {
+            nets.extend(foreign_net(route.destination, route.index, route.on_link));
         }
     }
     for route in routes {
@@ -116,6 +138,8 @@ pub(crate) fn survey(socket: &mut Socket, group: u32) -> Result<(Survey, HashSet
         }
     }
     let survey = Survey {
+        nets,
+        forward_drops: Vec::new(),
         links: ours,
         uplink,
         forwarding: sysctl::forwarding(),
@@ -239,6 +263,14 @@ fn uplink_over(link: &FoundLink) -> Uplink {
     Uplink {
         name: link.name.clone(),
         mtu: link.mtu,
+    }
+}
+
+/// Such addresses are each link's own.
+pub(crate) fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
     }
 }
 
@@ -385,6 +417,10 @@ fn parse_route(payload: &[u8]) -> Option<Route> {
         destination: IpNet::new(address, length).ok()?,
         metric: attributes.u32(route::PRIORITY).unwrap_or_default(),
         unicast: kind == UNICAST,
+        on_link: kind == UNICAST
+            && [route::GATEWAY, route::VIA, route::MULTIPATH]
+                .iter()
+                .all(|gateway| attributes.value(*gateway).is_none()),
     })
 }
 

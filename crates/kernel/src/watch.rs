@@ -14,7 +14,8 @@ use crate::message::{Attributes, Received, messages, u32_at};
 use crate::nft::{self, NEWGEN, SUBSYSTEM};
 use crate::socket::{NETFILTER, ROUTE, Socket, borrowed, dump_of};
 use crate::survey::{
-    EVERY, addresses, flags_of, is_single, parse_address, parse_neighbour, parse_route_told, routes,
+    EVERY, addresses, flags_of, is_link_local, is_single, parse_address, parse_neighbour, parse_route_told,
+    routes,
 };
 use ipnet::IpNet;
 use model::address::Mac;
@@ -154,11 +155,7 @@ impl Stock {
 
     /// A link that is not ours has an address, which it had not before and which a workload could have.
     fn addressed(&mut self, index: u32, address: IpAddr) -> bool {
-        let link_local = match address {
-            IpAddr::V4(address) => address.is_link_local(),
-            IpAddr::V6(address) => address.is_unicast_link_local(),
-        };
-        !link_local && !self.links.contains_key(&index) && self.foreign.insert((index, address))
+        !is_link_local(address) && !self.links.contains_key(&index) && self.foreign.insert((index, address))
     }
 
     /// A link is none of ours any more.

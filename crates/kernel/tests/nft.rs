@@ -30,6 +30,13 @@ fn nft(command: &str) -> String {
     nft_with(&[command])
 }
 
+/// Our tables as `nft` lists them.
+fn listed() -> String {
+    ["inet", "arp"]
+        .map(|family| nft(&format!("list table {family} workloadnet")))
+        .concat()
+}
+
 fn nft_with(arguments: &[&str]) -> String {
     let output = Command::new("nft").args(arguments).output().unwrap();
     assert!(
@@ -52,19 +59,30 @@ fn drift_after(linux: &Linux, damages: &[&str]) -> Vec<String> {
 
 #[test]
 fn every_damage_is_told_in_words() {
-    let cases: [(&[&str], &[&str]); 12] = [
+    let cases: [(&[&str], &[&str]); 14] = [
         (
             &["delete table inet workloadnet"],
             &["nftables table inet workloadnet is missing"],
         ),
         (
             &["flush ruleset"],
-            &["nftables table inet workloadnet is missing"],
+            &[
+                "nftables table inet workloadnet is missing",
+                "nftables table arp workloadnet is missing",
+            ],
+        ),
+        (
+            &["delete table arp workloadnet"],
+            &["nftables table arp workloadnet is missing"],
+        ),
+        (
+            &["flush table arp workloadnet"],
+            &["nftables chain guard of the table for ARP has 0 rules instead of 2"],
         ),
         (
             &["flush table inet workloadnet"],
             &[
-                "nftables chain guard has 0 rules instead of 7",
+                "nftables chain guard has 0 rules instead of 10",
                 "nftables chain outbound has 0 rules instead of 1",
             ],
         ),
@@ -77,7 +95,7 @@ fn every_damage_is_told_in_words() {
         ),
         (
             &["insert rule inet workloadnet guard accept"],
-            &["nftables chain guard has 8 rules instead of 7"],
+            &["nftables chain guard has 11 rules instead of 10"],
         ),
         (
             &["add table inet workloadnet { flags dormant; }"],
@@ -157,7 +175,7 @@ fn masquerade_that_is_switched_off_goes() {
         );
         linux.publish(&WITHOUT).unwrap();
         assert_eq!(linux.drift(&WITHOUT), Ok(Vec::new()));
-        assert_eq!(nft("list table inet workloadnet"), WITHOUT.to_string());
+        assert_eq!(listed(), WITHOUT.to_string());
         assert_eq!(
             linux.drift(&WITH_MASQUERADE).unwrap(),
             ["nftables chain outbound is missing"]
@@ -196,7 +214,7 @@ fn tables_of_others_stay_as_they_are_and_are_nothing_to_us() {
         linux.publish(&WITH_MASQUERADE).unwrap();
         assert_eq!(linux.drift(&WITH_MASQUERADE), Ok(Vec::new()));
         assert_eq!(others(), before);
-        assert_eq!(nft("list table inet workloadnet"), WITH_MASQUERADE.to_string());
+        assert_eq!(listed(), WITH_MASQUERADE.to_string());
         nft("delete table ip workloadnet");
         nft("delete table inet others");
         let touched = |events: &mpsc::Receiver<Event>| {

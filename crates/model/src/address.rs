@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 /// Where every workload sends its IPv4 packets to (RFC 3927, link-local).
 pub const FIRST_HOP_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 1);
@@ -68,6 +69,57 @@ impl fmt::Display for Mac {
     }
 }
 
+/// Why a text or a MAC is none that a workload's end can have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MacError {
+    /// Not six bytes in hexadecimal.
+    #[error("{0:?} is not a MAC such as 02:00:00:00:00:05")]
+    Malformed(String),
+    /// A group of receivers (IEEE 802, the lowest bit of the first byte), or nobody.
+    #[error("{0} is not the address of one interface")]
+    NotUnicast(Mac),
+    /// The link's other end has it.
+    #[error("{0} is the first hop's")]
+    FirstHop(Mac),
+}
+
+impl Mac {
+    /// A MAC that a workload's end can have.
+    pub fn of_a_workload(self) -> Result<Self, MacError> {
+        match self {
+            FIRST_HOP_MAC => Err(MacError::FirstHop(self)),
+            Self([first, ..]) if first & 1 == 1 || self.0 == [0; 6] => Err(MacError::NotUnicast(self)),
+            mac => Ok(mac),
+        }
+    }
+}
+
+impl FromStr for Mac {
+    type Err = MacError;
+
+    /// Six bytes in hexadecimal, two digits each, with colons between them.
+    fn from_str(text: &str) -> Result<Self, MacError> {
+        let malformed = || MacError::Malformed(text.to_owned());
+        let mut parts = text.split(':');
+        let mut bytes = [0; 6];
+        for byte in &mut bytes {
+            let part = parts
+                .next()
+                .filter(|part| part.len() == 2)
+                .ok_or_else(malformed)?;
+            let digits = part.bytes().all(|b| b.is_ascii_hexdigit());
+            *byte = digits
+                .then(|| u8::from_str_radix(part, 16).ok())
+                .flatten()
+                .ok_or_else(malformed)?;
+        }
+        match parts.next() {
+            None => Ok(Self(bytes)),
+            Some(_) => Err(malformed()),
+        }
+    }
+}
+
 /// The addresses of one workload: at most one per family, and at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Addresses {
@@ -129,5 +181,46 @@ impl fmt::Display for Addresses {
             comma = ",";
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workload_may_have_any_mac_of_one_interface_but_the_first_hops() {
+        let text = |text: &str| {
+            let mac = text.parse::<Mac>().and_then(Mac::of_a_workload);
+            mac.map_or_else(|error| error.to_string(), |mac| mac.to_string())
+        };
+        let table = [
+            ("02:00:00:00:00:05", "02:00:00:00:00:05"),
+            ("AC:de:48:00:11:22", "ac:de:48:00:11:22"),
+            (
+                "01:00:5e:00:00:01",
+                "01:00:5e:00:00:01 is not the address of one interface",
+            ),
+            (
+                "00:00:00:00:00:00",
+                "00:00:00:00:00:00 is not the address of one interface",
+            ),
+            ("02:9c:52:fe:6d:0a", "02:9c:52:fe:6d:0a is the first hop's"),
+            (
+                "02:00:00:00:00",
+                "\"02:00:00:00:00\" is not a MAC such as 02:00:00:00:00:05",
+            ),
+            (
+                "02:00:00:00:00:+5",
+                "\"02:00:00:00:00:+5\" is not a MAC such as 02:00:00:00:00:05",
+            ),
+            (
+                "02:00:00:00:00:05:06",
+                "\"02:00:00:00:00:05:06\" is not a MAC such as 02:00:00:00:00:05",
+            ),
+        ];
+        for (given, expected) in table {
+            assert_eq!(text(given), expected);
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! The seam between decision and kernel: one coarse trait, with two implementations, Linux (`kernel`) and the fake that
-//! fails at step k (`lab`).
+//! fails at step k (crates/daemon/tests/desk/fake.rs).
 //!
 //! Everything here may block for as long as the kernel takes; nothing here decides.
 
@@ -151,7 +151,7 @@ pub enum OpenError {
     Fault(#[from] Fault),
 }
 
-/// Why a plan was not made true. Nothing of it is left, but what `Broken` says.
+/// Why a plan was not made true. Nothing of it is left, but what `Refused` says was left.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// A link has the host end's name.

@@ -162,7 +162,7 @@ impl Plan {
             host_index,
             workload_index: WORKLOAD_INDEX,
             host_mac: FIRST_HOP_MAC,
-            workload_mac: record.key.workload_mac(),
+            workload_mac: record.workload_mac(),
             mtu: settings.mtu,
             group: settings.group,
         };
@@ -263,7 +263,7 @@ pub fn host_ops(record: &Record) -> Vec<Op> {
             },
             Op::Neighbour {
                 address,
-                mac: record.key.workload_mac(),
+                mac: record.workload_mac(),
             },
         ]);
     }

@@ -14,10 +14,13 @@
 //! |   IPv4 address, or -
 //! version
 //! ```
+//! Where a MAC was asked for, the version is `wl2` and the MAC's twelve digits follow the MTU. So that the longest one fits,
+//! its addresses are written as 8 and 32 digits then, without dots and colons.
+//!
 //! The alias is written when the workload's end is complete and before the host end is up: a link of ours without a
 //! record was half-made when a crash came. 255 bytes hold the longest one (`IFALIASZ`, linux/if.h).
 
-use crate::address::{Addresses, Family};
+use crate::address::{Addresses, Family, Mac};
 use crate::key::{InterfaceName, Key, Owner, WorkloadId, hex_digit};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
@@ -26,6 +29,7 @@ use std::fmt;
 pub const ALIAS_BYTES: usize = 255;
 
 const VERSION: &str = "wl1";
+const WITH_MAC: &str = "wl2";
 
 /// Identity of a network namespace: `st_dev` and `st_ino` of its nsfs file. An inode is used again only after its
 /// namespace has died, and the link with it.
@@ -70,6 +74,8 @@ pub struct Asked {
     pub v4: bool,
     /// The IPv6 address was asked for.
     pub v6: bool,
+    /// A MAC for the workload's end: see [`Mac::of_a_workload`].
+    pub mac: Option<Mac>,
 }
 
 impl Asked {
@@ -107,7 +113,7 @@ pub enum RecordError {
     #[error("the {0} cannot be read")]
     Unreadable(&'static str),
     /// Written by another release.
-    #[error("the record's version is not {VERSION}")]
+    #[error("the record's version is neither {VERSION} nor {WITH_MAC}")]
     Version,
 }
 
@@ -118,10 +124,11 @@ impl Record {
         if alias.is_empty() {
             return Err(RecordError::Missing);
         }
-        let mut fields = alias.splitn(10, ' ');
+        let version = alias.split(' ').next().unwrap_or_default();
+        let with_mac = version == WITH_MAC;
+        let mut fields = alias.splitn(if with_mac { 11 } else { 10 }, ' ').skip(1);
         let mut next = |what| fields.next().ok_or(Unreadable(what));
-        let version = next("version")?;
-        if version != VERSION {
+        if version != VERSION && !with_mac {
             let ours = version
                 .strip_prefix("wl")
                 .is_some_and(|n| n.parse::<u16>().is_ok());
@@ -131,8 +138,12 @@ impl Record {
                 Unreadable("version")
             });
         }
-        let v4 = optional(next("IPv4 address")?, "IPv4 address")?;
-        let v6 = optional(next("IPv6 address")?, "IPv6 address")?;
+        let v4 = address(next("IPv4 address")?, "IPv4 address", |text| {
+            Some(u32::from_str_radix(text, 16).ok()?.into())
+        })?;
+        let v6 = address(next("IPv6 address")?, "IPv6 address", |text| {
+            Some(u128::from_str_radix(text, 16).ok()?.into())
+        })?;
         let (device, inode) = next("namespace")?
             .split_once(':')
             .ok_or(Unreadable("namespace"))?;
@@ -143,6 +154,7 @@ impl Record {
         };
         let path = u32::from_str_radix(next("path digest")?, 16).map_err(|_| Unreadable("path digest"))?;
         let mtu = optional(next("MTU")?, "MTU")?;
+        let mac = with_mac.then(|| mac(next("MAC")?)).transpose()?;
         let (asked_v4, asked_v6) = match next("asked addresses")? {
             "-" => (false, false),
             "4" => (true, false),
@@ -174,9 +186,37 @@ impl Record {
                 mtu,
                 v4: asked_v4,
                 v6: asked_v6,
+                mac,
             },
         })
     }
+
+    /// The MAC of the workload's end: the one that was asked for, or one that follows from the key.
+    pub fn workload_mac(&self) -> Mac {
+        self.asked.mac.unwrap_or_else(|| self.key.workload_mac())
+    }
+}
+
+/// As people write it, or in digits alone.
+fn address<T: std::str::FromStr>(
+    text: &str,
+    what: &'static str,
+    digits: fn(&str) -> Option<T>,
+) -> Result<Option<T>, RecordError> {
+    if text != "-" && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return digits(text).map(Some).ok_or(RecordError::Unreadable(what));
+    }
+    optional(text, what)
+}
+
+fn mac(text: &str) -> Result<Mac, RecordError> {
+    let unreadable = RecordError::Unreadable("MAC");
+    if text.len() != 12 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(unreadable);
+    }
+    let number = u64::from_str_radix(text, 16).map_err(|_| unreadable)?;
+    let [_, _, bytes @ ..] = number.to_be_bytes();
+    Mac(bytes).of_a_workload().map_err(|_| unreadable)
 }
 
 fn optional<T: std::str::FromStr>(text: &str, what: &'static str) -> Result<Option<T>, RecordError> {
@@ -189,34 +229,44 @@ fn optional<T: std::str::FromStr>(text: &str, what: &'static str) -> Result<Opti
 impl fmt::Display for Record {
     /// The alias.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        struct Or<T>(Option<T>);
-        impl<T: fmt::Display> fmt::Display for Or<T> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match &self.0 {
-                    Some(value) => value.fmt(f),
-                    None => f.write_str("-"),
-                }
-            }
-        }
         let asked = match (self.asked.v4, self.asked.v6) {
             (false, false) => '-',
             (true, false) => '4',
             (false, true) => '6',
             (true, true) => 'b',
         };
+        let (v4, v6) = (self.addresses.v4(), self.addresses.v6());
+        match self.asked.mac {
+            None => write!(f, "{VERSION} {} {}", Or(v4), Or(v6))?,
+            Some(_) => {
+                let v4 = v4.map(|address| hex(&address.octets()));
+                let v6 = v6.map(|address| hex(&address.octets()));
+                write!(f, "{WITH_MAC} {} {}", Or(v4), Or(v6))?;
+            }
+        }
+        write!(f, " {} {} {}", self.namespace, self.path, Or(self.asked.mtu))?;
+        if let Some(mac) = self.asked.mac {
+            write!(f, " {}", hex(&mac.0))?;
+        }
         write!(
             f,
-            "{VERSION} {} {} {} {} {} {asked} {} {} {}/{}",
-            Or(self.addresses.v4()),
-            Or(self.addresses.v6()),
-            self.namespace,
-            self.path,
-            Or(self.asked.mtu),
+            " {asked} {} {} {}/{}",
             self.key.interface(),
             self.key.owner().as_str().len(),
             self.key.owner().as_str(),
             self.key.workload().as_str(),
         )
+    }
+}
+
+struct Or<T>(Option<T>);
+
+impl<T: fmt::Display> fmt::Display for Or<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str("-"),
+        }
     }
 }
 
@@ -256,15 +306,22 @@ mod tests {
                 mtu: Some(65535),
                 v4,
                 v6,
+                mac: None,
             },
         }
     }
+
+    const ASKED_MAC: Mac = Mac([0xac, 0xde, 0x48, 0, 0x11, 0x22]);
 
     #[test]
     fn the_longest_record_fits_into_an_alias() {
         let longest = record(&"o".repeat(63), &"w".repeat(77), "abcdefghijklmno", true, true);
         assert_eq!(longest.to_string().len(), ALIAS_BYTES);
-        assert_eq!(Record::parse(&longest.to_string()), Ok(longest));
+        assert_eq!(Record::parse(&longest.to_string()), Ok(longest.clone()));
+        let mut with_mac = longest;
+        with_mac.asked.mac = Some(ASKED_MAC);
+        assert!(with_mac.to_string().len() <= ALIAS_BYTES, "{with_mac}");
+        assert_eq!(Record::parse(&with_mac.to_string()), Ok(with_mac));
     }
 
     #[test]
@@ -282,7 +339,15 @@ mod tests {
         plain.asked = Asked::default();
         let text = "wl1 10.77.0.5 fd77::5 4:f00000d1 1fb23846 - - eth0 6 k8s.io/0c5d/ with a blank";
         assert_eq!(plain.to_string(), text);
-        assert_eq!(Record::parse(text), Ok(plain));
+        assert_eq!(Record::parse(text), Ok(plain.clone()));
+        assert_eq!(plain.workload_mac(), plain.key.workload_mac());
+
+        plain.asked.mac = Some(ASKED_MAC);
+        let text = "wl2 0a4d0005 fd770000000000000000000000000005 4:f00000d1 1fb23846 - acde48001122 - eth0 6 \
+                    k8s.io/0c5d/ with a blank";
+        assert_eq!(plain.to_string(), text);
+        assert_eq!(Record::parse(text), Ok(plain.clone()));
+        assert_eq!(plain.workload_mac(), ASKED_MAC);
     }
 
     #[test]
@@ -290,7 +355,15 @@ mod tests {
         let table = [
             ("", "no record"),
             ("hello", "the version cannot be read"),
-            ("wl2 10.77.0.5 -", "the record's version is not wl1"),
+            ("wl3 10.77.0.5 -", "the record's version is neither wl1 nor wl2"),
+            (
+                "wl2 10.77.0.5 - 4:1 00000000 - 010000000000 - eth0 0 /a",
+                "the MAC cannot be read",
+            ),
+            (
+                "wl2 10.77.0.5 - 4:1 00000000 - - - eth0 0 /a",
+                "the MAC cannot be read",
+            ),
             ("wl1 10.77.0.5", "the IPv6 address cannot be read"),
             (
                 "wl1 - - 4:1 00000000 - - eth0 0 /a",
@@ -318,10 +391,12 @@ mod tests {
         #[test]
         fn any_key_survives_being_written_and_read(
             owner in "\\PC{0,15}", workload in "\\PC{1,30}", interface in "[a-z0-9.@-]{3,15}", families in 1..4u8,
+            mac in proptest::option::of(any::<[u8; 6]>()),
         ) {
             prop_assume!(workload.len() <= WORKLOAD && owner.len() <= 63);
             prop_assume!(InterfaceName::new(&interface).is_ok());
-            let written = record(&owner, &workload, &interface, families & 1 != 0, families & 2 != 0);
+            let mut written = record(&owner, &workload, &interface, families & 1 != 0, families & 2 != 0);
+            written.asked.mac = mac.and_then(|bytes| Mac(bytes).of_a_workload().ok());
             prop_assert_eq!(Record::parse(&written.to_string()), Ok(written));
         }
 

@@ -1,16 +1,17 @@
-//! Our whole nftables table as a value; prints itself as `nft list table` would.
+//! Our nftables tables as a value; prints itself as `nft list ruleset` would.
 //!
 //! There is no rule per workload: every workload has a host route of its own, so the reverse-path look-up (`fib`) knows
-//! which source belongs to which link. Loading the table is one transaction, and costs the same for any number of
+//! which source belongs to which link. Loading the tables is one transaction, and costs the same for any number of
 //! workloads.
 
+use crate::survey::DYING_GROUPS;
 use ipnet::Ipv6Net;
 use std::fmt;
 
-/// Name of the table, of family inet.
+/// Name of each of our tables.
 pub const TABLE: &str = "workloadnet";
 
-/// What the table depends on.
+/// What the tables depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
     /// Link group of our links.
@@ -19,7 +20,34 @@ pub struct Ruleset {
     pub masquerade: bool,
 }
 
-/// One chain of the table.
+/// One table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Which packets it sees.
+    pub family: TableFamily,
+    /// Its meters.
+    pub meters: Vec<Meter>,
+    /// Its chains.
+    pub chains: Vec<Chain>,
+}
+
+/// Which packets a table sees (`NFPROTO_*`, linux/netfilter.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableFamily {
+    /// IPv4 and IPv6.
+    Inet,
+    /// ARP.
+    Arp,
+}
+
+/// A set of links, each with what it may still send of something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meter {
+    /// Its name.
+    pub name: &'static str,
+}
+
+/// One chain of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
     /// Its name.
@@ -34,13 +62,15 @@ pub struct Chain {
     pub rules: Vec<Rule>,
 }
 
-/// A hook of the inet family (enum nf_inet_hooks, linux/netfilter.h).
+/// A hook (enum nf_inet_hooks, linux/netfilter.h; linux/netfilter_arp.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
     /// Before routing.
     Prerouting,
     /// After routing.
     Postrouting,
+    /// ARP that comes in.
+    ArpIn,
 }
 
 /// All conditions, then the verdict.
@@ -57,6 +87,8 @@ pub struct Rule {
 pub enum Condition {
     /// It came in over a link of the group.
     FromGroup(u32),
+    /// It came in over a link that is about to be deleted: of [`DYING_GROUPS`], which are all that begin with these 16 bits.
+    FromDying,
     /// It goes out over a link that is not of the group.
     ToOtherGroup(u32),
     /// It is ICMPv6 of this type (RFC 4861, section 4).
@@ -67,6 +99,10 @@ pub enum Condition {
     Source6(Ipv6Net),
     /// Its IPv6 destination is inside.
     Destination6(Ipv6Net),
+    /// It is an ARP request (RFC 826).
+    ArpRequest,
+    /// Its link has sent more of its kind than [`RATE`] and [`BURST`] allow.
+    OverRate(Meter),
     /// Routing would not send an answer back over the link that it came in by.
     SourceNotRoutedBack,
 }
@@ -82,6 +118,24 @@ pub enum Verdict {
     Masquerade,
 }
 
+/// Packets a second, and at once, that a meter allows each link: a well-behaved neighbour asks once a second at most
+/// (RFC 4861, section 10), and there is only the first hop to ask for.
+pub const RATE: u64 = 1;
+/// See [`RATE`].
+pub const BURST: u32 = 10;
+/// Links that a meter counts at the same time.
+pub const METER_SIZE: u32 = 65535;
+/// Where link-local neighbour solicitations are counted.
+const SOLICITATIONS: Meter = Meter {
+    name: "solicitations",
+};
+/// Where ARP requests are counted.
+const REQUESTS: Meter = Meter { name: "requests" };
+
+/// ICMPv6 router solicitation.
+const ROUTER_SOLICITATION: u8 = 133;
+/// ICMPv6 neighbour solicitation.
+const NEIGHBOUR_SOLICITATION: u8 = 135;
 /// ICMPv6 router advertisement.
 const ROUTER_ADVERTISEMENT: u8 = 134;
 /// ICMPv6 redirect.
@@ -90,14 +144,15 @@ const REDIRECT_V6: u8 = 137;
 const REDIRECT_V4: u8 = 5;
 
 impl Ruleset {
-    /// The table's chains.
-    pub fn chains(&self) -> Vec<Chain> {
+    /// Our tables.
+    pub fn tables(&self) -> Vec<Table> {
         use Condition as C;
         let from = C::FromGroup(self.group);
         let rule = |conditions: &[Condition], verdict| Rule {
             conditions: conditions.to_vec(),
             verdict,
         };
+        let [link_local, link_scope, nobody] = ["fe80::/10", "ff02::/16", "::/128"].map(net);
         let mut chains = vec![Chain {
             name: "guard",
             kind: "filter",
@@ -105,28 +160,34 @@ impl Ruleset {
             // raw: before connection tracking, so that a dropped packet leaves no entry.
             priority: -300,
             rules: vec![
+                // Nothing below concerns a link on its way out of our group.
+                rule(&[C::FromDying], Verdict::Drop),
                 rule(&[from, C::Icmpv6Type(ROUTER_ADVERTISEMENT)], Verdict::Drop),
                 rule(&[from, C::Icmpv6Type(REDIRECT_V6)], Verdict::Drop),
                 rule(&[from, C::IcmpType(REDIRECT_V4)], Verdict::Drop),
+                // The node advertises nothing, and would remember whoever asks.
+                rule(&[from, C::Icmpv6Type(ROUTER_SOLICITATION)], Verdict::Drop),
+                // Each new sender of one takes a place in the node's neighbour table, and senders can be made up.
+                rule(
+                    &[
+                        from,
+                        C::Source6(link_local),
+                        C::Icmpv6Type(NEIGHBOUR_SOLICITATION),
+                        C::OverRate(SOLICITATIONS),
+                    ],
+                    Verdict::Drop,
+                ),
                 // Neighbour discovery and multicast listener reports, which never leave the link.
                 rule(
-                    &[
-                        from,
-                        C::Source6(net("fe80::/10")),
-                        C::Destination6(net("fe80::/10")),
-                    ],
+                    &[from, C::Source6(link_local), C::Destination6(link_local)],
                     Verdict::Accept,
                 ),
                 rule(
-                    &[
-                        from,
-                        C::Source6(net("fe80::/10")),
-                        C::Destination6(net("ff02::/16")),
-                    ],
+                    &[from, C::Source6(link_local), C::Destination6(link_scope)],
                     Verdict::Accept,
                 ),
                 rule(
-                    &[from, C::Source6(net("::/128")), C::Destination6(net("ff02::/16"))],
+                    &[from, C::Source6(nobody), C::Destination6(link_scope)],
                     Verdict::Accept,
                 ),
                 rule(&[from, C::SourceNotRoutedBack], Verdict::Drop),
@@ -141,7 +202,28 @@ impl Ruleset {
                 rules: vec![rule(&[from, C::ToOtherGroup(self.group)], Verdict::Masquerade)],
             });
         }
-        chains
+        let arp = Chain {
+            name: "guard",
+            kind: "filter",
+            hook: Hook::ArpIn,
+            priority: 0,
+            rules: vec![
+                rule(&[C::FromDying], Verdict::Drop),
+                rule(&[from, C::ArpRequest, C::OverRate(REQUESTS)], Verdict::Drop),
+            ],
+        };
+        vec![
+            Table {
+                family: TableFamily::Inet,
+                meters: vec![SOLICITATIONS],
+                chains,
+            },
+            Table {
+                family: TableFamily::Arp,
+                meters: vec![REQUESTS],
+                chains: vec![arp],
+            },
+        ]
     }
 }
 
@@ -165,8 +247,10 @@ impl Chain {
             let (hook, priority) = match (self.hook, self.priority) {
                 (Hook::Prerouting, -300) => ("prerouting", "raw".to_owned()),
                 (Hook::Postrouting, 100) => ("postrouting", "srcnat".to_owned()),
+                (Hook::ArpIn, 0) => ("input", "filter".to_owned()),
                 (Hook::Prerouting, n) => ("prerouting", n.to_string()),
                 (Hook::Postrouting, n) => ("postrouting", n.to_string()),
+                (Hook::ArpIn, n) => ("input", n.to_string()),
             };
             let kind = self.kind;
             write!(f, "type {kind} hook {hook} priority {priority}; policy accept;")
@@ -174,10 +258,33 @@ impl Chain {
     }
 }
 
+impl fmt::Display for TableFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Inet => "inet",
+            Self::Arp => "arp",
+        })
+    }
+}
+
 impl fmt::Display for Ruleset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "table inet {TABLE} {{")?;
-        for (n, chain) in self.chains().iter().enumerate() {
+        self.tables().iter().try_for_each(|table| table.fmt(f))
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "table {} {TABLE} {{", self.family)?;
+        for Meter { name } in &self.meters {
+            writeln!(f, "\tset {name} {{")?;
+            writeln!(f, "\t\ttype iface_index")?;
+            writeln!(f, "\t\tsize {METER_SIZE}")?;
+            writeln!(f, "\t\tflags dynamic,timeout")?;
+            writeln!(f, "\t\ttimeout 1m")?;
+            writeln!(f, "\t}}\n")?;
+        }
+        for (n, chain) in self.chains.iter().enumerate() {
             if n > 0 {
                 writeln!(f)?;
             }
@@ -197,14 +304,25 @@ impl fmt::Display for Rule {
         for condition in &self.conditions {
             match condition {
                 Condition::FromGroup(group) => write!(f, "iifgroup {group} ")?,
+                // The 16 bits that they begin with, as nft prints a prefix of a number.
+                Condition::FromDying => write!(f, "iifgroup {}/16 ", DYING_GROUPS.start())?,
                 Condition::ToOtherGroup(group) => write!(f, "oifgroup != {group} ")?,
                 Condition::Icmpv6Type(ROUTER_ADVERTISEMENT) => write!(f, "icmpv6 type nd-router-advert ")?,
                 Condition::Icmpv6Type(REDIRECT_V6) => write!(f, "icmpv6 type nd-redirect ")?,
+                Condition::Icmpv6Type(ROUTER_SOLICITATION) => write!(f, "icmpv6 type nd-router-solicit ")?,
+                Condition::Icmpv6Type(NEIGHBOUR_SOLICITATION) => {
+                    write!(f, "icmpv6 type nd-neighbor-solicit ")?;
+                }
                 Condition::Icmpv6Type(n) => write!(f, "icmpv6 type {n} ")?,
                 Condition::IcmpType(REDIRECT_V4) => write!(f, "icmp type redirect ")?,
                 Condition::IcmpType(n) => write!(f, "icmp type {n} ")?,
                 Condition::Source6(net) => write!(f, "ip6 saddr {} ", short(net))?,
                 Condition::Destination6(net) => write!(f, "ip6 daddr {} ", short(net))?,
+                Condition::ArpRequest => write!(f, "arp operation request ")?,
+                Condition::OverRate(Meter { name }) => write!(
+                    f,
+                    "update @{name} {{ iif limit rate over {RATE}/second burst {BURST} packets }} "
+                )?,
                 Condition::SourceNotRoutedBack => write!(f, "fib saddr . iif oif missing ")?,
             }
         }
@@ -221,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_prints_as_nft_lists_it() {
+    fn the_tables_print_as_nft_lists_them() {
         let text = Ruleset {
             group: 8,
             masquerade: true,

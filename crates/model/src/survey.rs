@@ -3,6 +3,7 @@
 use crate::address::{Family, IPV6_MTU, Mac};
 use crate::key::HostLink;
 use crate::plan::{LinkPlan, Op, Scope, Sysctl, host_end};
+use crate::prefix::Prefix;
 use crate::record::{Record, RecordError};
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -21,8 +22,52 @@ pub struct Survey {
     pub uplink: Option<Uplink>,
     /// IPv4 and IPv6 forwarding, as `net.ipv4.ip_forward` and `net.ipv6.conf.all.forwarding` stand.
     pub forwarding: Forwarding,
-    /// Addresses that links other than ours have, and single addresses that somebody else routes: never given out.
+    /// Addresses that links other than ours have, be it that they carry our group or a name like ours, and single addresses that somebody else routes: never given out.
     pub taken: Vec<IpAddr>,
+    /// What else is reached over links other than ours, but default routes and single addresses.
+    pub nets: Vec<ForeignNet>,
+    /// Chains of others in nftables that drop what is passed on unless a rule of theirs takes it, as `ip filter FORWARD`.
+    pub forward_drops: Vec<String>,
+}
+
+/// Addresses that are reached over somebody else's link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignNet {
+    /// Which.
+    pub net: IpNet,
+    /// The link's name; empty where they lead nowhere.
+    pub link: String,
+    /// Whether they are on the link itself, and not behind a gateway.
+    pub on_link: bool,
+}
+
+impl Survey {
+    /// What of others could hinder workloads with addresses of these prefixes, in words.
+    pub fn warnings(&self, prefixes: &[Prefix]) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for ForeignNet { net, link, on_link } in &self.nets {
+            // A wider route by way of a gateway is how everything else is reached.
+            let overlaps = |prefix: &&Prefix| {
+                let own = prefix.net();
+                own.contains(net) || *on_link && net.contains(&own)
+            };
+            for prefix in prefixes.iter().filter(overlaps) {
+                let how = match (link.as_str(), on_link) {
+                    ("", _) => "which leads nowhere".to_owned(),
+                    (link, true) => format!("which is on link {link}"),
+                    (link, false) => format!("which is routed over {link}"),
+                };
+                warnings.push(format!("prefix {prefix} overlaps {net}, {how}"));
+            }
+        }
+        let drops = |chain| {
+            format!(
+                "nftables chain {chain} drops what is forwarded and not accepted there: workloads may not get far"
+            )
+        };
+        warnings.extend(self.forward_drops.iter().map(drops));
+        warnings
+    }
 }
 
 /// The device of the default route.
@@ -223,5 +268,45 @@ impl FoundLink {
             Op::Route { destination, .. } => self.routes.contains(destination),
             Op::Neighbour { address, mac } => self.neighbours.contains(&(*address, *mac)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_overlaps_our_prefixes_is_said() {
+        let net = |net: &str, link: &str, on_link| ForeignNet {
+            net: net.parse().unwrap(),
+            link: link.to_owned(),
+            on_link,
+        };
+        let survey = Survey {
+            nets: vec![
+                net("10.77.0.128/25", "eth0", true),
+                net("10.77.0.64/26", "eth0", false),
+                net("10.77.0.32/27", "", false),
+                net("10.0.0.0/8", "eth1", true),
+                net("10.64.0.0/10", "eth0", false),
+                net("10.78.0.0/24", "eth0", true),
+                net("fd77::/64", "eth0", true),
+            ],
+            forward_drops: vec!["ip filter FORWARD".to_owned()],
+            ..Survey::default()
+        };
+        let prefixes = ["10.77.0.0/24", "fd77::/64"].map(|text| text.parse().unwrap());
+        assert_eq!(
+            survey.warnings(&prefixes),
+            [
+                "prefix 10.77.0.0/24 overlaps 10.77.0.128/25, which is on link eth0",
+                "prefix 10.77.0.0/24 overlaps 10.77.0.64/26, which is routed over eth0",
+                "prefix 10.77.0.0/24 overlaps 10.77.0.32/27, which leads nowhere",
+                "prefix 10.77.0.0/24 overlaps 10.0.0.0/8, which is on link eth1",
+                "prefix fd77::/64 overlaps fd77::/64, which is on link eth0",
+                "nftables chain ip filter FORWARD drops what is forwarded and not accepted there: workloads may not get far",
+            ]
+        );
+        assert_eq!(Survey::default().warnings(&prefixes), Vec::<String>::new());
     }
 }

@@ -69,6 +69,20 @@ pub fn send_router_advertisement(
     )
 }
 
+/// Asks who has `target`, with a MAC to remember the sender by (RFC 4861 section 4.3). `source` has to be an address of the
+/// link.
+pub fn send_neighbour_solicitation(
+    namespace: &Namespace,
+    link: &str,
+    source: Ipv6Addr,
+    target: Ipv6Addr,
+) -> Result<()> {
+    let mut packet = vec![135, 0, 0, 0, 0, 0, 0, 0];
+    packet.extend(target.octets());
+    packet.extend([1, 1, 2, 0, 0, 0, 0, 7]);
+    send_v6(namespace, link, source, target, &packet)
+}
+
 /// Tells `to` that `destination` is better reached by way of `gateway` (RFC 4861 section 4.5), as an answer to a packet
 /// from `to` to `destination`.
 pub fn send_redirect_v6(

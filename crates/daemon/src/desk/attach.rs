@@ -201,6 +201,7 @@ impl<D: Datapath> Desk<D> {
                 mtu: order.mtu,
                 v4: order.v4.is_some(),
                 v6: order.v6.is_some(),
+                mac: None,
             },
         };
         let index = state.next_index;

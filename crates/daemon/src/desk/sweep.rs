@@ -238,7 +238,7 @@ impl<D: Datapath> Desk<D> {
         let ended = state.ended_in_survey.take().unwrap_or_default();
         let busy: HashSet<HostLink> = state.turns.running().map(|key| key.host_link()).collect();
         state.uplink.clone_from(&survey.uplink);
-        state.oddities.clear();
+        state.oddities = survey.warnings(&self.settings.prefixes);
         let mut taken = survey.taken.clone();
         for link in &survey.links {
             // Not even that of a link which is about to be pruned: its end is announced by it.

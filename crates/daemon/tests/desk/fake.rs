@@ -217,7 +217,7 @@ impl Datapath for Fake {
             links,
             uplink: self.uplink()?,
             forwarding,
-            taken: Vec::new(),
+            ..Survey::default()
         })
     }
 

@@ -1,6 +1,6 @@
 //! One attachment, made true: see `model::plan` for the order and its reasons.
 
-use super::{EACCES, EEXIST, ENODEV};
+use super::{EACCES, EEXIST, ENODEV, no_second_name};
 use crate::encode::{self, LOOPBACK, UNICAST, UP, link_by_index, link_by_name, route_over, route_to, set_up};
 use crate::message::Message;
 use crate::netns::Home;
@@ -9,6 +9,7 @@ use crate::{crash, survey, sysctl};
 use model::address::{FIRST_HOP_V6, IPV6_MTU};
 use model::datapath::{Fault, WireError};
 use model::plan::{FORWARDING_V6, IPV6_ON, Op, Plan, host_net};
+use model::survey::FoundLink;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
@@ -65,7 +66,11 @@ fn create(home: &Home, host: &mut Socket, namespace: &OwnedFd, plan: &Plan) -> R
     loop {
         let index = plan.link.host_index + tries;
         let message = encode::create(&plan.link, index, workload_index, namespace.as_fd());
-        let fault = match host.batch(std::slice::from_ref(&message)).and_then(Answer::ok) {
+        let answer = host.batch(std::slice::from_ref(&message)).map_err(|fault| {
+            let left = take_back(host, plan, index).err().into_iter().collect();
+            WireError::Refused { fault, left }
+        })?;
+        let fault = match answer.ok() {
             Ok(_) => {
                 crash::step();
                 return Ok((index, workload_index));
@@ -86,6 +91,18 @@ fn create(home: &Home, host: &mut Socket, namespace: &OwnedFd, plan: &Plan) -> R
             }
         }
     }
+}
+
+/// Without an answer both ends may be there or not.
+fn take_back(host: &mut Socket, plan: &Plan, index: u32) -> Result<(), Fault> {
+    let name = plan.link.host.as_str();
+    let made = |link: &FoundLink| {
+        link.name == name && link.group == plan.link.group && link.alias.is_empty() && !link.up
+    };
+    if survey::link_at(host, index, name)?.is_some_and(|link| made(&link)) {
+        host.batch(&[encode::delete(index, name)])?.ok()?;
+    }
+    Ok(())
 }
 
 /// EEXIST also means that the host end's index is a link's already.
@@ -214,8 +231,7 @@ impl Wiring<'_> {
         let sent = batch.send(self.host, || sysctl::write(name, &IPV6_ON))?;
         for Refused { position, fault } in sent.refused {
             match plan.host.get(position) {
-                // Another link has the name for people, and keeps it.
-                Some(Op::AltName(_)) if fault.errno == EEXIST => {}
+                Some(Op::AltName(_)) if no_second_name(fault.errno) => {}
                 Some(Op::Route { destination, .. }) if fault.errno == EEXIST => {
                     return Err(WireError::Routed {
                         destination: *destination,

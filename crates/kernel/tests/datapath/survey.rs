@@ -4,7 +4,7 @@ use crate::node::{RULESET, inside, on_a_node, run, target, wire, workload};
 use kernel::linux::Linux;
 use model::datapath::Datapath as _;
 use model::plan::Op;
-use model::survey::{FoundLink, Standing, Uplink};
+use model::survey::{ForeignNet, FoundLink, Standing, Uplink};
 use std::sync::atomic::{AtomicBool, Ordering};
 #[test]
 fn what_is_missing_on_the_host_is_put_back() {
@@ -218,6 +218,13 @@ fn addresses_of_others_and_the_uplink_are_found() {
             "ip -6 route add unreachable default metric 1",
             "ip -6 route add fd77::9/128 via 2001:db8::1",
             "ip -6 route add default via 2001:db8::1",
+            // Somebody else's, in our group and with a name like ours.
+            "ip link add grouped group 8 type bridge",
+            "ip link set grouped up",
+            "ip address add 10.77.0.20/32 dev grouped",
+            "ip route add 10.77.0.21/32 dev grouped",
+            "ip link add wk0123456789abc type bridge",
+            "ip address add 10.77.0.22/32 dev wk0123456789abc",
         ] {
             run(line);
         }
@@ -246,6 +253,9 @@ fn addresses_of_others_and_the_uplink_are_found() {
             taken,
             [
                 "10.77.0.10",
+                "10.77.0.20",
+                "10.77.0.21",
+                "10.77.0.22",
                 "10.77.0.9",
                 "192.0.2.2",
                 "2001:db8::2",
@@ -253,7 +263,57 @@ fn addresses_of_others_and_the_uplink_are_found() {
                 "fd77::9"
             ]
         );
-        assert_eq!(survey.links.len(), 1);
+        assert_eq!(survey.links.len(), 3);
+    });
+}
+
+#[test]
+fn what_of_others_could_hinder_is_found() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        linux.publish(&RULESET).unwrap();
+        let a = workload(&linux, "a", Some("10.77.0.5"), Some("fd77::5"), 100_000);
+        wire(&linux, &a).unwrap();
+        for line in [
+            "ip link add up0 type veth peer name up1",
+            "ip link set up0 up",
+            "ip link set up1 up",
+            "ip address add 10.77.0.130/25 dev up0",
+            "ip address add fd77:1::2/64 dev up0 nodad",
+            "ip route add 10.78.0.0/16 dev up0",
+            "ip route add 10.79.0.0/16 via 10.77.0.129",
+            "ip route add blackhole 10.80.0.0/16",
+            "ip route add default via 10.77.0.129",
+            "nft add table ip filter",
+            "nft add table ip6 harmless",
+        ] {
+            run(line);
+        }
+        for (chain, policy) in [("ip filter FORWARD", "drop"), ("ip6 harmless forward", "accept")] {
+            let base = format!("{{ type filter hook forward priority 0; policy {policy}; }}");
+            let output = std::process::Command::new("nft")
+                .arg(format!("add chain {chain} {base}"))
+                .status();
+            assert!(output.unwrap().success());
+        }
+        let survey = linux.survey().unwrap();
+        let mut nets: Vec<String> = survey
+            .nets
+            .iter()
+            .map(|ForeignNet { net, link, on_link }| format!("{net} {link:?} {on_link}"))
+            .collect();
+        nets.sort();
+        assert_eq!(
+            nets,
+            [
+                "10.77.0.128/25 \"up0\" true",
+                "10.78.0.0/16 \"up0\" true",
+                "10.79.0.0/16 \"up0\" false",
+                "10.80.0.0/16 \"\" false",
+                "fd77:1::/64 \"up0\" true",
+            ]
+        );
+        assert_eq!(survey.forward_drops, ["ip filter FORWARD"]);
     });
 }
 

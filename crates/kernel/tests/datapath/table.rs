@@ -22,13 +22,16 @@ fn the_table_reads_back_and_every_foreign_change_is_noticed() {
             "true",
             "nft flush table inet workloadnet",
             "nft delete table inet workloadnet",
+            "nft delete table arp workloadnet",
+            "nft flush chain arp workloadnet guard",
             "nft flush ruleset",
             "nft delete chain inet workloadnet outbound",
             "nft insert rule inet workloadnet guard accept",
         ] {
             linux.publish(&RULESET).unwrap();
             assert_eq!(linux.drift(&RULESET), Ok(Vec::new()), "{damage}");
-            assert_eq!(run("nft list table inet workloadnet"), RULESET.to_string());
+            let listed = ["inet", "arp"].map(|family| run(&format!("nft list table {family} workloadnet")));
+            assert_eq!(listed.concat(), RULESET.to_string());
             assert_eq!(
                 events.try_iter().find(|event| *event == Event::RulesetTouched),
                 None,

@@ -6,7 +6,9 @@ use crate::node::{
 };
 use kernel::linux::Linux;
 use kernel::netns;
+use model::address::Mac;
 use model::datapath::Datapath as _;
+use model::plan::{Plan, PlanSettings};
 use model::survey::Standing;
 use std::os::fd::AsFd as _;
 
@@ -98,6 +100,30 @@ fn an_attachment_is_what_its_plan_says() {
             assert_eq!(linux.unwire(&[target(&a, index)]), [Ok(())]);
         });
     }
+}
+
+#[test]
+fn a_workload_has_the_mac_that_was_asked_for() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        linux.publish(&RULESET).unwrap();
+        let mut a = workload(&linux, "a", Some("10.77.0.5"), Some("fd77::5"), 100_000);
+        let mac = Mac([0xac, 0xde, 0x48, 0, 0x11, 0x22]);
+        a.plan.record.asked.mac = Some(mac);
+        let settings = PlanSettings { group: 8, mtu: 1400 };
+        a.plan = Plan::new(a.plan.record, &settings, 100_000);
+        wire(&linux, &a).unwrap();
+        assert!(inside(&a.namespace, "ip link show eth0").contains(&format!("link/ether {mac}")));
+        let found = linux.find(&a.plan.link.host).unwrap().unwrap();
+        let Standing::Attached(record) = found.standing(8) else {
+            panic!("{found:?}")
+        };
+        assert_eq!((record.workload_mac(), &*record), (mac, &a.plan.record));
+        assert_eq!(found.missing(&record, &a.plan.link), Vec::new());
+        for address in ["10.77.0.5", "fd77::5"] {
+            run(&format!("ping -c1 -W1 {address}"));
+        }
+    });
 }
 
 #[test]
