@@ -5,9 +5,9 @@ use clap::{Parser, ValueEnum};
 use daemon::config::Config;
 use daemon::desk::Desk;
 use daemon::lock::NetworkLock;
+use daemon::service::{self, Service};
 use daemon::{door, lock, socket};
 use kernel::linux::Linux;
-use sd_notify::NotifyState;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -132,17 +132,20 @@ async fn run(
     network.show_credentials()?;
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
-    let recovered = Arc::clone(&desk);
-    notify(&[NotifyState::Status("recovering: the kernel is being read")]);
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let service = Service::recovering();
+    let (says_ready, recovered) = (service.clone(), Arc::clone(&desk));
     tokio::task::spawn_blocking(move || {
         recovered.wait_until_recovered();
-        match recovered.unready() {
-            unmet if unmet.is_empty() => notify(&[NotifyState::Ready, NotifyState::Status("serving")]),
-            unmet => notify(&[NotifyState::Ready, NotifyState::Status(&unmet.join("; "))]),
-        }
+        says_ready.ready(&recovered.unready());
     });
+    let asked = Arc::clone(&desk);
+    tokio::spawn(service::keep_alive(service.clone(), move || {
+        // Where the desk's lock cannot be had, this does not return.
+        let desk = Arc::clone(&asked);
+        async { tokio::task::spawn_blocking(move || desk.unready()).await.ok() }
+    }));
     let allowed = config.allowed()?;
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stopping = Arc::clone(&desk);
     let stopped = Arc::new(Notify::new());
     let says_stopped = Arc::clone(&stopped);
@@ -151,7 +154,7 @@ async fn run(
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        notify(&[NotifyState::Stopping, NotifyState::Status("finishing what runs")]);
+        service.stopping();
         tracing::info!("stopping: what runs is finished, the datapath stays");
         // While this waits, callers are still told that the daemon is stopping.
         if tokio::task::spawn_blocking(move || stopping.stop())
@@ -171,11 +174,5 @@ async fn run(
     tokio::select! {
         outcome = door::serve(listener, Arc::clone(&desk), allowed, door::Bounds::default(), stop) => outcome,
         () = farewell => Ok(()),
-    }
-}
-
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "the service manager was not told");
     }
 }

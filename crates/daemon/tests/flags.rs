@@ -123,6 +123,7 @@ fn neither_unit_gives_up_however_often_the_daemon_ends() {
     for (unit, name, setting) in [
         (service, "Unit", "StartLimitIntervalSec=0"),
         (service, "Service", "Restart=always"),
+        (service, "Service", "WatchdogSec=30s"),
         (service, "Service", "RestartSteps=8"),
         (service, "Service", "RestartMaxDelaySec=10s"),
         (socket, "Socket", "TriggerLimitIntervalSec=0"),

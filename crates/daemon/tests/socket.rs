@@ -6,6 +6,8 @@
 mod lock;
 #[path = "socket/process.rs"]
 mod process;
+#[path = "socket/service.rs"]
+mod service;
 
 use daemon::lock::file_of;
 use daemon::socket::{self, Listening};
