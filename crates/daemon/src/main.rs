@@ -8,6 +8,7 @@ use daemon::lock::NetworkLock;
 use daemon::service::{self, Service};
 use daemon::{door, lock, socket};
 use kernel::linux::Linux;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -66,6 +67,7 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     start_log(args.log_format);
+    raise_open_files(config.open_files());
     // One thread at the door: every hop to another one costs a wake-up, and the work is done elsewhere.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -79,6 +81,27 @@ fn main() -> anyhow::Result<()> {
     // As long as there is a thread of ours that acts, no other daemon does: the kernel lets go of these with the process.
     std::mem::forget((network, listening.lock));
     outcome
+}
+
+/// The usual soft limit of 1024 is for programs that use select(2).
+fn raise_open_files(wanted: u64) {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    let have = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => maximum,
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files cannot be raised");
+            current
+        }
+    };
+    if let Some(have) = have
+        && have < wanted
+    {
+        tracing::warn!(have, wanted, "fewer files may be open than [limits] may need");
+    }
 }
 
 /// Takes the locks and listens. A daemon that the service manager replaces is waited for, because its callers wait in the
@@ -172,7 +195,7 @@ async fn run(
     };
     tracing::info!(socket = %config.socket.path.display(), prefixes = ?config.network.prefixes, "listening");
     tokio::select! {
-        outcome = door::serve(listener, Arc::clone(&desk), allowed, door::Bounds::default(), stop) => outcome,
+        outcome = door::serve(listener, Arc::clone(&desk), allowed, config.bounds(), stop) => outcome,
         () = farewell => Ok(()),
     }
 }

@@ -2,6 +2,8 @@
 //! `listen` sets the umask of its process for a moment.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "socket/files.rs"]
+mod files;
 #[path = "socket/lock.rs"]
 mod lock;
 #[path = "socket/process.rs"]

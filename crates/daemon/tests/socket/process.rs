@@ -59,6 +59,20 @@ impl Place {
         self.spawn(name, network, command)
     }
 
+    /// With limits of open files, as ulimit(1) takes them.
+    pub(crate) fn start_limited(&self, name: &str, network: &Namespace, limits: &str) -> Daemon {
+        let product = self.command(name);
+        let mut command = Command::new("sh");
+        command
+            .arg("-c")
+            .arg(format!("{limits}; exec \"$0\" \"$@\""))
+            .arg(product.get_program())
+            .args(product.get_args())
+            .env("RUST_LOG", "debug")
+            .stdin(Stdio::null());
+        self.spawn(name, network, command)
+    }
+
     /// Tells a service manager on a socket (sd_notify(3)), whose watchdog has this much patience.
     pub(crate) fn start_notifying(
         &self,
