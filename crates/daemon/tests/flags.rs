@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use daemon::config::Config;
+use model::key::{InterfaceName, Key, Owner, WorkloadId};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -103,6 +104,21 @@ fn a_value_that_cannot_be_used_is_told_by_name_wherever_it_comes_from() {
 fn the_version_is_the_packages() {
     let expected = format!("workloadnetd {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(run(&["--version"]), (true, expected, String::new()));
+}
+
+#[test]
+fn what_is_shipped_for_other_software_matches_our_links() {
+    let networkd = include_str!("../../../packaging/networkd/05-workloadnet.network");
+    let key = Key::new(
+        Owner::new("k8s.io").unwrap(),
+        WorkloadId::new("pod-1").unwrap(),
+        InterfaceName::new("eth0").unwrap(),
+    );
+    let link = key.unwrap().host_link();
+    let pattern = format!("Name=wk{}", "?".repeat(link.as_str().len() - 2));
+    assert!(link.as_str().starts_with("wk"));
+    assert_eq!(section(networkd, "Match"), [pattern]);
+    assert_eq!(section(networkd, "Link"), ["Unmanaged=yes"]);
 }
 
 /// The settings of a unit's section (systemd.syntax(7)).
