@@ -1,4 +1,4 @@
-//! Licences, bans and sources of the dependencies. Why not cargo-deny: `docs/decisions/0005`.
+//! Licences, bans and sources of the dependencies. Why not cargo-deny: `docs/decisions/0006`.
 
 use crate::graph::{Graph, Package};
 use spdx::{Expression, ParseMode};

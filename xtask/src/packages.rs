@@ -27,6 +27,10 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
         program: "ping",
         package: "iputils-ping",
     },
+    Needed {
+        program: "kill",
+        package: "procps",
+    },
 ];
 
 /// What `cargo xtask bench` compares with.
@@ -93,7 +97,7 @@ mod tests {
         assert_eq!(missing(FOR_TESTS, |_| true), Vec::<&str>::new());
         assert_eq!(
             missing(FOR_TESTS, |program| program == "ip"),
-            ["iputils-ping", "nftables"]
+            ["iputils-ping", "nftables", "procps"]
         );
     }
 }

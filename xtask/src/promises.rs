@@ -44,13 +44,40 @@ fn documents(root: &Path) -> Result<Vec<(String, String)>> {
     paths.iter().map(|path| Ok((shown(path), read(path)?))).collect()
 }
 
-/// Names of all functions, of which those of tests are some.
+/// Names of the functions that a test attribute stands before, also inside `proptest!`.
 fn tests(sources: &[Source]) -> BTreeSet<String> {
-    let is_name = |c: char| c.is_alphanumeric() || c == '_';
-    let functions = sources.iter().flat_map(|source| source.text.split("fn ").skip(1));
-    functions
-        .map(|rest| rest.chars().take_while(|c| is_name(*c)).collect())
-        .collect()
+    sources.iter().flat_map(|source| tests_of(&source.text)).collect()
+}
+
+fn tests_of(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut is_test = false;
+    for line in text.lines().map(str::trim_start) {
+        if ["#[test]", "#[tokio::test"]
+            .iter()
+            .any(|mark| line.starts_with(mark))
+        {
+            is_test = true;
+        } else if line.is_empty() || line.starts_with("//") || line.starts_with('#') {
+            // Comments and other attributes stand between a mark and its function.
+        } else if let Some(name) = function(line) {
+            found.extend(is_test.then(|| name.to_owned()));
+            is_test = false;
+        } else if line.ends_with(['{', '}', ';']) {
+            is_test = false;
+        }
+    }
+    found
+}
+
+/// The name in a line that begins a function.
+fn function(line: &str) -> Option<&str> {
+    let (before, rest) = line.split_once("fn ")?;
+    let are_words = before
+        .chars()
+        .all(|c| c.is_ascii_lowercase() || matches!(c, ' ' | '(' | ')'));
+    let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_'))?;
+    are_words.then(|| &rest[..end])
 }
 
 /// Whole, or with `...` for what was left out at an end.
@@ -107,12 +134,30 @@ mod tests {
             text: text.to_owned(),
         };
         let tests = tests(&[source(
-            "fn a_claim_that_holds() {}\n    fn kill_9_of_a_detach_leaves() {}",
+            "#[test]\nfn a_claim_that_holds() {}\n    #[test]\n    fn kill_9_of_a_detach_leaves() {}",
         )]);
         assert!(is_there("a_claim_that_holds", &tests));
         assert!(is_there("..._of_a_detach_...", &tests));
         assert!(!is_there("a_claim_that", &tests));
         assert!(!is_there("..._of_an_attach_...", &tests));
+    }
+
+    #[test]
+    fn only_what_is_run_as_a_test_is_one() {
+        let text = "\
+            fn helper() {}\n\
+            #[test]\n\
+            #[expect(clippy::unwrap_used, reason = \"fn not_this()\")]\n\
+            // fn nor_this()\n\
+            fn one() {\n    fn inner() {}\n}\n\
+            #[tokio::test]\n\
+            async fn two() {}\n\
+            proptest! {\n    #![proptest_config(config())]\n    #[test]\n    fn three(\n        x in any::<u8>(),\n    ) {}\n}\n\
+            #[test]\n\
+            const STRAY: u8 = 0;\n\
+            fn not_one() {}\n\
+            let text = \"fn quoted() {}\";\n";
+        assert_eq!(tests_of(text), ["one", "two", "three"]);
     }
 
     #[test]

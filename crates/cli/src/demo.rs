@@ -81,6 +81,11 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
     title("Traffic, on IPv4 and IPv6");
     traffic(&node, &workloads)?;
+    let made = routes(&node)?;
+    ensure!(
+        made.len() >= 2 * workloads.len(),
+        "not a route for each address: {made:?}"
+    );
 
     title("workloadnet list");
     let mut listed = runtime.block_on(client.list(None))?;
@@ -139,9 +144,19 @@ pub(crate) fn run() -> anyhow::Result<()> {
     }
     let left = node.node.links("wk")?;
     ensure!(left.is_empty(), "links are left: {left:?}");
+    let left = routes(&node)?;
+    ensure!(left.is_empty(), "routes are left: {left:?}");
     let listed = runtime.block_on(client.list(None))?;
     ensure!(listed.is_empty(), "still listed: {listed:?}");
-    println!("    no link, no route, no lease; the addresses cool down for 30 s");
+    let prefixes = runtime.block_on(client.node())?.prefix;
+    ensure!(
+        prefixes.iter().all(|prefix| prefix.used == 0),
+        "addresses are still in use: {prefixes:?}"
+    );
+    println!(
+        "    no link, no route ({} there were), no lease; the addresses cool down for 30 s",
+        made.len()
+    );
     drop(daemon);
     println!(
         "\nThat was all of it, in {:.1} s. Next: README.md, `workloadnet --help`.",
@@ -253,6 +268,20 @@ fn traffic(node: &Node, workloads: &[Workload]) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// The node's routes of both families over our links, as the kernel lists them (proc(5), net/route and net/ipv6_route).
+fn routes(node: &Node) -> anyhow::Result<Vec<String>> {
+    let mut all = Vec::new();
+    for file in ["/proc/thread-self/net/route", "/proc/thread-self/net/ipv6_route"] {
+        let text = node
+            .node
+            .within(|| std::fs::read_to_string(file))?
+            .with_context(|| format!("read {file}"))?;
+        let is_ours = |line: &&str| line.split_whitespace().any(|word| word.starts_with("wk"));
+        all.extend(text.lines().filter(is_ours).map(str::to_owned));
+    }
+    Ok(all)
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {

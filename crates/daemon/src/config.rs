@@ -3,6 +3,7 @@
 
 use crate::account::Account;
 use crate::desk;
+use crate::door::Bounds;
 use crate::door::peer::Allowed;
 use anyhow::{Context as _, bail};
 use model::prefix::Prefix;
@@ -71,6 +72,8 @@ pub struct Network {
 pub struct Limits {
     /// Orders that may wait.
     pub max_queued: usize,
+    /// Connections that may be open.
+    pub max_connections: usize,
 }
 
 impl Default for Socket {
@@ -100,7 +103,10 @@ impl Default for Network {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_queued: 1024 }
+        Self {
+            max_queued: 1024,
+            max_connections: 1024,
+        }
     }
 }
 
@@ -152,6 +158,9 @@ impl Config {
         if self.limits.max_queued == 0 {
             bail!("limits.max_queued 0: must be at least 1");
         }
+        if self.limits.max_connections == 0 {
+            bail!("limits.max_connections 0: must be at least 1");
+        }
         Ok(())
     }
 
@@ -184,6 +193,21 @@ impl Config {
             open_limit: OPEN_LIMIT,
             round: ROUND,
         })
+    }
+
+    /// How much the door takes upon itself.
+    pub fn bounds(&self) -> Bounds {
+        Bounds {
+            connections: self.limits.max_connections,
+            ..Bounds::default()
+        }
+    }
+
+    /// File descriptors that are in use at once, at most: one for each connection, up to two for each order (its namespace
+    /// and a socket in it), and our own.
+    pub fn open_files(&self) -> u64 {
+        let all = self.limits.max_connections + 2 * self.limits.max_queued + 100;
+        all as u64
     }
 
     /// User and group id that the socket gets.
@@ -276,6 +300,10 @@ mod tests {
             (
                 "[limits]\nmax_queued = 0",
                 "limits.max_queued 0: must be at least 1",
+            ),
+            (
+                "[limits]\nmax_connections = 0",
+                "limits.max_connections 0: must be at least 1",
             ),
             ("nonsense", "line 1, column"),
             (

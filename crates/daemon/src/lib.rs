@@ -6,4 +6,5 @@ pub mod desk;
 pub mod door;
 pub mod lock;
 pub mod memory;
+pub mod service;
 pub mod socket;

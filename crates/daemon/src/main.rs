@@ -5,9 +5,10 @@ use clap::{Parser, ValueEnum};
 use daemon::config::Config;
 use daemon::desk::Desk;
 use daemon::lock::NetworkLock;
+use daemon::service::{self, Service};
 use daemon::{door, lock, socket};
 use kernel::linux::Linux;
-use sd_notify::NotifyState;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -66,6 +67,7 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     start_log(args.log_format);
+    raise_open_files(config.open_files());
     // One thread at the door: every hop to another one costs a wake-up, and the work is done elsewhere.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -79,6 +81,27 @@ fn main() -> anyhow::Result<()> {
     // As long as there is a thread of ours that acts, no other daemon does: the kernel lets go of these with the process.
     std::mem::forget((network, listening.lock));
     outcome
+}
+
+/// The usual soft limit of 1024 is for programs that use select(2).
+fn raise_open_files(wanted: u64) {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    let have = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => maximum,
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files cannot be raised");
+            current
+        }
+    };
+    if let Some(have) = have
+        && have < wanted
+    {
+        tracing::warn!(have, wanted, "fewer files may be open than [limits] may need");
+    }
 }
 
 /// Takes the locks and listens. A daemon that the service manager replaces is waited for, because its callers wait in the
@@ -132,17 +155,20 @@ async fn run(
     network.show_credentials()?;
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
-    let recovered = Arc::clone(&desk);
-    notify(&[NotifyState::Status("recovering: the kernel is being read")]);
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let service = Service::recovering();
+    let (says_ready, recovered) = (service.clone(), Arc::clone(&desk));
     tokio::task::spawn_blocking(move || {
         recovered.wait_until_recovered();
-        match recovered.unready() {
-            unmet if unmet.is_empty() => notify(&[NotifyState::Ready, NotifyState::Status("serving")]),
-            unmet => notify(&[NotifyState::Ready, NotifyState::Status(&unmet.join("; "))]),
-        }
+        says_ready.ready(&recovered.unready());
     });
+    let asked = Arc::clone(&desk);
+    tokio::spawn(service::keep_alive(service.clone(), move || {
+        // Where the desk's lock cannot be had, this does not return.
+        let desk = Arc::clone(&asked);
+        async { tokio::task::spawn_blocking(move || desk.unready()).await.ok() }
+    }));
     let allowed = config.allowed()?;
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stopping = Arc::clone(&desk);
     let stopped = Arc::new(Notify::new());
     let says_stopped = Arc::clone(&stopped);
@@ -151,7 +177,7 @@ async fn run(
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        notify(&[NotifyState::Stopping, NotifyState::Status("finishing what runs")]);
+        service.stopping();
         tracing::info!("stopping: what runs is finished, the datapath stays");
         // While this waits, callers are still told that the daemon is stopping.
         if tokio::task::spawn_blocking(move || stopping.stop())
@@ -169,13 +195,7 @@ async fn run(
     };
     tracing::info!(socket = %config.socket.path.display(), prefixes = ?config.network.prefixes, "listening");
     tokio::select! {
-        outcome = door::serve(listener, Arc::clone(&desk), allowed, door::Bounds::default(), stop) => outcome,
+        outcome = door::serve(listener, Arc::clone(&desk), allowed, config.bounds(), stop) => outcome,
         () = farewell => Ok(()),
-    }
-}
-
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "the service manager was not told");
     }
 }

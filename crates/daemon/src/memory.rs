@@ -2,11 +2,15 @@
 //! /run, written whole and renamed; lost, torn or garbage it is as good as empty.
 
 use model::ipam::Moment;
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Read as _, Write as _};
 use std::net::IpAddr;
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 const VERSION: u32 = 1;
@@ -67,29 +71,77 @@ impl Memory {
     }
 
     fn read(path: &Path) -> io::Result<Self> {
-        let length = std::fs::metadata(path)?.len();
-        if length > LIMIT {
-            return Err(io::Error::other(format!("it has {length} bytes")));
+        // A FIFO would block.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        let found = file.metadata()?;
+        if !found.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
         }
-        let memory: Self = serde_json::from_slice(&std::fs::read(path)?)?;
+        if found.len() > LIMIT {
+            return Err(io::Error::other(format!(
+                "it has {} bytes, {LIMIT} is the most",
+                found.len()
+            )));
+        }
+        let mut text = Vec::new();
+        file.take(LIMIT).read_to_end(&mut text)?;
+        let mut memory: Self = serde_json::from_slice(&text)?;
         if memory.version != VERSION {
             return Err(io::Error::other(format!(
                 "its version is {} and not {VERSION}",
                 memory.version
             )));
         }
+        // What would begin to cool down only later would do so for as long.
+        let now = since_boot();
+        for cooling in &mut memory.cooling {
+            cooling.since = cooling.since.min(now);
+        }
         Ok(memory)
     }
 
-    /// Writes the file whole, beside itself, and renames it.
+    /// Writes the file whole, beside itself, and renames it. The name is always the same: what is left of a crash meanwhile
+    /// is gone with the next time.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        serde_json::to_writer(&mut file, self)?;
-        file.flush()?;
-        file.persist(path)?;
-        Ok(())
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let beside = beside(path);
+        match std::fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let written = self.write(&beside).and_then(|()| std::fs::rename(&beside, path));
+        if written.is_err() {
+            // A full disk gets its room back; the first error is the one that counts.
+            drop(std::fs::remove_file(&beside));
+        }
+        written
     }
+
+    fn write(&self, path: &Path) -> io::Result<()> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        let mut file = BufWriter::new(file);
+        serde_json::to_writer(&mut file, self)?;
+        file.flush()
+    }
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    beside.into()
+}
+
+/// Milliseconds.
+fn since_boot() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).expect("time since boot is positive");
+    seconds * 1000 + u64::try_from(time.tv_nsec).expect("below a second") / 1_000_000
 }
 
 #[cfg(test)]
@@ -120,9 +172,93 @@ mod tests {
             assert_eq!(memory, Memory::default());
             assert!(why.is_some());
         }
-        for garbage in ["\0\0\0", "[]", "{\"version\":2,\"labels\":{},\"cooling\":[]}"] {
+        for garbage in [
+            "\0\0\0",
+            "[]",
+            "{\"version\":2,\"labels\":{},\"cooling\":[]}",
+            "{\"version\":1,\"labels\":{},\"cooling\":[{\"address\":\"10.77.0.256\",\"since\":1}]}",
+            "{\"version\":1,\"labels\":{},\"cooling\":[{\"address\":\"10.77.0.5\",\"since\":-1}]}",
+            &"[".repeat(100_000),
+        ] {
             std::fs::write(&path, garbage).unwrap();
             assert_eq!(Memory::load(&path).0, Memory::default());
+        }
+    }
+
+    fn cooling_since(moment: Moment) -> Memory {
+        Memory::new(BTreeMap::new(), &[("10.77.0.5".parse().unwrap(), moment)])
+    }
+
+    #[test]
+    fn what_is_left_of_a_crash_while_it_was_saved_goes_with_the_next_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        let precious = folder.path().join("precious");
+        std::fs::write(&precious, "precious").unwrap();
+        // Half a file, and what somebody put there so that we write over another one.
+        for put in [
+            |beside: &Path, _: &Path| std::fs::write(beside, "{\"version\":1,\"la"),
+            |beside: &Path, precious: &Path| std::os::unix::fs::symlink(precious, beside),
+        ] {
+            put(&beside(&path), &precious).unwrap();
+            cooling_since(Moment(Duration::ZERO)).save(&path).unwrap();
+            let mut names: Vec<_> = folder
+                .path()
+                .read_dir()
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect();
+            names.sort();
+            assert_eq!(names, ["precious", "state.json"]);
+            assert!(Memory::load(&path).1.is_none());
+        }
+        assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
+        // Where it cannot be renamed, nothing is left either.
+        let taken = folder.path().join("folder");
+        std::fs::create_dir(&taken).unwrap();
+        assert!(Memory::default().save(&taken).is_err());
+        assert!(!beside(&taken).exists());
+    }
+
+    #[test]
+    fn a_file_that_nobody_of_us_wrote_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let huge = folder.path().join("huge");
+        File::create(&huge).unwrap().set_len(LIMIT + 1).unwrap();
+        let (memory, why) = Memory::load(&huge);
+        assert_eq!(memory, Memory::default());
+        assert!(
+            why.unwrap()
+                .ends_with("it has 67108865 bytes, 67108864 is the most")
+        );
+        let fifo = folder.path().join("fifo");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        for other in [fifo.as_path(), folder.path()] {
+            let (memory, why) = Memory::load(other);
+            assert_eq!(memory, Memory::default());
+            assert!(why.unwrap().ends_with("it is not a regular file"));
+        }
+    }
+
+    #[test]
+    fn what_is_said_to_cool_down_in_the_future_cools_down_from_now_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        let before = since_boot();
+        for since in [Duration::from_secs(u64::MAX / 1000), Duration::MAX] {
+            cooling_since(Moment(since)).save(&path).unwrap();
+            let (memory, why) = Memory::load(&path);
+            assert_eq!(why, None);
+            let (_, Moment(since)) = memory.cooling().next().unwrap();
+            let since = u64::try_from(since.as_millis()).unwrap();
+            assert!((before..=since_boot()).contains(&since), "{since}");
         }
     }
 }

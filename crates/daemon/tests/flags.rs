@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use daemon::config::Config;
+use model::key::{InterfaceName, Key, Owner, WorkloadId};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -105,6 +106,21 @@ fn the_version_is_the_packages() {
     assert_eq!(run(&["--version"]), (true, expected, String::new()));
 }
 
+#[test]
+fn what_is_shipped_for_other_software_matches_our_links() {
+    let networkd = include_str!("../../../packaging/networkd/05-workloadnet.network");
+    let key = Key::new(
+        Owner::new("k8s.io").unwrap(),
+        WorkloadId::new("pod-1").unwrap(),
+        InterfaceName::new("eth0").unwrap(),
+    );
+    let link = key.unwrap().host_link();
+    let pattern = format!("Name=wk{}", "?".repeat(link.as_str().len() - 2));
+    assert!(link.as_str().starts_with("wk"));
+    assert_eq!(section(networkd, "Match"), [pattern]);
+    assert_eq!(section(networkd, "Link"), ["Unmanaged=yes"]);
+}
+
 /// The settings of a unit's section (systemd.syntax(7)).
 fn section<'a>(unit: &'a str, name: &str) -> Vec<&'a str> {
     let heading = format!("[{name}]");
@@ -123,6 +139,7 @@ fn neither_unit_gives_up_however_often_the_daemon_ends() {
     for (unit, name, setting) in [
         (service, "Unit", "StartLimitIntervalSec=0"),
         (service, "Service", "Restart=always"),
+        (service, "Service", "WatchdogSec=30s"),
         (service, "Service", "RestartSteps=8"),
         (service, "Service", "RestartMaxDelaySec=10s"),
         (socket, "Socket", "TriggerLimitIntervalSec=0"),

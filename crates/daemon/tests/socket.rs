@@ -2,10 +2,14 @@
 //! `listen` sets the umask of its process for a moment.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "socket/files.rs"]
+mod files;
 #[path = "socket/lock.rs"]
 mod lock;
 #[path = "socket/process.rs"]
 mod process;
+#[path = "socket/service.rs"]
+mod service;
 
 use daemon::lock::file_of;
 use daemon::socket::{self, Listening};

@@ -2,10 +2,11 @@
 //! that was handed over is carried out whether its caller stays or not.
 //!
 //! ```text
-//!  socket -> peer -> deadline -> legible -> workload, inspection -> field -> Orders (the desk)
-//!                       <------------------- refusal <------------------------'
+//!  socket -> connections -> peer -> deadline -> legible -> workload, inspection -> field -> Orders (the desk)
+//!                <----------------------------- refusal <------------------------'
 //! ```
 
+mod connections;
 mod deadline;
 pub mod field;
 mod inspection;
@@ -18,6 +19,7 @@ use crate::desk::order::{AttachOrder, Attachment, DetachOrder, Detached, Finding
 use crate::desk::{Desk, Done};
 use api::inspection::inspection_server::InspectionServer;
 use api::workload::workload_networking_server::WorkloadNetworkingServer;
+use connections::Incoming;
 use deadline::Timely;
 use legible::Legible;
 use model::datapath::Datapath;
@@ -26,7 +28,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
 use tonic::service::InterceptorLayer;
 
 /// Who carries orders out: the desk, and in the door's tests somebody who must not be asked.
@@ -95,12 +96,18 @@ pub struct Bounds {
     /// A call is answered by then, also where its caller would wait longer. No order takes this long; one that does is
     /// waiting for a file system that hangs.
     pub answer: Duration,
+    /// Connections that are open at once; more of them wait.
+    pub connections: usize,
+    /// A peer that says nothing for so long is asked whether it lives, and has a third of the time to say so.
+    pub silence: Duration,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
         Self {
             answer: Duration::from_secs(60),
+            connections: 1024,
+            silence: Duration::from_secs(60),
         }
     }
 }
@@ -141,6 +148,8 @@ pub async fn serve(
         tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(api::DESCRIPTORS)
     };
     let outcome = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(bounds.silence))
+        .http2_keepalive_timeout(Some(bounds.silence / 3))
         .layer(InterceptorLayer::new(move |request| allowed.check(request)))
         .add_service(Timely {
             limit: bounds.answer,
@@ -155,7 +164,7 @@ pub async fn serve(
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop)
+        .serve_with_incoming_shutdown(Incoming::new(listener, bounds.connections), stop)
         .await;
     reporting.abort();
     Ok(outcome?)

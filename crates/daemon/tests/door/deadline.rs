@@ -72,6 +72,7 @@ async fn a_caller_without_a_deadline_is_answered_by_the_doors() {
     let desk = Played::holding();
     let bounds = Bounds {
         answer: Duration::from_millis(50),
+        ..Bounds::default()
     };
     let door = bounded(&desk, ourselves(), bounds);
     let mut client = WorkloadNetworkingClient::new(door.channel.clone());
@@ -97,6 +98,7 @@ async fn a_call_whose_message_does_not_come_in_time_has_not_begun() {
     // The door's own bound is for these, too.
     let bounds = Bounds {
         answer: Duration::from_millis(50),
+        ..Bounds::default()
     };
     let door = bounded(&desk, ourselves(), bounds);
     let status = call_and_send_nothing(&door.channel, ATTACH, LONG)

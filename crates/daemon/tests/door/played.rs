@@ -178,6 +178,16 @@ impl Orders for Played {
     }
 }
 
+impl Door {
+    /// Another connection.
+    pub(crate) fn connection(&self) -> Channel {
+        let socket = self.folder.path().join("socket");
+        Endpoint::try_from(format!("unix:{}", socket.display()))
+            .unwrap()
+            .connect_lazy()
+    }
+}
+
 /// A door that is open for as long as the runtime lives.
 pub(crate) struct Door {
     pub(crate) channel: Channel,

@@ -31,7 +31,7 @@ fn taken_by(network: &Namespace, uid: u32) -> UnixListener {
 
 /// Asks until the daemon is ready. Nothing else may come in between.
 #[track_caller]
-fn is_served(socket: &std::path::Path) {
+pub(crate) fn is_served(socket: &std::path::Path) {
     let patience = Duration::from_secs(10);
     let client = || Client::connect(socket).with_patience(patience);
     eventually("the daemon is ready", || {

@@ -46,7 +46,9 @@ impl Place {
             .arg(self.path(&format!("{name}.sock")))
             .arg("--state")
             .arg(self.path(&format!("{name}.json")))
-            .env("RUST_LOG", "info");
+            .env("RUST_LOG", "info")
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("WATCHDOG_USEC");
         command
     }
 
@@ -54,6 +56,36 @@ impl Place {
     pub(crate) fn start(&self, name: &str, network: &Namespace, more: &[&str]) -> Daemon {
         let mut command = self.command(name);
         command.args(more).stdin(Stdio::null());
+        self.spawn(name, network, command)
+    }
+
+    /// With limits of open files, as ulimit(1) takes them.
+    pub(crate) fn start_limited(&self, name: &str, network: &Namespace, limits: &str) -> Daemon {
+        let product = self.command(name);
+        let mut command = Command::new("sh");
+        command
+            .arg("-c")
+            .arg(format!("{limits}; exec \"$0\" \"$@\""))
+            .arg(product.get_program())
+            .args(product.get_args())
+            .env("RUST_LOG", "debug")
+            .stdin(Stdio::null());
+        self.spawn(name, network, command)
+    }
+
+    /// Tells a service manager on a socket (sd_notify(3)), whose watchdog has this much patience.
+    pub(crate) fn start_notifying(
+        &self,
+        name: &str,
+        network: &Namespace,
+        manager: &Path,
+        watchdog: Duration,
+    ) -> Daemon {
+        let mut command = self.command(name);
+        command
+            .env("NOTIFY_SOCKET", manager)
+            .env("WATCHDOG_USEC", watchdog.as_micros().to_string())
+            .stdin(Stdio::null());
         self.spawn(name, network, command)
     }
 
@@ -73,10 +105,7 @@ impl Place {
     }
 
     fn spawn(&self, name: &str, network: &Namespace, mut command: Command) -> Daemon {
-        command
-            .stdout(Stdio::null())
-            .stderr(self.log(name))
-            .env_remove("NOTIFY_SOCKET");
+        command.stdout(Stdio::null()).stderr(self.log(name));
         Daemon {
             child: network.within(|| command.spawn()).unwrap().unwrap(),
             log: self.path(&format!("{name}.log")),
