@@ -83,6 +83,9 @@ pub(crate) enum Command {
         /// An address to have; once per family. Without it the daemon chooses.
         #[arg(long = "ip", value_name = "ADDRESS")]
         ips: Vec<IpAddr>,
+        /// MAC of the workload's end; without it the daemon chooses.
+        #[arg(long, value_name = "MAC", value_parser = mac)]
+        mac: Option<[u8; 6]>,
         /// A label for people; may be given several times.
         #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
         labels: Vec<(String, String)>,
@@ -130,6 +133,20 @@ pub(crate) struct KeyRest {
     /// Name of the link inside the namespace.
     #[arg(long, value_name = "NAME", default_value = "eth0")]
     pub(crate) if_name: String,
+}
+
+fn mac(text: &str) -> Result<[u8; 6], String> {
+    let wrong = || "a MAC is six pairs of hexadecimal digits with colons between them".to_owned();
+    let bytes: Vec<u8> = text
+        .split(':')
+        .map(|pair| match pair.len() {
+            2 if pair.bytes().all(|b| b.is_ascii_hexdigit()) => {
+                u8::from_str_radix(pair, 16).map_err(|_| wrong())
+            }
+            _ => Err(wrong()),
+        })
+        .collect::<Result<_, _>>()?;
+    bytes.try_into().map_err(|_| wrong())
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

@@ -40,6 +40,7 @@ pub(crate) async fn answer(socket: &Path, command: &Command, output: Output) -> 
             netns,
             mtu,
             ips,
+            mac,
             labels,
         } => {
             let request = workload::AttachRequest {
@@ -49,6 +50,7 @@ pub(crate) async fn answer(socket: &Path, command: &Command, output: Output) -> 
                 mtu: mtu.map(u32::from).unwrap_or_default(),
                 labels: labels.iter().cloned().collect(),
                 requested_ip: ips.iter().map(octets).collect(),
+                requested_mac: mac.map(Vec::from).unwrap_or_default(),
                 ..workload::AttachRequest::default()
             };
             render::attached(&client.attach(request).await?, output)

@@ -201,7 +201,7 @@ impl<D: Datapath> Desk<D> {
                 mtu: order.mtu,
                 v4: order.v4.is_some(),
                 v6: order.v6.is_some(),
-                mac: None,
+                mac: order.mac,
             },
         };
         let index = state.next_index;
@@ -292,6 +292,10 @@ fn differences(attachment: &Attachment, order: &AttachOrder, id: NamespaceId) ->
     if record.asked.mtu != order.mtu {
         let asked = order.mtu.map_or("the default".to_owned(), |mtu| mtu.to_string());
         all.push(format!("MTU {} instead of {asked}", attachment.link.mtu));
+    }
+    if record.asked.mac != order.mac {
+        let asked = order.mac.map_or("the daemon's".to_owned(), |mac| mac.to_string());
+        all.push(format!("MAC {} instead of {asked}", attachment.link.workload_mac));
     }
     for family in Family::ALL {
         let wanted = match family {

@@ -1,6 +1,6 @@
 //! What is asked of the desk, and what it answers: good values in, outcomes out.
 
-use model::address::Addresses;
+use model::address::{Addresses, Mac};
 use model::datapath::{Fault, OpenError, WireError};
 use model::ipam::Moment;
 use model::key::Key;
@@ -27,6 +27,8 @@ pub struct AttachOrder {
     pub v4: Option<Ipv4Addr>,
     /// The IPv6 address that was asked for.
     pub v6: Option<Ipv6Addr>,
+    /// The MAC of the workload's end that was asked for.
+    pub mac: Option<Mac>,
     /// For people.
     pub labels: Labels,
     /// The caller has gone by then: an order that has not begun is dropped.

@@ -3,6 +3,7 @@
 use crate::desk::order::{AttachOrder, DetachOrder, Labels};
 use api::inspection as inspect;
 use api::workload::{AttachRequest, DetachRequest, NetNsAttachment};
+use model::address::Mac;
 use model::key::{InterfaceName, Key, KeyError, Owner, WorkloadId};
 use model::record::hex;
 use std::collections::{HashMap, HashSet};
@@ -70,6 +71,7 @@ pub fn attach(request: AttachRequest, deadline: Option<Instant>) -> Result<Attac
         mtu,
         labels,
         requested_ip,
+        requested_mac,
         // `unsupported` looks at the rest.
         ..
     } = request;
@@ -93,12 +95,14 @@ pub fn attach(request: AttachRequest, deadline: Option<Instant>) -> Result<Attac
         }
     };
     let (v4, v6) = requested(&requested_ip)?;
+    let mac = mac(&requested_mac)?;
     Ok(AttachOrder {
         key,
         path,
         mtu,
         v4,
         v6,
+        mac,
         labels: checked_labels(labels)?,
         deadline,
     })
@@ -107,7 +111,6 @@ pub fn attach(request: AttachRequest, deadline: Option<Instant>) -> Result<Attac
 /// What a request asks for that this daemon cannot do: the first such field.
 pub fn unsupported(request: &AttachRequest) -> Option<&'static str> {
     let asked = [
-        ("requested_mac", !request.requested_mac.is_empty()),
         ("port_mapping", !request.port_mapping.is_empty()),
         ("bandwidth", request.bandwidth.is_some()),
         ("alias", !request.alias.is_empty()),
@@ -235,6 +238,17 @@ fn requested(all: &[Vec<u8>]) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), Fi
         }
     }
     Ok((v4, v6))
+}
+
+fn mac(bytes: &[u8]) -> Result<Option<Mac>, FieldError> {
+    let wrong = |why: &str| error("requested_mac", &hex(bytes), why);
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let octets =
+        <[u8; 6]>::try_from(bytes).map_err(|_| wrong(&format!("has {} bytes, a MAC has 6", bytes.len())))?;
+    let mac = Mac(octets).of_a_workload();
+    mac.map(Some).map_err(|why| wrong(&why.to_string()))
 }
 
 fn checked_labels(labels: HashMap<String, String>) -> Result<Labels, FieldError> {

@@ -13,7 +13,15 @@ use std::time::Duration;
 use tonic::{Code, Request, Response, Status};
 
 /// What this daemon can do beyond the reference's contract.
-const FEATURES: [&str; 6] = ["owner", "mtu", "labels", "requested-ip", "result", "gc"];
+const FEATURES: [&str; 7] = [
+    "owner",
+    "mtu",
+    "labels",
+    "requested-ip",
+    "requested-mac",
+    "result",
+    "gc",
+];
 
 pub(super) struct Inspector {
     pub(super) orders: Arc<dyn Orders>,

@@ -47,6 +47,7 @@ fn attach(desk: &Arc<Desk<Fake>>, id: &str, path: &str) -> Result<Attachment, Re
         mtu: None,
         v4: None,
         v6: None,
+        mac: None,
         labels: BTreeMap::new(),
         deadline: None,
     };
@@ -127,6 +128,7 @@ fn an_order_whose_deadline_has_passed_changes_nothing() {
         mtu: None,
         v4: None,
         v6: None,
+        mac: None,
         labels: BTreeMap::new(),
         deadline: Some(Instant::now()),
     };

@@ -252,6 +252,19 @@ fn options() -> Vec<Case> {
     ] {
         cases.push(attach("requested_ip", text, |r| r.requested_ip = vec![ip]));
     }
+    for (mac, text) in [
+        (
+            vec![2; 5],
+            "requested_mac \"0202020202\": has 5 bytes, a MAC has 6",
+        ),
+        (vec![2; 8], "has 8 bytes"),
+        (vec![0; 6], "00:00:00:00:00:00"),
+        (vec![0xff; 6], "ff:ff:ff:ff:ff:ff"),
+        (vec![1, 0, 0x5e, 0, 0, 1], "01:00:5e:00:00:01"),
+        (vec![2, 0x9c, 0x52, 0xfe, 0x6d, 0x0a], "is the first hop's"),
+    ] {
+        cases.push(attach("requested_mac", text, |r| r.requested_mac = mac));
+    }
     cases
 }
 
@@ -437,6 +450,7 @@ async fn what_is_at_the_limit_is_good() {
         mtu: 65_535,
         labels: labels.collect(),
         requested_ip: vec![vec![0xfd; 16], vec![10, 77, 0, 7]],
+        requested_mac: vec![2, 0, 0, 0, 0, 1],
         ..AttachRequest::default()
     };
     call(&door.channel, ATTACH, full.encode_to_vec()).await.unwrap();
@@ -447,6 +461,7 @@ async fn what_is_at_the_limit_is_good() {
     );
     assert_eq!(order.v4.unwrap().octets(), [10, 77, 0, 7]);
     assert_eq!(order.v6.unwrap().octets(), [0xfd; 16]);
+    assert_eq!(order.mac.unwrap().to_string(), "02:00:00:00:00:01");
     let smallest = AttachRequest { mtu: 68, ..good() };
     call(&door.channel, ATTACH, smallest.encode_to_vec())
         .await
