@@ -1,11 +1,10 @@
 //! One call: its deadline, and what is tried again within it.
 
 use crate::Client;
-use crate::connector::channel;
+use crate::connection::Connection;
 use crate::error::{Error, Failure};
 use std::io;
 use std::time::{Duration, Instant};
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -17,7 +16,7 @@ impl Client {
         &self,
         limit: Duration,
         message: Message,
-        send: impl Fn(Channel, Request<Message>) -> Sent,
+        send: impl Fn(Connection, Request<Message>) -> Sent,
     ) -> Result<Answer, Error>
     where
         Message: Clone,
@@ -25,14 +24,13 @@ impl Client {
     {
         let began = Instant::now();
         let tries = async {
-            let channel = self.channel.get_or_init(|| channel(self.socket.clone()));
             let mut pauses = pauses();
             let mut was_lost = false;
             loop {
                 let mut request = Request::new(message.clone());
                 // For the daemon: an order that has not begun by then is dropped.
                 request.set_timeout(limit.saturating_sub(began.elapsed()));
-                let status = match send(channel.clone(), request).await {
+                let status = match send(self.connection.clone(), request).await {
                     Ok(answer) => return Ok(answer.into_inner()),
                     Err(status) => status,
                 };

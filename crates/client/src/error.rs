@@ -1,6 +1,6 @@
 //! Why a call did not succeed: what the daemon said, or why it could not say anything.
 
-use crate::connector::NotConnected;
+use crate::connection::Broken;
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::io;
@@ -67,13 +67,9 @@ impl Failure {
     pub(crate) fn of(status: &Status) -> Self {
         // A status that came over the wire has no source.
         if status.source().is_some() {
-            return match (
-                find::<NotConnected>(status),
-                find::<tonic::TimeoutExpired>(status),
-            ) {
-                (Some(NotConnected(error)), _) => Self::NotConnected(copy(error)),
-                (None, Some(_)) => Self::Deadline,
-                (None, None) => Self::Lost(io::Error::new(
+            return match find::<Broken>(status) {
+                Some(Broken::NotConnected(error)) => Self::NotConnected(copy(error)),
+                _ => Self::Lost(io::Error::new(
                     io::ErrorKind::ConnectionAborted,
                     innermost(status).to_string(),
                 )),

@@ -30,7 +30,7 @@
 //! ```
 
 mod call;
-mod connector;
+mod connection;
 mod error;
 
 pub use api::{inspection, workload};
@@ -39,12 +39,11 @@ pub use tonic::Code;
 
 use api::inspection::inspection_client::InspectionClient;
 use api::workload::workload_networking_client::WorkloadNetworkingClient;
+use connection::Connection;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tonic::transport::Channel;
 
 /// Where the daemon listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/workloadnet/workloadnet.sock";
@@ -93,17 +92,18 @@ pub struct Client {
     socket: PathBuf,
     deadlines: Deadlines,
     patience: Duration,
-    channel: Arc<OnceLock<Channel>>,
+    connection: Connection,
 }
 
 impl Client {
     /// For the daemon on a socket; connects with the first call.
     pub fn connect(socket: impl Into<PathBuf>) -> Self {
+        let socket = socket.into();
         Self {
-            socket: socket.into(),
+            connection: Connection::to(socket.clone()),
+            socket,
             deadlines: Deadlines::default(),
             patience: Duration::ZERO,
-            channel: Arc::default(),
         }
     }
 
@@ -135,16 +135,16 @@ impl Client {
 
     /// Attaches a workload.
     pub async fn attach(&self, request: workload::AttachRequest) -> Result<workload::AttachResponse, Error> {
-        self.call(self.deadlines.orders, request, |channel, request| async move {
-            WorkloadNetworkingClient::new(channel).attach(request).await
+        self.call(self.deadlines.orders, request, |connection, request| async move {
+            networking(connection).attach(request).await
         })
         .await
     }
 
     /// Takes a workload off.
     pub async fn detach(&self, request: workload::DetachRequest) -> Result<(), Error> {
-        self.call(self.deadlines.orders, request, |channel, request| async move {
-            WorkloadNetworkingClient::new(channel).detach(request).await
+        self.call(self.deadlines.orders, request, |connection, request| async move {
+            networking(connection).detach(request).await
         })
         .await
         .map(drop)
@@ -153,9 +153,11 @@ impl Client {
     /// Whether an attach could succeed now: if not, an [`Error::Refused`] with the reason `NOT_READY`.
     pub async fn status(&self) -> Result<(), Error> {
         let request = workload::StatusRequest {};
-        self.call(self.deadlines.questions, request, |channel, request| async move {
-            WorkloadNetworkingClient::new(channel).status(request).await
-        })
+        self.call(
+            self.deadlines.questions,
+            request,
+            |connection, request| async move { networking(connection).status(request).await },
+        )
         .await
         .map(drop)
     }
@@ -163,9 +165,11 @@ impl Client {
     /// Attachments, of one owner or of all.
     pub async fn list(&self, owner: Option<String>) -> Result<Vec<inspection::Attachment>, Error> {
         let request = inspection::ListRequest { owner };
-        self.call(self.deadlines.questions, request, |channel, request| async move {
-            inspector(channel).list(request).await
-        })
+        self.call(
+            self.deadlines.questions,
+            request,
+            |connection, request| async move { inspector(connection).list(request).await },
+        )
         .await
         .map(|answer| answer.attachment)
     }
@@ -173,9 +177,11 @@ impl Client {
     /// One attachment. Where there is none: an [`Error::Refused`] with the reason `NOT_ATTACHED`.
     pub async fn get(&self, key: inspection::Key) -> Result<Option<inspection::Attachment>, Error> {
         let request = inspection::GetRequest { key: Some(key) };
-        self.call(self.deadlines.questions, request, |channel, request| async move {
-            inspector(channel).get(request).await
-        })
+        self.call(
+            self.deadlines.questions,
+            request,
+            |connection, request| async move { inspector(connection).get(request).await },
+        )
         .await
         .map(|answer| answer.attachment)
     }
@@ -183,9 +189,11 @@ impl Client {
     /// What the kernel holds otherwise than it is to; of one attachment, or of all and the node.
     pub async fn check(&self, key: Option<inspection::Key>) -> Result<Vec<inspection::Finding>, Error> {
         let request = inspection::CheckRequest { key };
-        self.call(self.deadlines.questions, request, |channel, request| async move {
-            inspector(channel).check(request).await
-        })
+        self.call(
+            self.deadlines.questions,
+            request,
+            |connection, request| async move { inspector(connection).check(request).await },
+        )
         .await
         .map(|answer| answer.finding)
     }
@@ -195,8 +203,8 @@ impl Client {
         &self,
         request: inspection::CollectGarbageRequest,
     ) -> Result<inspection::CollectGarbageResponse, Error> {
-        self.call(self.deadlines.orders, request, |channel, request| async move {
-            inspector(channel).collect_garbage(request).await
+        self.call(self.deadlines.orders, request, |connection, request| async move {
+            inspector(connection).collect_garbage(request).await
         })
         .await
     }
@@ -204,16 +212,22 @@ impl Client {
     /// The node.
     pub async fn node(&self) -> Result<inspection::GetNodeResponse, Error> {
         let request = inspection::GetNodeRequest {};
-        self.call(self.deadlines.questions, request, |channel, request| async move {
-            inspector(channel).get_node(request).await
-        })
+        self.call(
+            self.deadlines.questions,
+            request,
+            |connection, request| async move { inspector(connection).get_node(request).await },
+        )
         .await
     }
 }
 
 /// A full /16 with labels is more than the 4 MiB that a message may have by default, and the daemon is trusted.
-fn inspector(channel: Channel) -> InspectionClient<Channel> {
-    InspectionClient::new(channel).max_decoding_message_size(usize::MAX)
+fn inspector(connection: Connection) -> InspectionClient<Connection> {
+    InspectionClient::with_origin(connection, Connection::origin()).max_decoding_message_size(usize::MAX)
+}
+
+fn networking(connection: Connection) -> WorkloadNetworkingClient<Connection> {
+    WorkloadNetworkingClient::with_origin(connection, Connection::origin())
 }
 
 #[cfg(test)]
