@@ -31,6 +31,35 @@ pub enum Error {
     /// The daemon said no.
     #[error("{}", .0.message)]
     Refused(Box<Refused>),
+    /// The daemon is too old for what was asked, or was built without it. Nothing was changed.
+    #[error("workloadnetd (version {version}) cannot do {feature:?}")]
+    Lacks {
+        /// As GetNode names it.
+        feature: String,
+        /// What the daemon says of itself, or `unknown`.
+        version: String,
+    },
+    /// An answer has a field that cannot be read.
+    #[error("the daemon's answer cannot be read: {0}")]
+    Garbled(&'static str),
+    /// The daemon cannot be reached, and the deletion could not be left for it.
+    #[error("{why}, and the deletion could not be left in {}", folder.display())]
+    NotQueued {
+        /// The queue.
+        folder: PathBuf,
+        /// Why it was to be queued.
+        why: Box<Error>,
+        /// Why it was not.
+        source: io::Error,
+    },
+    /// The queue of deletions could not be changed.
+    #[error("the queue of deletions {} could not be changed", folder.display())]
+    Queue {
+        /// The queue.
+        folder: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
 }
 
 /// What the daemon said.

@@ -32,6 +32,7 @@
 mod call;
 mod connection;
 mod error;
+pub mod network;
 
 pub use api::{inspection, workload};
 pub use error::{Error, Refused};
