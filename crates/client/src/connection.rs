@@ -1,28 +1,14 @@
-//! One HTTP/2 connection over a unix socket, whatever its path, made when it is needed and again when it is lost.
-//!
-//! It is hyper's and nothing around it: tonic's channel, with its buffer, balance and reconnecting, makes a program that
-//! lives for a millisecond a fifth larger and slower, and a socket on the same node needs none of it.
+//! One HTTP/2 connection over a unix socket, whatever its path: made when it is needed, and again when it is lost.
 
-use hyper::body::Incoming;
-use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use std::io;
+use crate::error::Failure;
+use bytes::Bytes;
+use h2::client::{Builder, SendRequest};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::UnixStream;
-use tonic::body::Body;
-use tonic::codegen::http::{Request, Response, Uri};
-use tonic::codegen::{Context, Future, Pin, Poll, Service};
 
-/// How a request did not come to its answer.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Broken {
-    /// Nobody took the connection.
-    #[error("connect")]
-    NotConnected(#[source] io::Error),
-    #[error("the connection was lost")]
-    Lost(#[from] hyper::Error),
-}
+/// Bytes that may be on their way to us. A list of a full node has a few MiB.
+const WINDOW: u32 = 4 << 20;
 
 /// Clones share the connection. Has to be used inside a tokio runtime, whose task drives it.
 #[derive(Debug, Clone)]
@@ -31,7 +17,7 @@ pub(crate) struct Connection(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     socket: PathBuf,
-    open: Mutex<Option<SendRequest<Body>>>,
+    open: Mutex<Option<SendRequest<Bytes>>>,
 }
 
 impl Connection {
@@ -42,55 +28,38 @@ impl Connection {
         }))
     }
 
-    /// What stands for the socket in requests: the server's HTTP/2 library refuses a socket's path in `:authority`.
-    pub(crate) fn origin() -> Uri {
-        Uri::from_static("http://localhost")
-    }
-}
-
-impl Shared {
-    fn open(&self) -> MutexGuard<'_, Option<SendRequest<Body>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Callers that come at once may connect each for itself; the last connection is kept.
-    async fn sender(&self) -> Result<SendRequest<Body>, Broken> {
-        if let Some(sender) = self.open().as_ref().filter(|sender| !sender.is_closed()) {
-            return Ok(sender.clone());
+    /// A way to send one request. Callers that come at once may connect each for itself; the last connection is kept.
+    pub(crate) async fn ready(&self) -> Result<SendRequest<Bytes>, Failure> {
+        let kept = self.open().clone();
+        if let Some(kept) = kept
+            && let Ok(ready) = kept.ready().await
+        {
+            return Ok(ready);
         }
-        let stream = UnixStream::connect(&self.socket)
+        let stream = UnixStream::connect(&self.0.socket)
             .await
-            .map_err(Broken::NotConnected)?;
-        let (sender, driver) = Builder::new(TokioExecutor::new())
-            .handshake(TokioIo::new(stream))
-            .await?;
+            .map_err(Failure::NotConnected)?;
+        let mut builder = Builder::new();
+        builder
+            .initial_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .enable_push(false);
+        let (sender, driver) = builder.handshake(stream).await.map_err(Failure::lost)?;
         tokio::spawn(async move {
             // Whoever waits for an answer is told what the driver ended with.
             let _ = driver.await;
         });
-        *self.open() = Some(sender.clone());
-        Ok(sender)
-    }
-}
-
-impl Service<Request<Body>> for Connection {
-    type Response = Response<Incoming>;
-    type Error = Broken;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
+        let ready = sender.clone().ready().await.map_err(Failure::lost)?;
+        *self.open() = Some(sender);
+        Ok(ready)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let shared = Arc::clone(&self.0);
-        Box::pin(async move {
-            let outcome = shared.sender().await?.send_request(request).await;
-            if outcome.is_err() {
-                // Its driver may not have noticed yet.
-                *shared.open() = None;
-            }
-            Ok(outcome?)
-        })
+    /// It is lost, and its driver may not have noticed yet.
+    pub(crate) fn forget(&self) {
+        *self.open() = None;
+    }
+
+    fn open(&self) -> MutexGuard<'_, Option<SendRequest<Bytes>>> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
