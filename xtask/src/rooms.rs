@@ -1,9 +1,9 @@
 //! Who may know whom, as the packages declare it. `sources` checks what the declarations cannot say.
 //!
 //! ```text
-//!  cli -> client -> api                    bench -> anything, known by nobody
+//!  cni, cli -> client -> api, queue        bench -> anything, known by nobody
 //!   '---> stage --> kernel -> model        stage: known by the demo and by tests
-//!  daemon -> api, model; its main -> kernel
+//!  daemon -> api, model, queue; its main -> kernel
 //! ```
 
 use crate::graph::{Graph, Kind, Package};
@@ -35,6 +35,7 @@ const CLI: &str = "workloadnet-cli";
 const DAEMON: &str = "workloadnet-daemon";
 const KERNEL: &str = "workloadnet-kernel";
 const MODEL: &str = "workloadnet-model";
+const QUEUE: &str = "workloadnet-queue";
 const STAGE: &str = "workloadnet-stage";
 const XTASK: &str = "xtask";
 
@@ -42,10 +43,11 @@ const ROOMS: &[Room] = &[
     room(MODEL, &[], &[]),
     room(KERNEL, &[MODEL], &[STAGE]),
     room(API, &[], &[]),
-    room(CLIENT, &[API], &[STAGE]),
+    room(QUEUE, &[], &[]),
+    room(CLIENT, &[API, QUEUE], &[STAGE]),
     room(STAGE, &[KERNEL, MODEL], &[]),
     room(CLI, &[CLIENT, STAGE], &[]),
-    room(DAEMON, &[API, KERNEL, MODEL], &[CLIENT, STAGE]),
+    room(DAEMON, &[API, KERNEL, MODEL, QUEUE], &[CLIENT, STAGE]),
     room(BENCH, &[API, CLIENT, KERNEL, MODEL, STAGE], &[]),
     room(XTASK, &[], &[]),
 ];

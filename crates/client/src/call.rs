@@ -1,57 +1,51 @@
 //! One call: its deadline, and what is tried again within it.
 
-use crate::Client;
-use crate::connector::channel;
 use crate::error::{Error, Failure};
+use crate::{Client, grpc};
+use bytes::Bytes;
+use prost::Message;
 use std::io;
 use std::time::{Duration, Instant};
-use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Client {
     /// Sends a message until it is answered, refused, or out of time.
-    pub(crate) async fn call<Message, Answer, Sent>(
+    pub(crate) async fn call<Answer: Message + Default>(
         &self,
         limit: Duration,
-        message: Message,
-        send: impl Fn(Channel, Request<Message>) -> Sent,
-    ) -> Result<Answer, Error>
-    where
-        Message: Clone,
-        Sent: Future<Output = Result<Response<Answer>, Status>>,
-    {
+        method: &'static str,
+        message: &impl Message,
+    ) -> Result<Answer, Error> {
+        let answer = self.answer(limit, method, &message.encode_to_vec()).await?;
+        Answer::decode(answer).map_err(|_| Error::Garbled(method))
+    }
+
+    async fn answer(&self, limit: Duration, method: &'static str, message: &[u8]) -> Result<Bytes, Error> {
         let began = Instant::now();
         let tries = async {
-            let channel = self.channel.get_or_init(|| channel(self.socket.clone()));
             let mut pauses = pauses();
             let mut was_lost = false;
             loop {
-                let mut request = Request::new(message.clone());
-                // For the daemon: an order that has not begun by then is dropped.
-                request.set_timeout(limit.saturating_sub(began.elapsed()));
-                let status = match send(channel.clone(), request).await {
-                    Ok(answer) => return Ok(answer.into_inner()),
-                    Err(status) => status,
-                };
-                match Failure::of(&status) {
-                    Failure::NotConnected(error) => {
+                let left = limit.saturating_sub(began.elapsed());
+                match grpc::unary(&self.connection, method, message, left).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(Failure::NotConnected(error)) => {
                         let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
                         if !may_pass(&error) || began.elapsed() + pause > self.patience {
                             return Err(self.unreachable(error));
                         }
                         tokio::time::sleep(pause).await;
                     }
-                    Failure::Lost(_) if !was_lost => was_lost = true,
-                    Failure::Lost(error) => return Err(self.unreachable(error)),
-                    Failure::Deadline => return Err(Error::Deadline(limit)),
+                    Err(Failure::Lost(_)) if !was_lost => was_lost = true,
+                    Err(Failure::Lost(error)) => return Err(self.unreachable(error)),
+                    Err(Failure::Deadline) => return Err(Error::Deadline(limit)),
                     // The daemon has less patience than the caller, or is a little early.
-                    Failure::NoOutcomeYet => {
+                    Err(Failure::NoOutcomeYet) => {
                         tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
                     }
-                    Failure::Refused(refused) => return Err(Error::Refused(refused)),
+                    Err(Failure::Refused(refused)) => return Err(Error::Refused(refused)),
                 }
             }
         };

@@ -1,13 +1,11 @@
 //! Why a call did not succeed: what the daemon said, or why it could not say anything.
 
-use crate::connector::NotConnected;
+use crate::details;
 use std::collections::HashMap;
-use std::error::Error as StdError;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
-use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
+use tonic::Code;
 
 /// Why a call did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +29,35 @@ pub enum Error {
     /// The daemon said no.
     #[error("{}", .0.message)]
     Refused(Box<Refused>),
+    /// The daemon is too old for what was asked, or was built without it. Nothing was changed.
+    #[error("workloadnetd (version {version}) cannot do {feature:?}")]
+    Lacks {
+        /// As GetNode names it.
+        feature: String,
+        /// What the daemon says of itself, or `unknown`.
+        version: String,
+    },
+    /// An answer has a field that cannot be read.
+    #[error("the daemon's answer cannot be read: {0}")]
+    Garbled(&'static str),
+    /// The daemon cannot be reached, and the deletion could not be left for it.
+    #[error("{why}, and the deletion could not be left in {}", folder.display())]
+    NotQueued {
+        /// The queue.
+        folder: PathBuf,
+        /// Why it was to be queued.
+        why: Box<Error>,
+        /// Why it was not.
+        source: io::Error,
+    },
+    /// The queue of deletions could not be changed.
+    #[error("the queue of deletions {} could not be changed", folder.display())]
+    Queue {
+        /// The queue.
+        folder: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
 }
 
 /// What the daemon said.
@@ -65,68 +92,47 @@ pub(crate) enum Failure {
     Refused(Box<Refused>),
 }
 
+/// A status as gRPC sends it.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) message: String,
+    /// A `google.rpc.Status`.
+    pub(crate) details: Vec<u8>,
+}
+
 impl Failure {
-    pub(crate) fn of(status: &Status) -> Self {
-        // A status that came over the wire has no source.
-        if status.source().is_some() {
-            return match (
-                find::<NotConnected>(status),
-                find::<tonic::TimeoutExpired>(status),
-            ) {
-                (Some(NotConnected(error)), _) => Self::NotConnected(copy(error)),
-                (None, Some(_)) => Self::Deadline,
-                (None, None) => Self::Lost(io::Error::new(
-                    io::ErrorKind::ConnectionAborted,
-                    innermost(status).to_string(),
-                )),
-            };
+    pub(crate) fn lost(error: h2::Error) -> Self {
+        Self::garbled(&error.to_string())
+    }
+
+    /// What answers does not speak gRPC, or not to its end.
+    pub(crate) fn garbled(what: &str) -> Self {
+        Self::Lost(io::Error::new(io::ErrorKind::ConnectionAborted, what))
+    }
+
+    pub(crate) fn said(said: Said) -> Self {
+        let Said {
+            code,
+            message,
+            details,
+        } = said;
+        let code = Code::from_i32(code);
+        let details = details::read(&details);
+        if matches!(&*details.reason, "ORDER_GOES_ON" | "NOT_BEGUN") {
+            return Self::NoOutcomeYet;
         }
-        let details = status.get_error_details();
-        let (reason, metadata) = match details.error_info() {
-            Some(info) if matches!(&*info.reason, "ORDER_GOES_ON" | "NOT_BEGUN") => {
-                return Self::NoOutcomeYet;
-            }
-            Some(info) => (info.reason.clone(), info.metadata.clone()),
-            // Another server's timer says this, without details.
-            None if matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled) => {
-                return Self::Deadline;
-            }
-            None => Default::default(),
-        };
+        // Another server's timer says this, without details.
+        if details.reason.is_empty() && matches!(code, Code::DeadlineExceeded | Code::Cancelled) {
+            return Self::Deadline;
+        }
         Self::Refused(Box::new(Refused {
-            code: status.code(),
-            reason,
-            message: status.message().to_owned(),
-            field: metadata.get("field").cloned(),
-            retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
-            metadata,
+            code,
+            reason: details.reason,
+            message,
+            field: details.metadata.get("field").cloned(),
+            retry_after: details.retry_after,
+            metadata: details.metadata,
         }))
-    }
-}
-
-fn find<T: StdError + 'static>(status: &Status) -> Option<&T> {
-    let mut next: Option<&(dyn StdError + 'static)> = status.source();
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
-}
-
-fn innermost(status: &Status) -> &dyn StdError {
-    let mut error: &dyn StdError = status;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error
-}
-
-/// An `io::Error` cannot be cloned.
-fn copy(error: &io::Error) -> io::Error {
-    match error.raw_os_error() {
-        Some(number) => io::Error::from_raw_os_error(number),
-        None => io::Error::new(error.kind(), error.to_string()),
     }
 }

@@ -30,21 +30,21 @@
 //! ```
 
 mod call;
-mod connector;
+mod connection;
+mod details;
 mod error;
+mod grpc;
+pub mod network;
 
 pub use api::{inspection, workload};
 pub use error::{Error, Refused};
 pub use tonic::Code;
 
-use api::inspection::inspection_client::InspectionClient;
-use api::workload::workload_networking_client::WorkloadNetworkingClient;
+use connection::Connection;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tonic::transport::Channel;
 
 /// Where the daemon listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/workloadnet/workloadnet.sock";
@@ -62,6 +62,18 @@ fn socket_named(by_environment: Option<OsString>) -> PathBuf {
     by_environment
         .filter(|path| !path.is_empty())
         .map_or_else(|| DEFAULT_SOCKET.into(), PathBuf::from)
+}
+
+/// As `proto/` names them.
+mod method {
+    pub(crate) const ATTACH: &str = "/metropolis.node.core.network.workloads.WorkloadNetworking/Attach";
+    pub(crate) const DETACH: &str = "/metropolis.node.core.network.workloads.WorkloadNetworking/Detach";
+    pub(crate) const STATUS: &str = "/metropolis.node.core.network.workloads.WorkloadNetworking/Status";
+    pub(crate) const LIST: &str = "/workloadnet.v1.Inspection/List";
+    pub(crate) const GET: &str = "/workloadnet.v1.Inspection/Get";
+    pub(crate) const CHECK: &str = "/workloadnet.v1.Inspection/Check";
+    pub(crate) const COLLECT_GARBAGE: &str = "/workloadnet.v1.Inspection/CollectGarbage";
+    pub(crate) const NODE: &str = "/workloadnet.v1.Inspection/GetNode";
 }
 
 /// How long calls may take, connecting included.
@@ -94,17 +106,18 @@ pub struct Client {
     socket: PathBuf,
     deadlines: Deadlines,
     patience: Duration,
-    channel: Arc<OnceLock<Channel>>,
+    connection: Connection,
 }
 
 impl Client {
     /// For the daemon on a socket; connects with the first call.
     pub fn connect(socket: impl Into<PathBuf>) -> Self {
+        let socket = socket.into();
         Self {
-            socket: socket.into(),
+            connection: Connection::to(socket.clone()),
+            socket,
             deadlines: Deadlines::default(),
             patience: Duration::ZERO,
-            channel: Arc::default(),
         }
     }
 
@@ -136,85 +149,65 @@ impl Client {
 
     /// Attaches a workload.
     pub async fn attach(&self, request: workload::AttachRequest) -> Result<workload::AttachResponse, Error> {
-        self.call(self.deadlines.orders, request, |channel, request| async move {
-            WorkloadNetworkingClient::new(channel).attach(request).await
-        })
-        .await
+        self.call(self.deadlines.orders, method::ATTACH, &request).await
     }
 
     /// Takes a workload off.
     pub async fn detach(&self, request: workload::DetachRequest) -> Result<(), Error> {
-        self.call(self.deadlines.orders, request, |channel, request| async move {
-            WorkloadNetworkingClient::new(channel).detach(request).await
-        })
-        .await
-        .map(drop)
+        let _: workload::DetachResponse = self.call(self.deadlines.orders, method::DETACH, &request).await?;
+        Ok(())
     }
 
     /// Whether an attach could succeed now: if not, an [`Error::Refused`] with the reason `NOT_READY`.
     pub async fn status(&self) -> Result<(), Error> {
         let request = workload::StatusRequest {};
-        self.call(self.deadlines.questions, request, |channel, request| async move {
-            WorkloadNetworkingClient::new(channel).status(request).await
-        })
-        .await
-        .map(drop)
+        let _: workload::StatusResponse = self.ask(method::STATUS, &request).await?;
+        Ok(())
     }
 
     /// Attachments, of one owner or of all.
     pub async fn list(&self, owner: Option<String>) -> Result<Vec<inspection::Attachment>, Error> {
         let request = inspection::ListRequest { owner };
-        self.call(self.deadlines.questions, request, |channel, request| async move {
-            inspector(channel).list(request).await
-        })
-        .await
-        .map(|answer| answer.attachment)
+        let answer: inspection::ListResponse = self.ask(method::LIST, &request).await?;
+        Ok(answer.attachment)
     }
 
     /// One attachment. Where there is none: an [`Error::Refused`] with the reason `NOT_ATTACHED`.
     pub async fn get(&self, key: inspection::Key) -> Result<Option<inspection::Attachment>, Error> {
         let request = inspection::GetRequest { key: Some(key) };
-        self.call(self.deadlines.questions, request, |channel, request| async move {
-            inspector(channel).get(request).await
-        })
-        .await
-        .map(|answer| answer.attachment)
+        let answer: inspection::GetResponse = self.ask(method::GET, &request).await?;
+        Ok(answer.attachment)
     }
 
     /// What the kernel holds otherwise than it is to; of one attachment, or of all and the node.
     pub async fn check(&self, key: Option<inspection::Key>) -> Result<Vec<inspection::Finding>, Error> {
         let request = inspection::CheckRequest { key };
-        self.call(self.deadlines.questions, request, |channel, request| async move {
-            inspector(channel).check(request).await
-        })
-        .await
-        .map(|answer| answer.finding)
+        let answer: inspection::CheckResponse = self.ask(method::CHECK, &request).await?;
+        Ok(answer.finding)
     }
 
-    /// Takes off what `owner` has attached beside `valid`, unless it was attached later than `age` ago.
+    /// Takes off what an owner has attached beside what it says that lives.
     pub async fn collect_garbage(
         &self,
         request: inspection::CollectGarbageRequest,
     ) -> Result<inspection::CollectGarbageResponse, Error> {
-        self.call(self.deadlines.orders, request, |channel, request| async move {
-            inspector(channel).collect_garbage(request).await
-        })
-        .await
+        self.call(self.deadlines.orders, method::COLLECT_GARBAGE, &request)
+            .await
     }
 
     /// The node.
     pub async fn node(&self) -> Result<inspection::GetNodeResponse, Error> {
         let request = inspection::GetNodeRequest {};
-        self.call(self.deadlines.questions, request, |channel, request| async move {
-            inspector(channel).get_node(request).await
-        })
-        .await
+        self.ask(method::NODE, &request).await
     }
-}
 
-/// A full /16 with labels is more than the 4 MiB that a message may have by default, and the daemon is trusted.
-fn inspector(channel: Channel) -> InspectionClient<Channel> {
-    InspectionClient::new(channel).max_decoding_message_size(usize::MAX)
+    async fn ask<Answer: prost::Message + Default>(
+        &self,
+        method: &'static str,
+        question: &impl prost::Message,
+    ) -> Result<Answer, Error> {
+        self.call(self.deadlines.questions, method, question).await
+    }
 }
 
 #[cfg(test)]
