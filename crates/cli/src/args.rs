@@ -18,9 +18,9 @@ Example: workloadnet --output json list --owner k8s.io";
 #[derive(Debug, Parser)]
 #[command(name = "workloadnet", version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
-    /// Socket of the daemon.
-    #[arg(long, global = true, value_name = "PATH", env = client::SOCKET_VARIABLE, default_value = client::DEFAULT_SOCKET)]
-    pub(crate) socket: PathBuf,
+    /// Socket of the daemon; without it $WORKLOADNET_SOCKET, or /run/workloadnet/workloadnet.sock.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
     /// How answers and errors look.
     #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
@@ -64,8 +64,12 @@ pub(crate) enum Command {
         /// Only this workload; without it, all of them and the node.
         #[arg(value_name = "ID")]
         workload_id: Option<String>,
-        #[command(flatten)]
-        rest: KeyRest,
+        /// The namespace of ids that the workload id is one of.
+        #[arg(long, requires = "workload_id")]
+        owner: Option<String>,
+        /// Name of the link inside the namespace; without it, eth0.
+        #[arg(long, value_name = "NAME", requires = "workload_id")]
+        if_name: Option<String>,
     },
     /// Attach a network namespace.
     #[command(
@@ -74,11 +78,11 @@ pub(crate) enum Command {
     Attach {
         #[command(flatten)]
         key: KeyArgs,
-        /// The network namespace: a bind mount of one, or /proc/PID/ns/net.
-        #[arg(long, value_name = "PATH")]
+        /// The network namespace: a bind mount of one, /proc/PID/ns/net, or a name that `ip netns` knows.
+        #[arg(long, value_name = "PATH", value_parser = namespace)]
         netns: String,
         /// MTU of the link, in bytes; without it, the daemon's setting.
-        #[arg(long)]
+        #[arg(long, value_parser = clap::value_parser!(u16).range(68..))]
         mtu: Option<u16>,
         /// An address to have; once per family. Without it the daemon chooses.
         #[arg(long = "ip", value_name = "ADDRESS")]
@@ -95,8 +99,8 @@ pub(crate) enum Command {
     Detach {
         #[command(flatten)]
         key: KeyArgs,
-        /// Only if it is attached to this network namespace.
-        #[arg(long, value_name = "PATH")]
+        /// Only if it is attached to this network namespace; named as for attach.
+        #[arg(long, value_name = "PATH", value_parser = namespace)]
         netns: Option<String>,
     },
     /// Print a completion script.
@@ -131,7 +135,7 @@ pub(crate) struct KeyRest {
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) owner: String,
     /// Name of the link inside the namespace.
-    #[arg(long, value_name = "NAME", default_value = "eth0")]
+    #[arg(long, value_name = "NAME", default_value = IF_NAME)]
     pub(crate) if_name: String,
 }
 
@@ -149,9 +153,37 @@ fn mac(text: &str) -> Result<[u8; 6], String> {
     bytes.try_into().map_err(|_| wrong())
 }
 
+/// What a link is called inside where nobody says.
+pub(crate) const IF_NAME: &str = "eth0";
+/// Where `ip netns` keeps its namespaces (ip-netns(8)).
+const NAMED: &str = "/run/netns";
+
+/// The daemon's working directory is another one, so it gets an absolute path.
+fn namespace(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    if !text.contains('/') {
+        return Ok(format!("{NAMED}/{text}"));
+    }
+    let path = std::path::absolute(text).map_err(|error| error.to_string())?;
+    path.into_os_string()
+        .into_string()
+        .map_err(|path| format!("{} is not UTF-8", path.display()))
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+/// A label that is given twice, of which one would be lost.
+pub(crate) fn twice(labels: &[(String, String)]) -> Option<&str> {
+    let mut keys: Vec<&str> = labels.iter().map(|(key, _)| key.as_str()).collect();
+    keys.sort_unstable();
+    keys.windows(2)
+        .find(|pair| pair[0] == pair[1])
+        .map(|pair| pair[0])
 }
 
 #[cfg(test)]
@@ -162,6 +194,28 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_namespace_is_a_name_of_ip_netns_or_a_path_from_here() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(namespace("web-1").unwrap(), "/run/netns/web-1");
+        assert_eq!(namespace("/proc/1/ns/net").unwrap(), "/proc/1/ns/net");
+        let below = here.join("ns/web-1").display().to_string();
+        assert_eq!(namespace("ns/web-1").unwrap(), below);
+        assert_eq!(namespace("./ns/web-1").unwrap(), below);
+        assert!(namespace("").is_err());
+    }
+
+    #[test]
+    fn a_label_that_is_given_twice_is_found() {
+        let all = |keys: &[&str]| -> Vec<(String, String)> {
+            keys.iter()
+                .map(|key| ((*key).to_owned(), String::new()))
+                .collect()
+        };
+        assert_eq!(twice(&all(&["b", "a", "c", "a"])), Some("a"));
+        assert_eq!(twice(&all(&["b", "a"])), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What each command asks the daemon, and what the answers mean for the exit code.
 
-use crate::args::{Command, KeyArgs, KeyRest, Output};
+use crate::args::{Command, IF_NAME, KeyArgs, KeyRest, Output};
 use crate::hint::Exit;
 use crate::render;
 use client::{Client, Error, inspection, workload};
@@ -20,13 +20,24 @@ pub(crate) async fn answer(socket: &Path, command: &Command, output: Output) -> 
     let text = match command {
         Command::Status => return status(&client, output).await,
         Command::Node => render::node(&client.node().await?, output),
-        Command::List { owner } => render::list(&client.list(owner.clone()).await?, output),
+        Command::List { owner } => {
+            let all = client.list(owner.clone()).await?;
+            render::list(&all, owner.as_deref(), output)
+        }
         Command::Get(of) => {
             let found = client.get(key(&of.workload_id, &of.rest)).await?;
             render::attachment(&found.unwrap_or_default(), output)
         }
-        Command::Check { workload_id, rest } => {
-            let of = workload_id.as_deref().map(|id| key(id, rest));
+        Command::Check {
+            workload_id,
+            owner,
+            if_name,
+        } => {
+            let of = workload_id.as_ref().map(|id| inspection::Key {
+                owner: owner.clone().unwrap_or_default(),
+                workload_id: id.clone(),
+                if_name: if_name.as_deref().unwrap_or(IF_NAME).to_owned(),
+            });
             let findings = client.check(of).await?;
             let exit = match findings.is_empty() {
                 true => Exit::Done,
@@ -62,7 +73,7 @@ pub(crate) async fn answer(socket: &Path, command: &Command, output: Output) -> 
                 owner: key.rest.owner.clone(),
             };
             client.detach(request).await?;
-            render::detached(output)
+            render::detached(&key.workload_id, netns.as_deref(), output)
         }
         // Those that ask nobody never come here.
         Command::Demo | Command::Completions { .. } | Command::Man { .. } => String::new(),

@@ -89,7 +89,10 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
     title("workloadnet list");
     let mut listed = runtime.block_on(client.list(None))?;
-    print!("{}", crate::render::list(&listed, crate::args::Output::Table));
+    print!(
+        "{}",
+        crate::render::list(&listed, None, crate::args::Output::Table)
+    );
 
     title("kill -9: the kernel is the ledger, the datapath outlives the daemon");
     daemon.0.kill()?;

@@ -51,6 +51,17 @@ pub(crate) fn text(error: &Error, output: Output) -> String {
     }
 }
 
+/// What failed without the daemon: a page that cannot be written, a demo that found something.
+pub(crate) fn own_failure(what: &str, output: Output) -> String {
+    match output {
+        Output::Table => format!("error: {what}\n"),
+        Output::Json => {
+            let shown = json!({ "message": what, "hint": null, "exit_code": Exit::Refused as u8 });
+            format!("{:#}\n", json!({ "error": shown }))
+        }
+    }
+}
+
 /// Of which kind it is.
 pub(crate) fn exit(error: &Error) -> Exit {
     match error {

@@ -13,6 +13,7 @@ mod render;
 
 use anyhow::Context as _;
 use args::{Cli, Command};
+use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 use hint::Exit;
 use std::io::{self, Write};
@@ -21,6 +22,12 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::Attach { labels, .. } = &cli.command
+        && let Some(key) = args::twice(labels)
+    {
+        let text = format!("the label {key:?} is given twice");
+        Cli::command().error(ErrorKind::ArgumentConflict, text).exit();
+    }
     let outcome = match &cli.command {
         // Needs a process with one thread.
         Command::Demo => demo::run().map(|()| Exit::Done),
@@ -31,7 +38,8 @@ fn main() -> ExitCode {
     };
     let exit = outcome.unwrap_or_else(|error| {
         // Nobody is left to hear that nobody hears.
-        let _ = writeln!(io::stderr(), "error: {error:#}");
+        let text = hint::own_failure(&format!("{error:#}"), cli.output);
+        let _ = io::stderr().write_all(text.as_bytes());
         Exit::Refused
     });
     ExitCode::from(exit as u8)
@@ -41,7 +49,8 @@ fn ask(cli: &Cli, command: &Command) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    match runtime.block_on(commands::answer(&cli.socket, command, cli.output)) {
+    let socket = cli.socket.clone().unwrap_or_else(client::default_socket);
+    match runtime.block_on(commands::answer(&socket, command, cli.output)) {
         Ok(answer) => {
             show(io::stdout(), answer.text.as_bytes())?;
             Ok(answer.exit)

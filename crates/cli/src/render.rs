@@ -24,10 +24,10 @@ pub(crate) fn node(node: &GetNodeResponse, output: Output) -> String {
     }
 }
 
-/// Attachments, a line each.
-pub(crate) fn list(all: &[Attachment], output: Output) -> String {
+/// Attachments, a line each: of one owner, or all.
+pub(crate) fn list(all: &[Attachment], owner: Option<&str>, output: Output) -> String {
     match output {
-        Output::Table => table::list(all),
+        Output::Table => table::list(all, owner),
         Output::Json => json::list(all),
     }
 }
@@ -56,11 +56,12 @@ pub(crate) fn attached(answer: &AttachResponse, output: Output) -> String {
     }
 }
 
-/// That nothing is attached any more.
-pub(crate) fn detached(output: Output) -> String {
-    match output {
-        Output::Table => "detached\n".to_owned(),
-        Output::Json => "{}\n".to_owned(),
+/// What is so after a Detach, whether or not there was anything to take off.
+pub(crate) fn detached(workload_id: &str, netns: Option<&str>, output: Output) -> String {
+    match (output, netns) {
+        (Output::Table, None) => format!("{workload_id} is not attached\n"),
+        (Output::Table, Some(netns)) => format!("{workload_id} is not attached to {netns}\n"),
+        (Output::Json, _) => "{}\n".to_owned(),
     }
 }
 

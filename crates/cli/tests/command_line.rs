@@ -113,12 +113,35 @@ MTU               1400
 
     assert_eq!(
         stdout_of(fake.socket(), &["detach", "web-1", "--owner", "k8s.io"]),
-        "detached\n"
+        "web-1 is not attached\n"
     );
     let asked = fake.detach_asked();
     assert_eq!((&*asked.workload_id, &*asked.owner), ("web-1", "k8s.io"));
     let netns = asked.netns.unwrap();
     assert_eq!((&*netns.netns_path, &*netns.if_name), ("", "eth0"));
+
+    // It may be another sandbox that is attached: then that one stays, and this is still true.
+    assert_eq!(
+        stdout_of(fake.socket(), &["detach", "web-1", "--netns", "web"]),
+        "web-1 is not attached to /run/netns/web\n"
+    );
+    assert_eq!(fake.detach_asked().netns.unwrap().netns_path, "/run/netns/web");
+}
+
+#[test]
+fn a_namespace_may_be_named_from_here() {
+    let fake = Fake::new();
+    let output = workloadnet(&["attach", "web-1", "--netns", "ns/web"])
+        .current_dir(fake.socket().parent().unwrap())
+        .env("WORKLOADNET_SOCKET", fake.socket())
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 0, "{output:?}");
+    let expected = fake.socket().with_file_name("ns/web");
+    assert_eq!(
+        fake.attach_asked().netns.unwrap().netns_path,
+        expected.to_str().unwrap()
+    );
 }
 
 #[test]
@@ -127,6 +150,10 @@ fn every_question_has_both_forms_of_answer() {
     let socket = fake.socket();
     assert_eq!(stdout_of(socket, &["status"]), "ready\n");
     assert!(stdout_of(socket, &["list"]).contains("web-1"));
+    assert_eq!(
+        stdout_of(socket, &["list", "--owner", "nobody"]),
+        "nothing of owner nobody is attached\n"
+    );
     assert!(stdout_of(socket, &["get", "web-1"]).starts_with("workload          web-1\n"));
     assert!(stdout_of(socket, &["node"]).contains("version      0.0.0"));
     let json = |args: &[&str]| -> Value {
@@ -208,6 +235,18 @@ fn wrong_usage_is_exit_code_2_and_asks_nobody() {
             &["attach", "web-1", "--netns", "/n", "--mtu", "65536"],
             "--mtu <MTU>",
         ),
+        (&["attach", "web-1", "--netns", "/n", "--mtu", "0"], "--mtu <MTU>"),
+        (&["attach", "web-1", "--netns", ""], "--netns <PATH>"),
+        // A variable that is not set must not take off whatever is attached.
+        (&["detach", "web-1", "--netns", ""], "--netns <PATH>"),
+        (
+            &[
+                "attach", "web-1", "--netns", "/n", "--label", "a=1", "--label", "a=2",
+            ],
+            "the label \"a\" is given twice",
+        ),
+        (&["check", "--owner", "k8s.io"], "<ID>"),
+        (&["check", "--if-name", "eth0"], "<ID>"),
         (&["list", "--output", "yaml"], "possible values: table, json"),
         (&["nonsense"], "unrecognized subcommand"),
     ];
@@ -256,6 +295,13 @@ fn a_socket_is_named_by_flag_before_environment_and_may_be_relative() {
         (0, "ready\n"),
         "{output:?}"
     );
+}
+
+#[test]
+fn an_empty_name_of_a_socket_in_the_environment_is_none() {
+    // Whoever is asked then, or nobody: it is no wrong usage.
+    let output = run(Path::new(""), &["list"]);
+    assert_ne!(code(&output), 2, "{output:?}");
 }
 
 #[test]
@@ -366,4 +412,9 @@ fn every_command_has_a_man_page() {
         text(&output.stderr).contains("cannot write man pages into"),
         "{output:?}"
     );
+    let output = workloadnet(&["--output", "json", "man", below.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let json: Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(json["error"]["exit_code"], 1);
 }

@@ -9,6 +9,8 @@ use anyhow::{Context as _, bail};
 use model::prefix::Prefix;
 use model::survey::DYING_GROUPS;
 use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +18,8 @@ use std::time::Duration;
 const OPEN_LIMIT: Duration = Duration::from_secs(5);
 /// What no notification tells of is found after this time.
 const ROUND: Duration = Duration::from_secs(60);
+/// Bytes of a file.
+const FILE_LIMIT: u64 = 1 << 20;
 
 /// Everything that can be set. `packaging/workloadnetd.toml` describes each setting.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -113,8 +117,14 @@ impl Default for Limits {
 impl Config {
     /// Reads a file. Its errors name line and column.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let shown = path.display();
+        let mut text = String::new();
+        File::open(path)
+            .and_then(|file| file.take(FILE_LIMIT + 1).read_to_string(&mut text))
+            .with_context(|| format!("cannot read {shown}"))?;
+        if text.len() as u64 > FILE_LIMIT {
+            bail!("{shown} has more than {FILE_LIMIT} bytes: it is no file of settings");
+        }
         Self::parse(&text).with_context(|| format!("in {}", path.display()))
     }
 

@@ -9,6 +9,7 @@ use daemon::service::{self, Service};
 use daemon::{door, lock, socket};
 use kernel::linux::Linux;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::io::IsTerminal as _;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -136,13 +137,24 @@ fn settings(args: &Args) -> anyhow::Result<Config> {
 }
 
 fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let wanted = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
+    let (filter, wrong) = match wanted.as_str() {
+        "" => (EnvFilter::new("info"), None),
+        wanted => match EnvFilter::try_new(wanted) {
+            Ok(filter) => (filter, None),
+            Err(error) => (EnvFilter::new("info"), Some(error)),
+        },
+    };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().init(),
+    }
+    if let Some(error) = wrong {
+        tracing::warn!(%error, RUST_LOG = wanted, "the environment's RUST_LOG is not used");
     }
 }
 

@@ -5,10 +5,10 @@ use model::ipam::Moment;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Read as _, Write as _};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -106,6 +106,9 @@ impl Memory {
     pub fn save(&self, path: &Path) -> io::Result<()> {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(folder) = path.parent() {
+            DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+        }
         let beside = beside(path);
         match std::fs::remove_file(&beside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -213,6 +216,10 @@ mod tests {
             assert!(Memory::load(&path).1.is_none());
         }
         assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
+        // The folder is made where it is missing.
+        let below = folder.path().join("a/b/state.json");
+        Memory::default().save(&below).unwrap();
+        assert!(below.is_file());
         // Where it cannot be renamed, nothing is left either.
         let taken = folder.path().join("folder");
         std::fs::create_dir(&taken).unwrap();

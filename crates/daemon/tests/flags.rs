@@ -94,6 +94,10 @@ fn a_value_that_cannot_be_used_is_told_by_name_wherever_it_comes_from() {
         (&["--prefix", "nonsense"], "network.prefixes \"nonsense\""),
         (&["--socket", "here"], "socket.path \"here\": must be absolute"),
         (&["--config", "/nowhere.toml"], "cannot read /nowhere.toml"),
+        (
+            &["--config", "/dev/zero"],
+            "/dev/zero has more than 1048576 bytes",
+        ),
     ] {
         let (good, _, error) = run(&[args, &["--check-config"]].concat());
         assert!(!good && error.contains(part), "{args:?}: {error}");

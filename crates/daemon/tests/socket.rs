@@ -6,6 +6,8 @@
 mod files;
 #[path = "socket/lock.rs"]
 mod lock;
+#[path = "socket/log.rs"]
+mod log;
 #[path = "socket/process.rs"]
 mod process;
 #[path = "socket/service.rs"]

@@ -17,9 +17,13 @@ pub(super) fn status(unready: &[String]) -> String {
     format!("not ready:\n{}", conditions.collect::<String>())
 }
 
-pub(super) fn list(all: &[Attachment]) -> String {
+pub(super) fn list(all: &[Attachment], owner: Option<&str>) -> String {
     if all.is_empty() {
-        return "nothing is attached\n".to_owned();
+        return match owner {
+            None => "nothing is attached\n".to_owned(),
+            Some("") => "nothing is attached that names no owner\n".to_owned(),
+            Some(owner) => format!("nothing of owner {owner} is attached\n"),
+        };
     }
     let header = [
         "OWNER",
@@ -176,14 +180,15 @@ mod tests {
     #[test]
     fn a_list_has_a_line_for_each_attachment() {
         assert_eq!(
-            list(&example::attachments()),
+            list(&example::attachments(), None),
             "\
 OWNER   WORKLOAD  INTERFACE  ADDRESSES                LINK             MTU   STATE      LABELS
 -       db        eth0       10.77.0.6                wkfedcba9876543  1400  detaching  -
 k8s.io  web-1     eth0       10.77.0.5 fd77:77:77::5  wk0123456789abc  1500  attached   app=web tier=front
 "
         );
-        assert_eq!(list(&[]), "nothing is attached\n");
+        assert_eq!(list(&[], None), "nothing is attached\n");
+        assert_eq!(list(&[], Some("podman")), "nothing of owner podman is attached\n");
     }
 
     #[test]

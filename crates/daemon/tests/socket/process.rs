@@ -59,6 +59,13 @@ impl Place {
         self.spawn(name, network, command)
     }
 
+    /// With this in the environment's RUST_LOG.
+    pub(crate) fn start_logging(&self, name: &str, network: &Namespace, filter: &str) -> Daemon {
+        let mut command = self.command(name);
+        command.env("RUST_LOG", filter).stdin(Stdio::null());
+        self.spawn(name, network, command)
+    }
+
     /// With limits of open files, as ulimit(1) takes them.
     pub(crate) fn start_limited(&self, name: &str, network: &Namespace, limits: &str) -> Daemon {
         let product = self.command(name);
