@@ -5,29 +5,23 @@
 //!
 //! Every workload that comes or goes is ten messages and more, so each is read only as far as it may matter.
 
-use crate::encode::{
-    AF_INET, AF_INET6, DELADDR, DELLINK, DELROUTE, GETLINK, GETNEIGH, NEWADDR, NEWLINK, NEWROUTE, UP, ifinfo,
-    link,
-};
+mod stock;
+
+use crate::encode::{AF_INET, AF_INET6, DELADDR, DELLINK, DELROUTE, NEWADDR, NEWLINK, NEWROUTE};
 use crate::fault::{io as io_fault, sys};
 use crate::message::{Attributes, Received, messages, u32_at};
 use crate::nft::{self, NEWGEN, SUBSYSTEM};
-use crate::socket::{NETFILTER, ROUTE, Socket, borrowed, dump_of};
-use crate::survey::{
-    EVERY, addresses, flags_of, is_link_local, is_single, parse_address, parse_neighbour, parse_route_told,
-    routes,
-};
+use crate::socket::{NETFILTER, ROUTE, Socket, borrowed};
+use crate::survey::{is_single, parse_address, parse_neighbour, parse_route_told};
 use ipnet::IpNet;
-use model::address::Mac;
 use model::datapath::{Event, Fault};
 use model::key::HostLink;
-use model::survey::DYING_GROUPS;
 use netlink_sys::Socket as Raw;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
-use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::net::IpAddr;
+use stock::{Seen, Stock, take_stock};
 
 /// RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE (linux/rtnetlink.h).
 const ROUTE_GROUPS: [u32; 6] = [1, 3, 5, 7, 9, 11];
@@ -46,34 +40,6 @@ const NEWNEIGH: u16 = 28;
 const DELNEIGH: u16 = 29;
 /// Bridges tell of their ports in link messages of a family of their own.
 const AF_UNSPEC: u8 = 0;
-
-/// A link of ours as it was last told of.
-#[derive(Debug)]
-struct Known {
-    name: HostLink,
-    up: bool,
-    group: u32,
-    alias: String,
-    mac: Vec<u8>,
-    mtu: u32,
-    master: u32,
-    /// As the kernel tells them.
-    altnames: Vec<u8>,
-    /// The permanent ones: two at most.
-    neighbours: Vec<(IpAddr, Mac)>,
-    /// To single addresses: two at most.
-    routes: Vec<IpNet>,
-}
-
-/// What stands, as far as it is needed to tell what changes.
-#[derive(Debug, Default)]
-struct Stock {
-    links: HashMap<u32, Known>,
-    /// Which of our links has the route to a single address.
-    held: HashMap<IpNet, u32>,
-    /// Addresses of links that are not ours, with the links' indexes.
-    foreign: HashSet<(u32, IpAddr)>,
-}
 
 struct Watch {
     stock: Stock,
@@ -121,136 +87,6 @@ fn listen(protocol: isize, groups: &[u32]) -> Result<Raw, Fault> {
         set_socket_recv_buffer_size(borrowed(&raw), BUFFER).map_err(|errno| sys(tried, errno))?;
     }
     Ok(raw)
-}
-
-/// What stands.
-fn take_stock(lister: &mut Socket) -> Result<Stock, Fault> {
-    let mut stock = Stock {
-        links: list(lister)?,
-        ..Stock::default()
-    };
-    for route in routes(lister, EVERY)? {
-        if is_single(route.destination) {
-            stock.routed(route.destination, route.index);
-        }
-    }
-    for address in addresses(lister, EVERY)? {
-        stock.addressed(address.index, address.net.addr());
-    }
-    Ok(stock)
-}
-
-impl Stock {
-    /// A single address is routed over a link. Whether it is one of ours.
-    fn routed(&mut self, destination: IpNet, index: u32) -> bool {
-        let Some(known) = self.links.get_mut(&index) else {
-            return false;
-        };
-        if !known.routes.contains(&destination) {
-            known.routes.push(destination);
-        }
-        self.held.insert(destination, index);
-        true
-    }
-
-    /// A link that is not ours has an address, which it had not before and which a workload could have.
-    fn addressed(&mut self, index: u32, address: IpAddr) -> bool {
-        !is_link_local(address) && !self.links.contains_key(&index) && self.foreign.insert((index, address))
-    }
-
-    /// A link is none of ours any more.
-    fn forget(&mut self, index: u32) -> Option<Known> {
-        let known = self.links.remove(&index)?;
-        for destination in &known.routes {
-            if self.held.get(destination) == Some(&index) {
-                self.held.remove(destination);
-            }
-        }
-        Some(known)
-    }
-}
-
-/// Our links as they stand.
-fn list(lister: &mut Socket) -> Result<HashMap<u32, Known>, Fault> {
-    let request = dump_of(GETLINK, &ifinfo(0, 0, 0), "ip link show").u32(link::EXT_MASK, 8);
-    let mut links: HashMap<u32, Known> = lister
-        .dump(&request)?
-        .iter()
-        .filter_map(|payload| {
-            let seen = Seen::parse(payload)?;
-            Some((seen.index, seen.known(HostLink::parse(seen.name)?)))
-        })
-        .collect();
-    for payload in lister.dump(&dump_of(GETNEIGH, &[0; 12], "ip neighbour show"))? {
-        if let Some((index, address, mac)) = parse_neighbour(&payload)
-            && let Some(known) = links.get_mut(&index)
-        {
-            known.neighbours.push((address, mac));
-        }
-    }
-    Ok(links)
-}
-
-/// What a message says of a link, as far as it matters.
-struct Seen<'a> {
-    index: u32,
-    name: &'a str,
-    up: bool,
-    group: u32,
-    alias: &'a str,
-    mac: &'a [u8],
-    mtu: u32,
-    master: u32,
-    altnames: &'a [u8],
-}
-
-impl<'a> Seen<'a> {
-    fn parse(payload: &'a [u8]) -> Option<Self> {
-        if *payload.first()? != AF_UNSPEC {
-            return None;
-        }
-        let attributes = Attributes::after(payload, 16);
-        Some(Self {
-            index: u32_at(payload, 4)?,
-            name: attributes.text(link::IFNAME)?,
-            up: flags_of(payload) & UP != 0,
-            group: attributes.u32(link::GROUP).unwrap_or_default(),
-            alias: attributes.text(link::IFALIAS).unwrap_or_default(),
-            mac: attributes.value(link::ADDRESS).unwrap_or_default(),
-            mtu: attributes.u32(link::MTU).unwrap_or_default(),
-            master: attributes.u32(link::MASTER).unwrap_or_default(),
-            altnames: attributes.value(link::PROP_LIST).unwrap_or_default(),
-        })
-    }
-
-    fn known(&self, name: HostLink) -> Known {
-        Known {
-            name,
-            up: self.up,
-            group: self.group,
-            alias: self.alias.to_owned(),
-            mac: self.mac.to_vec(),
-            mtu: self.mtu,
-            master: self.master,
-            altnames: self.altnames.to_vec(),
-            neighbours: Vec::new(),
-            routes: Vec::new(),
-        }
-    }
-
-    /// Whether a link lost something since it was told of. On its way up everything of it changes, and in a group for
-    /// deletions nothing of it matters.
-    fn lost(&self, before: &Known) -> bool {
-        let changed = !self.up
-            || self.group != before.group
-            || self.alias != before.alias
-            || self.mac != before.mac
-            || self.mtu != before.mtu
-            || self.master != before.master
-            || self.altnames != before.altnames;
-        let dying = DYING_GROUPS.contains(&self.group);
-        !dying && (self.name != before.name.as_str() || before.up && changed)
-    }
 }
 
 impl Watch {
@@ -450,6 +286,7 @@ fn neighbour_address(payload: &[u8]) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encode::{UP, ifinfo, link};
     use crate::message::Message;
     use std::sync::mpsc;
 

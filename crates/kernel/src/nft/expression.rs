@@ -1,0 +1,187 @@
+//! Conditions and verdicts as the expressions that a rule is made of, written, and compared with what was read.
+
+use super::IPV6;
+use crate::message::{Attributes, Message};
+use ipnet::Ipv6Net;
+use model::ruleset::{BURST, Condition, Meter, RATE, Verdict};
+use model::survey::DYING_GROUPS;
+
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+/// `NFTA_DYNSET_EXPR`.
+const NESTED_EXPRESSION: u16 = 7;
+/// `NFT_REG_1`; register 0 takes verdicts.
+const REGISTER: u32 = 1;
+
+fn expression(list: Message, name: &str, data: impl FnOnce(Message) -> Message) -> Message {
+    list.nest(1, |element| element.text(1, name).nest(2, data))
+}
+
+pub(super) fn condition(list: Message, condition: &Condition) -> Message {
+    match *condition {
+        Condition::FromGroup(group) => equal(meta(list, 21), &group.to_ne_bytes()),
+        Condition::FromDying => {
+            let list = masked(meta(list, 21), &0xffff_0000_u32.to_ne_bytes());
+            equal(list, &DYING_GROUPS.start().to_ne_bytes())
+        }
+        Condition::ToOtherGroup(group) => compare(meta(list, 22), 1, &group.to_ne_bytes()),
+        Condition::Icmpv6Type(kind) => transport_type(list, ICMPV6, kind),
+        Condition::IcmpType(kind) => transport_type(list, ICMP, kind),
+        // Offsets of the addresses in an IPv6 header (RFC 8200, section 3).
+        Condition::Source6(net) => inside(list, 8, net),
+        Condition::Destination6(net) => inside(list, 24, net),
+        // The operation in an ARP packet (RFC 826).
+        Condition::ArpRequest => equal(payload(list, 1, 6, 2), &1_u16.to_be_bytes()),
+        Condition::OverRate(meter) => over_rate(list, meter),
+        Condition::SourceNotRoutedBack => {
+            // NFT_FIB_RESULT_OIF; SADDR, IIF, PRESENT.
+            let list = expression(list, "fib", |e| {
+                e.be32(1, REGISTER).be32(2, 1).be32(3, 1 | 8 | 32)
+            });
+            // A boolean in a register of 32 bits.
+            equal(list, &[0; 4])
+        }
+    }
+}
+
+fn transport_type(list: Message, protocol: u8, kind: u8) -> Message {
+    let list = equal(meta(list, 16), &[protocol]);
+    equal(payload(list, 2, 0, 1), &[kind])
+}
+
+fn inside(list: Message, offset: u32, net: Ipv6Net) -> Message {
+    let list = equal(meta(list, 15), &[IPV6]);
+    match net.prefix_len() {
+        128 => equal(payload(list, 1, offset, 16), &net.network().octets()),
+        // Whole bytes need no mask; nft does the same, and prints it as a prefix again.
+        length if length % 8 == 0 => {
+            let bytes = usize::from(length / 8);
+            equal(
+                payload(list, 1, offset, u32::from(length / 8)),
+                &net.network().octets()[..bytes],
+            )
+        }
+        _ => {
+            let list = masked(payload(list, 1, offset, 16), &net.netmask().octets());
+            equal(list, &net.network().octets())
+        }
+    }
+}
+
+fn masked(list: Message, mask: &[u8]) -> Message {
+    let length = u32::try_from(mask.len()).expect("a register is short");
+    expression(list, "bitwise", |e| {
+        e.be32(1, REGISTER)
+            .be32(2, REGISTER)
+            .be32(3, length)
+            .nest(4, |data| data.bytes(1, mask))
+            .nest(5, |xor| xor.bytes(1, &vec![0; mask.len()]))
+    })
+}
+
+/// `NFT_DYNSET_OP_UPDATE`; `NFT_LIMIT_F_INV`: beyond the limit.
+fn over_rate(list: Message, meter: Meter) -> Message {
+    expression(meta(list, 4), "dynset", |e| {
+        e.text(1, meter.name)
+            .be32(3, 1)
+            .be32(4, REGISTER)
+            .nest(NESTED_EXPRESSION, |limit| {
+                limit.text(1, "limit").nest(2, |e| {
+                    e.bytes(1, &RATE.to_be_bytes())
+                        .bytes(2, &1_u64.to_be_bytes())
+                        .be32(3, BURST)
+                        .be32(4, 0)
+                        .be32(5, 1)
+                })
+            })
+    })
+}
+
+fn meta(list: Message, key: u32) -> Message {
+    expression(list, "meta", |e| e.be32(2, key).be32(1, REGISTER))
+}
+
+fn payload(list: Message, base: u32, offset: u32, length: u32) -> Message {
+    expression(list, "payload", |e| {
+        e.be32(1, REGISTER).be32(2, base).be32(3, offset).be32(4, length)
+    })
+}
+
+fn equal(list: Message, value: &[u8]) -> Message {
+    compare(list, 0, value)
+}
+
+fn compare(list: Message, operator: u32, value: &[u8]) -> Message {
+    expression(list, "cmp", |e| {
+        e.be32(1, REGISTER)
+            .be32(2, operator)
+            .nest(3, |data| data.bytes(1, value))
+    })
+}
+
+/// `NF_DROP`, `NF_ACCEPT`.
+pub(super) const DROP: u32 = 0;
+pub(super) const ACCEPT: u32 = 1;
+
+pub(super) fn verdict(list: Message, verdict: Verdict) -> Message {
+    let immediate = |list, code| {
+        expression(list, "immediate", |e| {
+            e.be32(1, 0).nest(2, |data| data.nest(2, |v| v.be32(1, code)))
+        })
+    };
+    match verdict {
+        Verdict::Accept => immediate(list, ACCEPT),
+        Verdict::Drop => immediate(list, DROP),
+        Verdict::Masquerade => expression(list, "masq", |e| e),
+    }
+}
+
+/// Whether a rule that was read has the expressions of the one that would be written. The kernel may tell more of each than
+/// was written, but of one that was written without anything (masq) that more is a difference.
+pub(super) fn holds(found: &[u8], written: &Message) -> bool {
+    let expressions = |payload| -> Vec<_> {
+        let list = Attributes::after(payload, 4).inside(4);
+        list.map(|(_, element)| {
+            let element = Attributes::after(element, 0);
+            let (name, data) = (element.text(1).map(str::to_owned), element.inside(2));
+            let inner = match name.as_deref() {
+                Some("dynset") => data.inside(NESTED_EXPRESSION).inside(2),
+                _ => Attributes::after(&[], 0),
+            };
+            // That of an expression within one is told with the flag for nesting, or without.
+            let mut all = leaves(data);
+            all.retain(|(kind, _)| name.as_deref() != Some("dynset") || *kind != NESTED_EXPRESSION);
+            all.extend(inner.map(|(kind, value)| (NESTED_EXPRESSION << 8 | kind, value.to_vec())));
+            (name, all)
+        })
+        .collect()
+    };
+    let (found, written) = (expressions(found), expressions(written.payload()));
+    found.len() == written.len()
+        && found
+            .iter()
+            .zip(&written)
+            .all(|((found_name, found), (name, written))| {
+                found_name == name
+                    && written.is_empty() == found.is_empty()
+                    && written.iter().all(|attribute| found.contains(attribute))
+            })
+}
+
+/// Attributes with the values of nested ones laid flat, so that the nesting flag, which the kernel leaves out, does not
+/// matter. Nested here are only data: kind 1 (value) and kind 2 (verdict) of up to 4 bytes of header each.
+fn leaves(attributes: Attributes<'_>) -> Vec<(u16, Vec<u8>)> {
+    attributes
+        .map(|(kind, value)| {
+            let mut value = value.to_vec();
+            let mut at = 0;
+            while value.len() >= at + 8
+                && usize::from(u16::from_ne_bytes([value[at], value[at + 1]])) == value.len() - at
+            {
+                value[at + 3] &= 0x3f;
+                at += 4;
+            }
+            (kind, value)
+        })
+        .collect()
+}

@@ -1,0 +1,172 @@
+//! What the watch knows to stand, so that it can tell what of it is lost.
+
+use super::AF_UNSPEC;
+use crate::encode::{GETLINK, GETNEIGH, UP, ifinfo, link};
+use crate::message::{Attributes, u32_at};
+use crate::socket::{Socket, dump_of};
+use crate::survey::{EVERY, addresses, flags_of, is_link_local, is_single, parse_neighbour, routes};
+use ipnet::IpNet;
+use model::address::Mac;
+use model::datapath::Fault;
+use model::key::HostLink;
+use model::survey::DYING_GROUPS;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+/// A link of ours as it was last told of.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) name: HostLink,
+    pub(super) up: bool,
+    group: u32,
+    alias: String,
+    mac: Vec<u8>,
+    mtu: u32,
+    master: u32,
+    /// As the kernel tells them.
+    altnames: Vec<u8>,
+    /// The permanent ones: two at most.
+    pub(super) neighbours: Vec<(IpAddr, Mac)>,
+    /// To single addresses: two at most.
+    pub(super) routes: Vec<IpNet>,
+}
+
+/// What stands, as far as it is needed to tell what changes.
+#[derive(Debug, Default)]
+pub(super) struct Stock {
+    pub(super) links: HashMap<u32, Known>,
+    /// Which of our links has the route to a single address.
+    pub(super) held: HashMap<IpNet, u32>,
+    /// Addresses of links that are not ours, with the links' indexes.
+    pub(super) foreign: HashSet<(u32, IpAddr)>,
+}
+
+/// What stands.
+pub(super) fn take_stock(lister: &mut Socket) -> Result<Stock, Fault> {
+    let mut stock = Stock {
+        links: list(lister)?,
+        ..Stock::default()
+    };
+    for route in routes(lister, EVERY)? {
+        if is_single(route.destination) {
+            stock.routed(route.destination, route.index);
+        }
+    }
+    for address in addresses(lister, EVERY)? {
+        stock.addressed(address.index, address.net.addr());
+    }
+    Ok(stock)
+}
+
+impl Stock {
+    /// A single address is routed over a link. Whether it is one of ours.
+    pub(super) fn routed(&mut self, destination: IpNet, index: u32) -> bool {
+        let Some(known) = self.links.get_mut(&index) else {
+            return false;
+        };
+        if !known.routes.contains(&destination) {
+            known.routes.push(destination);
+        }
+        self.held.insert(destination, index);
+        true
+    }
+
+    /// A link that is not ours has an address, which it had not before and which a workload could have.
+    pub(super) fn addressed(&mut self, index: u32, address: IpAddr) -> bool {
+        !is_link_local(address) && !self.links.contains_key(&index) && self.foreign.insert((index, address))
+    }
+
+    /// A link is none of ours any more.
+    pub(super) fn forget(&mut self, index: u32) -> Option<Known> {
+        let known = self.links.remove(&index)?;
+        for destination in &known.routes {
+            if self.held.get(destination) == Some(&index) {
+                self.held.remove(destination);
+            }
+        }
+        Some(known)
+    }
+}
+
+/// Our links as they stand.
+fn list(lister: &mut Socket) -> Result<HashMap<u32, Known>, Fault> {
+    let request = dump_of(GETLINK, &ifinfo(0, 0, 0), "ip link show").u32(link::EXT_MASK, 8);
+    let mut links: HashMap<u32, Known> = lister
+        .dump(&request)?
+        .iter()
+        .filter_map(|payload| {
+            let seen = Seen::parse(payload)?;
+            Some((seen.index, seen.known(HostLink::parse(seen.name)?)))
+        })
+        .collect();
+    for payload in lister.dump(&dump_of(GETNEIGH, &[0; 12], "ip neighbour show"))? {
+        if let Some((index, address, mac)) = parse_neighbour(&payload)
+            && let Some(known) = links.get_mut(&index)
+        {
+            known.neighbours.push((address, mac));
+        }
+    }
+    Ok(links)
+}
+
+/// What a message says of a link, as far as it matters.
+pub(super) struct Seen<'a> {
+    pub(super) index: u32,
+    pub(super) name: &'a str,
+    pub(super) up: bool,
+    group: u32,
+    alias: &'a str,
+    mac: &'a [u8],
+    mtu: u32,
+    master: u32,
+    altnames: &'a [u8],
+}
+
+impl<'a> Seen<'a> {
+    pub(super) fn parse(payload: &'a [u8]) -> Option<Self> {
+        if *payload.first()? != AF_UNSPEC {
+            return None;
+        }
+        let attributes = Attributes::after(payload, 16);
+        Some(Self {
+            index: u32_at(payload, 4)?,
+            name: attributes.text(link::IFNAME)?,
+            up: flags_of(payload) & UP != 0,
+            group: attributes.u32(link::GROUP).unwrap_or_default(),
+            alias: attributes.text(link::IFALIAS).unwrap_or_default(),
+            mac: attributes.value(link::ADDRESS).unwrap_or_default(),
+            mtu: attributes.u32(link::MTU).unwrap_or_default(),
+            master: attributes.u32(link::MASTER).unwrap_or_default(),
+            altnames: attributes.value(link::PROP_LIST).unwrap_or_default(),
+        })
+    }
+
+    pub(super) fn known(&self, name: HostLink) -> Known {
+        Known {
+            name,
+            up: self.up,
+            group: self.group,
+            alias: self.alias.to_owned(),
+            mac: self.mac.to_vec(),
+            mtu: self.mtu,
+            master: self.master,
+            altnames: self.altnames.to_vec(),
+            neighbours: Vec::new(),
+            routes: Vec::new(),
+        }
+    }
+
+    /// Whether a link lost something since it was told of. On its way up everything of it changes, and in a group for
+    /// deletions nothing of it matters.
+    pub(super) fn lost(&self, before: &Known) -> bool {
+        let changed = !self.up
+            || self.group != before.group
+            || self.alias != before.alias
+            || self.mac != before.mac
+            || self.mtu != before.mtu
+            || self.master != before.master
+            || self.altnames != before.altnames;
+        let dying = DYING_GROUPS.contains(&self.group);
+        !dying && (self.name != before.name.as_str() || before.up && changed)
+    }
+}
