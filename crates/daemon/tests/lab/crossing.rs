@@ -5,48 +5,84 @@ use crate::sandbox::Sandbox;
 use crate::wait::{A_SECOND, PATIENCE, eventually};
 use crate::witness::links;
 use client::Error;
-use std::collections::HashSet;
-use std::sync::Barrier;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::{Barrier, Mutex};
 use std::thread;
 
 const CALLERS: usize = 16;
 const WORKLOADS: usize = 200;
 
+/// Addresses of those that live, as their callers know it: from the answer of an Attach to the sending of a Detach.
+#[derive(Default)]
+struct Living(Mutex<HashMap<IpAddr, String>>);
+
+impl Living {
+    fn begins(&self, id: &str, ips: &[Vec<u8>]) {
+        let mut living = self.0.lock().unwrap();
+        for address in addresses(ips) {
+            if let Some(other) = living.insert(address, id.to_owned()) {
+                panic!("{address} was given to {id} while {other} had it");
+            }
+        }
+    }
+
+    fn ends(&self, id: &str) {
+        self.0.lock().unwrap().retain(|_, other| other != id);
+    }
+}
+
+/// A third is attached and taken off again, a third is both at once, a third stays beside detaches of nobody.
 #[test]
 fn two_hundred_attaches_and_detaches_from_sixteen_callers() {
     let daemon = Daemon::started();
     let empty = daemon.world();
     let namespaces: Vec<Sandbox> = (0..WORKLOADS).map(|_| Sandbox::new()).collect();
-    let (daemon_ref, namespaces_ref) = (&daemon, &namespaces);
-    let given: Vec<_> = thread::scope(|scope| {
-        let callers: Vec<_> = (0..CALLERS)
-            .map(|caller| {
-                scope.spawn(move || {
-                    let client = daemon_ref.caller();
-                    let mine = (caller..WORKLOADS).step_by(CALLERS);
-                    mine.flat_map(|n| {
-                        let answer = client
-                            .attach(attach(&format!("w{n}"), &namespaces_ref[n]))
-                            .unwrap();
-                        addresses(&answer.ip)
-                    })
-                    .collect::<Vec<_>>()
-                })
-            })
-            .collect();
-        callers
-            .into_iter()
-            .flat_map(|caller| caller.join().unwrap())
-            .collect()
+    let living = Living::default();
+    let (daemon_ref, namespaces_ref, living_ref) = (&daemon, &namespaces, &living);
+    thread::scope(|scope| {
+        for caller in 0..CALLERS {
+            scope.spawn(move || {
+                let client = daemon_ref.caller();
+                for n in (caller..WORKLOADS).step_by(CALLERS) {
+                    let id = format!("w{n}");
+                    let request = attach(&id, &namespaces_ref[n]);
+                    if n % 3 == 1 {
+                        let both = client.talk(async |client| {
+                            tokio::join!(client.attach(request), client.detach(detach(&id)))
+                        });
+                        both.0.unwrap();
+                        both.1.unwrap();
+                        continue;
+                    }
+                    living_ref.begins(&id, &client.attach(request).unwrap().ip);
+                    if n % 3 == 0 {
+                        living_ref.ends(&id);
+                        client.detach(detach(&id)).unwrap();
+                    } else {
+                        client.detach(detach("nobody")).unwrap();
+                    }
+                }
+            });
+        }
     });
-    assert_eq!(given.len(), 2 * WORKLOADS);
+    let listed = daemon.caller().list();
+    let of_kind = |kind: usize| -> HashSet<String> {
+        let ids = listed.iter().map(|a| a.key.as_ref().unwrap().workload_id.clone());
+        ids.filter(|id| id[1..].parse::<usize>().unwrap() % 3 == kind)
+            .collect()
+    };
+    let staying = (0..WORKLOADS).filter(|n| n % 3 == 2).map(|n| format!("w{n}"));
+    assert_eq!(of_kind(0), HashSet::new());
+    assert_eq!(of_kind(2), staying.collect());
+    let ips: Vec<&String> = listed.iter().flat_map(|attachment| &attachment.ip).collect();
     assert_eq!(
-        given.iter().collect::<HashSet<_>>().len(),
-        given.len(),
-        "an address was given out twice"
+        ips.iter().collect::<HashSet<_>>().len(),
+        2 * listed.len(),
+        "an address is listed twice"
     );
-    assert_eq!(links(&daemon.node.node).len(), WORKLOADS);
-    daemon.expect_used(WORKLOADS as u64);
+    assert_eq!(links(&daemon.node.node).len(), listed.len());
+    daemon.expect_used(listed.len() as u64);
     assert_eq!(daemon.caller().findings(), Vec::<String>::new());
 
     thread::scope(|scope| {
@@ -94,6 +130,30 @@ fn attach_and_detach_of_one_key_that_cross_leave_all_or_nothing() {
     }
     daemon.caller().detach(detach("web")).unwrap();
     assert_eq!(links(&daemon.node.node), Vec::<String>::new());
+}
+
+#[test]
+fn a_namespace_that_ends_gives_its_addresses_back() {
+    let mut daemon = Daemon::new();
+    daemon.set_cool_down(30);
+    daemon.start();
+    let empty = daemon.world();
+    let counts = || -> Vec<(u64, u64)> {
+        let prefixes = daemon.caller().node().prefix;
+        prefixes
+            .iter()
+            .map(|prefix| (prefix.used, prefix.cooling))
+            .collect()
+    };
+    let namespace = Sandbox::new();
+    daemon.caller().attach(attach("web", &namespace)).unwrap();
+    assert_eq!(counts(), [(1, 0); 2]);
+    drop(namespace);
+    eventually(A_SECOND, "the addresses cool down", counts, |now| {
+        *now == [(0, 1); 2]
+    });
+    assert_eq!(daemon.world(), empty);
+    assert_eq!(daemon.caller().list(), []);
 }
 
 #[test]
@@ -184,11 +244,14 @@ fn a_stop_in_the_middle_of_the_work_finishes_or_refuses() {
 }
 
 #[test]
-fn a_second_daemon_on_the_same_socket_gives_way() {
+fn a_second_daemon_on_the_same_socket_is_refused_and_the_first_goes_on() {
     let mut daemon = Daemon::started();
     let namespace = Sandbox::new();
     daemon.caller().attach(attach("web", &namespace)).unwrap();
-    let mut second = daemon.spawn(daemon.command(crate::daemon::Build::Usual));
+    // From another network, which has a lock of its own.
+    let mut command = daemon.command(crate::daemon::Build::Usual);
+    let spawned = daemon.node.outside.within(|| command.spawn());
+    let mut second = spawned.unwrap().unwrap();
     let status = eventually(
         PATIENCE,
         "the second daemon ends",
@@ -197,6 +260,12 @@ fn a_second_daemon_on_the_same_socket_gives_way() {
     )
     .unwrap();
     assert!(!status.success());
+    let socket = daemon.socket().display().to_string();
+    let text = format!("Error: another daemon serves {socket} (it holds {socket}.lock)");
+    assert!(
+        daemon.logged().lines().any(|line| line == text),
+        "not said: {text}"
+    );
     assert_eq!(daemon.caller().list().len(), 1, "the first one still serves");
     daemon.crash();
     // The lock of a daemon that was killed holds nobody up.

@@ -21,6 +21,7 @@ pub(crate) struct Daemon {
     pub(crate) node: Node,
     folder: TempDir,
     prefixes: Vec<String>,
+    cool_down: u64,
     child: Option<Child>,
 }
 
@@ -40,6 +41,7 @@ impl Daemon {
             node: Node::new().unwrap(),
             folder: tempfile::tempdir().unwrap(),
             prefixes: vec!["10.77.0.0/24".to_owned(), "fd77::/64".to_owned()],
+            cool_down: 0,
             child: None,
         }
     }
@@ -54,6 +56,15 @@ impl Daemon {
         self.prefixes = prefixes.iter().map(|&text| text.to_owned()).collect();
     }
 
+    /// How many seconds freed addresses rest.
+    pub(crate) fn set_cool_down(&mut self, seconds: u64) {
+        self.cool_down = seconds;
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("run/workloadnet.sock")
     }
@@ -64,6 +75,11 @@ impl Daemon {
 
     fn log(&self) -> PathBuf {
         self.folder.path().join("log")
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn logged(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap()
     }
 
     /// The end of its log.
@@ -79,9 +95,10 @@ impl Daemon {
     pub(crate) fn command(&self, build: Build) -> Command {
         let settings = self.folder.path().join("workloadnetd.toml");
         let text = format!(
-            "[socket]\npath = {:?}\n[network]\nprefixes = {:?}\ncool_down_seconds = 0\nstate = {:?}\n",
+            "[socket]\npath = {:?}\n[network]\nprefixes = {:?}\ncool_down_seconds = {}\nstate = {:?}\n",
             self.socket(),
             self.prefixes,
+            self.cool_down,
             self.state()
         );
         std::fs::write(&settings, text).unwrap();
@@ -268,6 +285,11 @@ impl Caller {
             .unwrap();
         let client = runtime.block_on(async { Client::new(socket) }).unwrap();
         Self { runtime, client }
+    }
+
+    /// Several calls at once, over the one connection.
+    pub(crate) fn talk<T>(&self, talk: impl AsyncFnOnce(&Client) -> T) -> T {
+        self.runtime.block_on(talk(&self.client))
     }
 
     pub(crate) fn attach(&self, request: AttachRequest) -> Result<AttachResponse, Error> {
