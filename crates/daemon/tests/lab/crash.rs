@@ -3,8 +3,8 @@
 
 use crate::daemon::{Build, Daemon, addresses, attach, detach};
 use crate::sandbox::Sandbox;
-use crate::wait::{A_SECOND, within};
 use crate::witness::{links, run};
+use stage::wait::{A_SECOND, within};
 use stage::{OUTSIDE, ping};
 
 /// More steps than any attach or detach has.

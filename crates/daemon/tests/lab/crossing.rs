@@ -2,9 +2,9 @@
 
 use crate::daemon::{Daemon, addresses, attach, detach};
 use crate::sandbox::Sandbox;
-use crate::wait::{A_SECOND, PATIENCE, eventually};
 use crate::witness::links;
 use client::Error;
+use stage::wait::{A_SECOND, PATIENCE, eventually};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Barrier, Mutex};

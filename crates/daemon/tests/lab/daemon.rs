@@ -2,11 +2,11 @@
 //! shown when a test fails.
 
 use crate::sandbox::Sandbox;
-use crate::wait::{PATIENCE, eventually};
 use crate::witness;
 use client::workload::{AttachRequest, AttachResponse, DetachRequest, NetNsAttachment};
 use client::{Client, Error, inspection};
 use stage::Node;
+use stage::wait::{PATIENCE, eventually};
 use std::fs::{File, OpenOptions};
 use std::net::IpAddr;
 use std::os::unix::process::ExitStatusExt as _;

@@ -13,5 +13,4 @@ mod sandbox;
 mod scenario;
 mod scenarios;
 mod upgrade;
-mod wait;
 mod witness;

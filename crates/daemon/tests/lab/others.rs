@@ -2,8 +2,8 @@
 
 use crate::daemon::{Daemon, addresses, attach};
 use crate::sandbox::Sandbox;
-use crate::wait::{A_SECOND, eventually};
 use crate::witness::run;
+use stage::wait::{A_SECOND, eventually};
 use stage::{OUTSIDE, ping};
 
 #[test]

@@ -2,11 +2,11 @@
 
 use crate::daemon::{Daemon, addresses, attach};
 use crate::sandbox::Sandbox;
-use crate::wait::A_SECOND;
 use crate::witness::run;
 use stage::change::Links;
 use stage::packets::{udp_listener, udp_receive, udp_send};
 use stage::pinger::Pinger;
+use stage::wait::A_SECOND;
 use stage::{OUTSIDE, ping};
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;

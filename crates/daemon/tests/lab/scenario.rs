@@ -22,10 +22,10 @@
 
 use crate::daemon::{Daemon, addresses, attach, detach};
 use crate::sandbox::Sandbox;
-use crate::wait::{A_SECOND, eventually};
 use crate::witness::run;
 use client::{Error, inspection};
 use stage::change::{By, Links};
+use stage::wait::{A_SECOND, eventually};
 use stage::{NODE, Namespace, OUTSIDE, ping};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
