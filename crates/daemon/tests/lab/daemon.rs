@@ -142,20 +142,24 @@ impl Daemon {
     /// Starts it and waits until it is ready; `false` where it ended before.
     pub(crate) fn try_start(&mut self, build: Build) -> bool {
         assert!(self.child.is_none(), "a daemon is running");
-        let mut child = self.spawn(self.command(build));
-        let runs = eventually(
+        // Kept from the beginning: it is to end with the test, too, if it never gets ready.
+        self.child = Some(self.spawn(self.command(build)));
+        eventually(
             PATIENCE,
             "the daemon is ready or ends",
-            || match child.try_wait().unwrap() {
-                Some(_) => Some(false),
-                None => self.recovered().then_some(true),
-            },
-            Option::is_some,
+            || self.has_ended() || self.recovered(),
+            |&over| over,
         );
-        if runs == Some(true) {
-            self.child = Some(child);
+        self.child.is_some()
+    }
+
+    /// Whether none is running any more.
+    fn has_ended(&mut self) -> bool {
+        let ended = |child: &mut Child| child.try_wait().unwrap().is_some();
+        if self.child.as_mut().is_some_and(ended) {
+            self.child = None;
         }
-        runs == Some(true)
+        self.child.is_none()
     }
 
     /// Takes over a process that is running already.
