@@ -6,6 +6,7 @@ mod events;
 mod failures;
 mod fake;
 mod garbage;
+mod hangs;
 mod orders;
 mod sequence;
 mod turns;
