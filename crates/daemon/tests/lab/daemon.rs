@@ -220,6 +220,15 @@ impl Daemon {
         witness::world(&self.node.node)
     }
 
+    /// How many addresses of each prefix are used and cool down.
+    pub(crate) fn counts(&self) -> Vec<(u64, u64)> {
+        let prefixes = self.caller().node().prefix;
+        prefixes
+            .iter()
+            .map(|prefix| (prefix.used, prefix.cooling))
+            .collect()
+    }
+
     /// Whether every prefix has this many addresses in use.
     #[track_caller]
     pub(crate) fn expect_used(&self, used: u64) {
@@ -320,6 +329,14 @@ impl Caller {
         let findings = self.runtime.block_on(self.client.check(None)).unwrap();
         findings.into_iter().map(|finding| finding.text).collect()
     }
+}
+
+/// Returns when the daemon has read all that was sent before over this connection: it reads in that order.
+pub(crate) async fn is_read(client: &Client) {
+    let last = client.clone();
+    // A task of its own has its turn after those that were begun before.
+    let status = tokio::spawn(async move { last.status().await });
+    status.await.unwrap().unwrap();
 }
 
 /// A request with nothing but what is needed.
