@@ -12,5 +12,6 @@ mod packets;
 mod sandbox;
 mod scenario;
 mod scenarios;
+mod service;
 mod upgrade;
 mod witness;
