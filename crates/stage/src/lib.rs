@@ -12,6 +12,7 @@ pub mod packets;
 pub mod pinger;
 pub mod tcp;
 mod traffic;
+pub mod wait;
 
 pub use traffic::{Echo, exchange, ping};
 

@@ -1,31 +1,83 @@
-//! A datapath that holds its world as values, prints it as text, and fails at a step of one's choice.
+//! A datapath that holds its world as values, prints it as text, fails at a step of one's choice, and waits where it is
+//! told to.
 
-use model::address::Family;
+use model::address::{Addresses, Family};
 use model::datapath::{Datapath, Event, Fault, OpenError, Target, WireError};
 use model::key::HostLink;
 use model::plan::{Op, Plan};
 use model::record::NamespaceId;
 use model::ruleset::Ruleset;
-use model::survey::{Forwarding, FoundLink, HostConf, Survey, Uplink};
-use std::collections::BTreeMap;
+use model::survey::{Forwarding, FoundLink, Survey, Uplink};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+/// A test that waits this long hangs.
+const LIMIT: Duration = Duration::from_secs(10);
 
 type Sink = Arc<Mutex<Box<dyn Fn(Event) + Send>>>;
 
 /// What a kernel would hold; it outlives desks.
 #[derive(Clone, Default)]
-pub(crate) struct World(Arc<Mutex<Held>>);
+pub(crate) struct World(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    held: Mutex<Held>,
+    changed: Condvar,
+}
 
 #[derive(Default)]
 struct Held {
-    /// By name: the link, and the inode of the namespace that its other end is in.
-    links: BTreeMap<String, (FoundLink, u64)>,
+    links: BTreeMap<String, Link>,
+    /// Namespaces whose loopback is up.
+    loopbacks: BTreeSet<u64>,
+    /// Interface indexes of links that are nobody's business.
+    foreign: BTreeSet<u32>,
     ruleset: Option<String>,
-    fail_at: Option<u32>,
+    uplink_mtu: Option<u32>,
+    failure: Option<Failure>,
     refuse_deletions: bool,
+    panics: Option<Place>,
+    /// Addresses of the plan that came last.
+    planned: Option<Addresses>,
+    closed: BTreeSet<Place>,
+    waiting: BTreeMap<Place, usize>,
     /// Shared, so that who tells an event need not hold the world meanwhile.
     sink: Option<Sink>,
+}
+
+struct Link {
+    found: FoundLink,
+    /// Inode of the namespace that its other end is in.
+    namespace: u64,
+    /// Settings of the host end, and what is inside, as lines.
+    rest: Vec<String>,
+}
+
+/// How a wire is to fail.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Failure {
+    /// The first one that is refused, from 1 on.
+    pub(crate) step: u32,
+    /// What was done cannot be undone either.
+    pub(crate) leaves: bool,
+}
+
+/// Where a thread can be made to wait, or to panic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    /// Before the namespace of this inode is opened.
+    Open(u64),
+    /// Before a plan is made true.
+    Wire,
+    /// Before links are deleted.
+    Unwire,
+    /// After links were deleted, and before that is acknowledged.
+    Unwired,
+    /// When everything was looked at, and before it is told.
+    Surveyed,
 }
 
 /// The datapath of one desk.
@@ -33,21 +85,126 @@ pub(crate) struct Fake {
     world: World,
 }
 
+/// One thing that a wire does.
+enum Step<'a> {
+    Create,
+    Line(String),
+    Loopback,
+    Host(&'a Op),
+}
+
 impl World {
-    fn held(&self) -> std::sync::MutexGuard<'_, Held> {
-        self.0.lock().unwrap()
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.held.lock().unwrap()
     }
 
-    pub(crate) fn fail_at(&self, step: Option<u32>) {
-        self.held().fail_at = step;
+    fn change<T>(&self, change: impl FnOnce(&mut Held) -> T) -> T {
+        let outcome = change(&mut self.held());
+        self.0.changed.notify_all();
+        outcome
+    }
+
+    #[track_caller]
+    fn wait(&self, what: &str, holds: impl Fn(&Held) -> bool) {
+        let waited = self
+            .0
+            .changed
+            .wait_timeout_while(self.held(), LIMIT, |held| !holds(held))
+            .unwrap();
+        assert!(!waited.1.timed_out(), "not within {LIMIT:?}: {what}");
+    }
+
+    pub(crate) fn fail(&self, failure: Option<Failure>) {
+        self.held().failure = failure;
     }
 
     pub(crate) fn refuse_deletions(&self, refuse: bool) {
         self.held().refuse_deletions = refuse;
     }
 
+    /// Whoever comes to this place panics.
+    pub(crate) fn panic_at(&self, place: Place) {
+        self.held().panics = Some(place);
+    }
+
+    /// Whoever comes to this place waits.
+    pub(crate) fn close(&self, place: Place) {
+        self.held().closed.insert(place);
+    }
+
+    /// Whoever waits at this place goes on.
+    pub(crate) fn open(&self, place: Place) {
+        self.change(|held| held.closed.remove(&place));
+    }
+
+    /// Returns when somebody waits at a place.
+    #[track_caller]
+    pub(crate) fn wait_at(&self, place: Place) {
+        self.wait(&format!("somebody is at {place:?}"), |held| {
+            held.waiting.get(&place).is_some_and(|n| *n > 0)
+        });
+    }
+
+    fn pass(&self, place: Place) {
+        let mut held = self.held();
+        if held.panics == Some(place) {
+            drop(held);
+            panic!("told to panic at {place:?}");
+        }
+        if held.closed.contains(&place) {
+            *held.waiting.entry(place).or_default() += 1;
+            self.0.changed.notify_all();
+            let is_closed = |held: &mut Held| held.closed.contains(&place);
+            held = self.0.changed.wait_while(held, is_closed).unwrap();
+            *held.waiting.entry(place).or_default() -= 1;
+        }
+    }
+
     pub(crate) fn links(&self) -> usize {
         self.held().links.len()
+    }
+
+    /// A link of somebody else's has this index.
+    pub(crate) fn occupy(&self, index: u32) {
+        self.held().foreign.insert(index);
+    }
+
+    /// Addresses of the plan that came last.
+    pub(crate) fn planned(&self) -> Option<Addresses> {
+        self.held().planned
+    }
+
+    /// Somebody changes a link, and nobody is told.
+    pub(crate) fn damage(&self, link: &HostLink, damage: impl FnOnce(&mut FoundLink)) {
+        let mut held = self.held();
+        damage(&mut held.links.get_mut(link.as_str()).unwrap().found);
+    }
+
+    /// A link is gone, and nobody is told.
+    pub(crate) fn lose(&self, link: &HostLink) {
+        self.held().links.remove(link.as_str()).unwrap();
+    }
+
+    pub(crate) fn lose_ruleset(&self) {
+        self.held().ruleset = None;
+    }
+
+    pub(crate) fn set_uplink_mtu(&self, mtu: u32) {
+        self.held().uplink_mtu = Some(mtu);
+    }
+
+    /// Returns when the world is as it was.
+    #[track_caller]
+    pub(crate) fn wait_until_it_is(&self, text: &str) {
+        self.wait(&format!("the world is {text}"), |held| held.text() == text);
+    }
+
+    /// The kernel tells.
+    pub(crate) fn tell(&self, event: Event) {
+        let sink = self.held().sink.clone();
+        if let Some(sink) = sink {
+            sink.lock().unwrap()(event);
+        }
     }
 
     /// What a crash leaves: the world, and nobody who listens.
@@ -58,40 +215,80 @@ impl World {
     /// A namespace ends, and takes its links along.
     pub(crate) fn vanish(&self, path: &str) {
         let Some(inode) = inode(path) else { return };
+        self.change(|held| held.loopbacks.remove(&inode));
         let gone: Vec<String> = self
             .held()
             .links
             .iter()
-            .filter(|(_, (_, n))| *n == inode)
+            .filter(|(_, link)| link.namespace == inode)
             .map(|(name, _)| name.clone())
             .collect();
         gone.iter().for_each(|name| self.delete(name));
     }
 
     fn delete(&self, name: &str) {
-        let mut held = self.held();
-        let Some((link, _)) = held.links.remove(name) else {
+        let Some(link) = self.change(|held| held.links.remove(name)) else {
             return;
         };
-        let sink = held.sink.clone();
-        drop(held);
-        if let Some(sink) = sink {
-            let gone = Event::LinkGone {
-                link: HostLink::parse(name).unwrap(),
-                index: link.index,
-            };
-            sink.lock().unwrap()(gone);
-        }
+        self.tell(Event::LinkGone {
+            link: HostLink::parse(name).unwrap(),
+            index: link.found.index,
+        });
     }
 
     pub(crate) fn text(&self) -> String {
-        self.held()
-            .links
-            .values()
-            .fold(String::new(), |mut text, (link, namespace)| {
-                writeln!(text, "{link:?} into {namespace}").unwrap();
-                text
-            })
+        self.held().text()
+    }
+}
+
+impl Held {
+    fn text(&self) -> String {
+        let mut text = format!("ruleset {:?}\nloopbacks {:?}\n", self.ruleset, self.loopbacks);
+        for Link {
+            found,
+            namespace,
+            rest,
+        } in self.links.values()
+        {
+            writeln!(text, "{found:?} into {namespace}: {rest:?}").unwrap();
+        }
+        text
+    }
+
+    /// The index of the plan, or the first one behind it that nobody has.
+    fn index(&self, planned: u32) -> u32 {
+        let is_taken = |index: &u32| {
+            self.foreign.contains(index) || self.links.values().any(|link| link.found.index == *index)
+        };
+        (planned..).find(|index| !is_taken(index)).unwrap()
+    }
+
+    fn apply(&mut self, step: &Step<'_>, namespace: u64, plan: &Plan) {
+        let name = plan.link.host.as_str();
+        if let Step::Create = step {
+            let found = FoundLink {
+                name: name.to_owned(),
+                index: self.index(plan.link.host_index),
+                group: plan.link.group,
+                mac: Some(plan.link.host_mac),
+                mtu: plan.link.mtu.into(),
+                ..FoundLink::default()
+            };
+            let link = Link {
+                found,
+                namespace,
+                rest: Vec::new(),
+            };
+            self.links.insert(name.to_owned(), link);
+            return;
+        }
+        let link = self.links.get_mut(name).unwrap();
+        match step {
+            Step::Create => {}
+            Step::Line(line) => link.rest.push(line.clone()),
+            Step::Loopback => drop(self.loopbacks.insert(namespace)),
+            Step::Host(op) => apply(&mut link.found, op),
+        }
     }
 }
 
@@ -133,6 +330,20 @@ fn apply(link: &mut FoundLink, op: &Op) {
     }
 }
 
+fn steps(plan: &Plan) -> Vec<Step<'_>> {
+    let sysctls = plan.sysctls.iter();
+    let inside = plan.workload.iter().map(|op| match op {
+        Op::LoopbackUp => Step::Loopback,
+        op => Step::Line(op.on(plan.link.workload.as_str()).to_string()),
+    });
+    [Step::Create]
+        .into_iter()
+        .chain(sysctls.map(|setting| Step::Line(format!("{}={}", setting.name, setting.value))))
+        .chain(inside)
+        .chain(plan.host.iter().map(Step::Host))
+        .collect()
+}
+
 impl Datapath for Fake {
     type Namespace = u64;
 
@@ -144,63 +355,80 @@ impl Datapath for Fake {
         let inode = inode(path).ok_or_else(|| OpenError::NotFound {
             path: path.to_owned(),
         })?;
+        self.world.pass(Place::Open(inode));
         Ok((inode, NamespaceId { device: 4, inode }))
     }
 
     fn wire(&self, namespace: &u64, plan: &Plan) -> Result<u32, WireError> {
+        self.world.pass(Place::Wire);
         let mut held = self.world.held();
+        held.planned = Some(plan.record.addresses);
         let name = plan.link.host.as_str();
         if held.links.contains_key(name) {
             return Err(WireError::LinkTaken {
                 link: plan.link.host.clone(),
             });
         }
-        if held.links.values().any(|(_, other)| other == namespace) {
+        if held.links.values().any(|link| link.namespace == *namespace) {
             return Err(WireError::InterfaceTaken {
                 interface: plan.link.workload.clone(),
             });
         }
-        let mut link = FoundLink {
-            name: name.to_owned(),
-            index: plan.link.host_index,
-            group: plan.link.group,
-            mac: Some(plan.link.host_mac),
-            mtu: plan.link.mtu.into(),
-            conf: HostConf::default(),
-            ..FoundLink::default()
-        };
-        let steps = 1 + plan.sysctls.len() + plan.workload.len() + plan.host.len();
-        if let Some(step) = held.fail_at
-            && step as usize <= steps
-        {
-            return Err(WireError::Refused {
-                fault: fault("a step"),
-                left: Vec::new(),
-            });
+        let loopback_was_down = !held.loopbacks.contains(namespace);
+        let failure = held.failure;
+        for (n, step) in steps(plan).iter().enumerate() {
+            match failure {
+                Some(Failure { step, leaves }) if step as usize == n + 1 => {
+                    let mut left = Vec::new();
+                    if leaves && n > 0 {
+                        left.push(fault("ip link delete"));
+                    } else if loopback_was_down {
+                        held.loopbacks.remove(namespace);
+                    }
+                    drop(held);
+                    if left.is_empty() {
+                        self.world.delete(name);
+                    }
+                    let fault = fault(&format!("step {step}"));
+                    return Err(WireError::Refused { fault, left });
+                }
+                _ => held.apply(step, *namespace, plan),
+            }
         }
-        plan.host.iter().for_each(|op| apply(&mut link, op));
-        held.links.insert(name.to_owned(), (link, *namespace));
-        Ok(plan.link.host_index)
+        let index = held.links[name].found.index;
+        drop(held);
+        self.world.0.changed.notify_all();
+        Ok(index)
     }
 
     fn unwire(&self, links: &[Target]) -> Vec<Result<(), Fault>> {
+        self.world.pass(Place::Unwire);
         let refuse = self.world.held().refuse_deletions;
-        links
+        let outcomes = links
             .iter()
             .map(|target| {
                 if refuse {
                     return Err(fault("ip link delete"));
                 }
-                self.world.delete(target.link.as_str());
+                let name = target.link.as_str();
+                let is_meant =
+                    |link: &Link| link.found.index == target.index && link.found.group == target.group;
+                if self.world.held().links.get(name).is_some_and(is_meant) {
+                    self.world.delete(name);
+                }
                 Ok(())
             })
-            .collect()
+            .collect();
+        self.world.pass(Place::Unwired);
+        outcomes
     }
 
     fn restore(&self, link: &Target, ops: &[Op]) -> Vec<Fault> {
-        if let Some((found, _)) = self.world.held().links.get_mut(link.link.as_str()) {
-            ops.iter().for_each(|op| apply(found, op));
-        }
+        self.world.change(|held| {
+            if let Some(link) = held.links.get_mut(link.link.as_str()) {
+                ops.iter().for_each(|op| apply(&mut link.found, op));
+            }
+        });
         Vec::new()
     }
 
@@ -210,35 +438,32 @@ impl Datapath for Fake {
             .held()
             .links
             .values()
-            .map(|(link, _)| link.clone())
+            .map(|link| link.found.clone())
             .collect();
-        let forwarding = Forwarding { v4: true, v6: true };
-        Ok(Survey {
+        let survey = Survey {
             links,
             uplink: self.uplink()?,
-            forwarding,
+            forwarding: Forwarding { v4: true, v6: true },
             ..Survey::default()
-        })
+        };
+        self.world.pass(Place::Surveyed);
+        Ok(survey)
     }
 
     fn find(&self, link: &HostLink) -> Result<Option<FoundLink>, Fault> {
-        Ok(self
-            .world
-            .held()
-            .links
-            .get(link.as_str())
-            .map(|(link, _)| link.clone()))
+        let held = self.world.held();
+        Ok(held.links.get(link.as_str()).map(|link| link.found.clone()))
     }
 
     fn uplink(&self) -> Result<Option<Uplink>, Fault> {
         Ok(Some(Uplink {
             name: "uplink".to_owned(),
-            mtu: 1500,
+            mtu: self.world.held().uplink_mtu.unwrap_or(1500),
         }))
     }
 
     fn publish(&self, ruleset: &Ruleset) -> Result<(), Fault> {
-        self.world.held().ruleset = Some(ruleset.to_string());
+        self.world.change(|held| held.ruleset = Some(ruleset.to_string()));
         Ok(())
     }
 

@@ -15,6 +15,42 @@ fn reference() -> DescriptorPool {
     DescriptorPool::from_file_descriptor_set(files).unwrap()
 }
 
+#[test]
+fn every_field_and_method_of_the_reference_is_ours_on_the_wire() {
+    let ours = DescriptorPool::decode(api::DESCRIPTORS).unwrap();
+    for message in reference().all_messages() {
+        let mine = ours.get_message_by_name(message.full_name()).unwrap();
+        for field in message.fields() {
+            let other = mine.get_field(field.number()).unwrap();
+            assert_eq!(
+                (other.name(), other.cardinality(), format!("{:?}", other.kind())),
+                (field.name(), field.cardinality(), format!("{:?}", field.kind())),
+                "{}",
+                field.full_name()
+            );
+        }
+        let added = mine
+            .fields()
+            .filter(|field| message.get_field(field.number()).is_none());
+        assert!(
+            added.into_iter().all(|field| field.number() >= 16),
+            "{}",
+            message.full_name()
+        );
+    }
+    for service in reference().services() {
+        let mine = ours.get_service_by_name(service.full_name()).unwrap();
+        for method in service.methods() {
+            let other = mine
+                .methods()
+                .find(|other| other.name() == method.name())
+                .unwrap();
+            assert_eq!(other.input().full_name(), method.input().full_name());
+            assert_eq!(other.output().full_name(), method.output().full_name());
+        }
+    }
+}
+
 /// Calls a method of the reference with its own messages.
 async fn ask(channel: &Channel, method: &MethodDescriptor, request: &DynamicMessage) -> DynamicMessage {
     let path = format!("/{}/{}", method.parent_service().full_name(), method.name());

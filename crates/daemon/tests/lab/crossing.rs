@@ -1,52 +1,90 @@
 //! Many callers at once, orders of one key that cross, and orders that meet the end of the daemon.
 
-use crate::daemon::{Daemon, addresses, attach, detach};
+use crate::daemon::{Daemon, addresses, attach, detach, is_read};
 use crate::sandbox::Sandbox;
-use crate::wait::{A_SECOND, PATIENCE, eventually};
 use crate::witness::links;
-use client::Error;
-use std::collections::HashSet;
-use std::sync::Barrier;
+use client::{Client, Error};
+use stage::wait::{A_SECOND, PATIENCE, eventually};
+use stage::{OUTSIDE, ping};
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::{Barrier, Mutex};
 use std::thread;
+use tokio::task::JoinHandle;
 
 const CALLERS: usize = 16;
 const WORKLOADS: usize = 200;
 
+/// Addresses of those that live, as their callers know it: from the answer of an Attach to the sending of a Detach.
+#[derive(Default)]
+struct Living(Mutex<HashMap<IpAddr, String>>);
+
+impl Living {
+    fn begins(&self, id: &str, ips: &[Vec<u8>]) {
+        let mut living = self.0.lock().unwrap();
+        for address in addresses(ips) {
+            if let Some(other) = living.insert(address, id.to_owned()) {
+                panic!("{address} was given to {id} while {other} had it");
+            }
+        }
+    }
+
+    fn ends(&self, id: &str) {
+        self.0.lock().unwrap().retain(|_, other| other != id);
+    }
+}
+
+/// A third is attached and taken off again, a third is both at once, a third stays beside detaches of nobody.
 #[test]
 fn two_hundred_attaches_and_detaches_from_sixteen_callers() {
     let daemon = Daemon::started();
     let empty = daemon.world();
     let namespaces: Vec<Sandbox> = (0..WORKLOADS).map(|_| Sandbox::new()).collect();
-    let (daemon_ref, namespaces_ref) = (&daemon, &namespaces);
-    let given: Vec<_> = thread::scope(|scope| {
-        let callers: Vec<_> = (0..CALLERS)
-            .map(|caller| {
-                scope.spawn(move || {
-                    let client = daemon_ref.caller();
-                    let mine = (caller..WORKLOADS).step_by(CALLERS);
-                    mine.flat_map(|n| {
-                        let answer = client
-                            .attach(attach(&format!("w{n}"), &namespaces_ref[n]))
-                            .unwrap();
-                        addresses(&answer.ip)
-                    })
-                    .collect::<Vec<_>>()
-                })
-            })
-            .collect();
-        callers
-            .into_iter()
-            .flat_map(|caller| caller.join().unwrap())
-            .collect()
+    let living = Living::default();
+    let (daemon_ref, namespaces_ref, living_ref) = (&daemon, &namespaces, &living);
+    thread::scope(|scope| {
+        for caller in 0..CALLERS {
+            scope.spawn(move || {
+                let client = daemon_ref.caller();
+                for n in (caller..WORKLOADS).step_by(CALLERS) {
+                    let id = format!("w{n}");
+                    let request = attach(&id, &namespaces_ref[n]);
+                    if n % 3 == 1 {
+                        let both = client.talk(async |client| {
+                            tokio::join!(client.attach(request), client.detach(detach(&id)))
+                        });
+                        both.0.unwrap();
+                        both.1.unwrap();
+                        continue;
+                    }
+                    living_ref.begins(&id, &client.attach(request).unwrap().ip);
+                    if n % 3 == 0 {
+                        living_ref.ends(&id);
+                        client.detach(detach(&id)).unwrap();
+                    } else {
+                        client.detach(detach("nobody")).unwrap();
+                    }
+                }
+            });
+        }
     });
-    assert_eq!(given.len(), 2 * WORKLOADS);
+    let listed = daemon.caller().list();
+    let of_kind = |kind: usize| -> HashSet<String> {
+        let ids = listed.iter().map(|a| a.key.as_ref().unwrap().workload_id.clone());
+        ids.filter(|id| id[1..].parse::<usize>().unwrap() % 3 == kind)
+            .collect()
+    };
+    let staying = (0..WORKLOADS).filter(|n| n % 3 == 2).map(|n| format!("w{n}"));
+    assert_eq!(of_kind(0), HashSet::new());
+    assert_eq!(of_kind(2), staying.collect());
+    let ips: Vec<&String> = listed.iter().flat_map(|attachment| &attachment.ip).collect();
     assert_eq!(
-        given.iter().collect::<HashSet<_>>().len(),
-        given.len(),
-        "an address was given out twice"
+        ips.iter().collect::<HashSet<_>>().len(),
+        2 * listed.len(),
+        "an address is listed twice"
     );
-    assert_eq!(links(&daemon.node.node).len(), WORKLOADS);
-    daemon.expect_used(WORKLOADS as u64);
+    assert_eq!(links(&daemon.node.node).len(), listed.len());
+    daemon.expect_used(listed.len() as u64);
     assert_eq!(daemon.caller().findings(), Vec::<String>::new());
 
     thread::scope(|scope| {
@@ -97,6 +135,26 @@ fn attach_and_detach_of_one_key_that_cross_leave_all_or_nothing() {
 }
 
 #[test]
+fn a_namespace_that_ends_gives_its_addresses_back() {
+    let mut daemon = Daemon::new();
+    daemon.set_cool_down(30);
+    daemon.start();
+    let empty = daemon.world();
+    let namespace = Sandbox::new();
+    daemon.caller().attach(attach("web", &namespace)).unwrap();
+    assert_eq!(daemon.counts(), [(1, 0); 2]);
+    drop(namespace);
+    eventually(
+        A_SECOND,
+        "the addresses cool down",
+        || daemon.counts(),
+        |now| *now == [(0, 1); 2],
+    );
+    assert_eq!(daemon.world(), empty);
+    assert_eq!(daemon.caller().list(), []);
+}
+
+#[test]
 fn a_namespace_that_ends_during_its_attach_leaves_nothing() {
     let daemon = Daemon::started();
     let empty = daemon.world();
@@ -124,71 +182,121 @@ fn a_namespace_that_ends_during_its_attach_leaves_nothing() {
     );
 }
 
-/// What was answered stands, what was refused left nothing, and the daemon is out in order.
+/// Many orders at once over a connection; returns when the daemon has them all and answered few.
+async fn in_flight<T: Send + 'static>(
+    client: &Client,
+    orders: impl Iterator<Item = impl Future<Output = Result<T, Error>> + Send + 'static>,
+) -> Vec<JoinHandle<Result<T, Error>>> {
+    client.status().await.unwrap();
+    let tasks: Vec<_> = orders.map(tokio::spawn).collect();
+    is_read(client).await;
+    let answered = tasks.iter().filter(|task| task.is_finished()).count();
+    assert!(2 * answered < tasks.len(), "{answered} are answered already");
+    tasks
+}
+
+/// What the daemon has when the signal comes is done and answered, and it is out in order.
 #[test]
 fn a_stop_in_the_middle_of_the_work_finishes_or_refuses() {
     const WORK: usize = 60;
     let mut daemon = Daemon::started();
-    let namespaces: Vec<Sandbox> = (0..WORK).map(|_| Sandbox::new()).collect();
-    let begun = Barrier::new(4 + 1);
-    let attached: Vec<usize> = thread::scope(|scope| {
-        let (daemon, namespaces, begun) = (&daemon, &namespaces, &begun);
-        let callers: Vec<_> = (0..4)
-            .map(|caller| {
-                scope.spawn(move || {
-                    let client = daemon.caller();
-                    let mut mine = Vec::new();
-                    for (turn, n) in (caller..WORK).step_by(4).enumerate() {
-                        if turn == 3 {
-                            begun.wait();
-                        }
-                        match client.attach(attach(&format!("w{n}"), &namespaces[n])) {
-                            Ok(_) => mine.push(n),
-                            Err(Error::Refused(refused)) => {
-                                assert_eq!(refused.reason, "STOPPING", "{refused:?}")
-                            }
-                            Err(Error::Unreachable { .. } | Error::Deadline(_)) => {}
-                            Err(other) => panic!("{other}"),
-                        }
-                    }
-                    mine
-                })
-            })
-            .collect();
-        begun.wait();
+    let namespaces: Vec<Sandbox> = (0..WORK + 1).map(|_| Sandbox::new()).collect();
+    let (old, new) = namespaces[..WORK].split_at(WORK / 3);
+    let named = |kind: &str, n: usize| format!("{kind}{n}");
+    for (n, namespace) in old.iter().enumerate() {
+        daemon
+            .caller()
+            .attach(attach(&named("old", n), namespace))
+            .unwrap();
+    }
+    let late = daemon.caller().talk(async |client| {
+        let attaches = new.iter().enumerate().map(|(n, namespace)| {
+            let (client, request) = (client.clone(), attach(&named("new", n), namespace));
+            async move { client.attach(request).await.map(drop) }
+        });
+        let detaches = (0..old.len()).map(|n| {
+            let (client, request) = (client.clone(), detach(&named("old", n)));
+            async move { client.detach(request).await }
+        });
+        let attaches = in_flight(client, attaches).await;
+        let detaches: Vec<_> = detaches.map(tokio::spawn).collect();
+        is_read(client).await;
         daemon.ask_to_stop();
-        callers
-            .into_iter()
-            .flat_map(|caller| caller.join().unwrap())
-            .collect()
+        let late = client.attach(attach("late", &namespaces[WORK])).await;
+        for order in attaches.into_iter().chain(detaches) {
+            order.await.unwrap().unwrap();
+        }
+        late
     });
     let status = daemon.wait();
     assert!(status.success(), "the daemon ended with {status}");
-    assert!(
-        attached.len() < WORK,
-        "the stop came too late to be in the middle"
-    );
-
-    daemon.start();
-    let listed: HashSet<String> = daemon
-        .caller()
-        .list()
-        .into_iter()
-        .map(|attachment| attachment.key.unwrap().workload_id)
-        .collect();
-    for n in &attached {
-        assert!(listed.contains(&format!("w{n}")), "w{n} was answered and is gone");
+    // What comes later is done, too, or refused in words.
+    match &late {
+        Ok(_) => {}
+        Err(Error::Refused(refused)) => assert_eq!(refused.reason, "STOPPING", "{refused:?}"),
+        Err(other) => panic!("{other}"),
     }
-    assert_eq!(links(&daemon.node.node).len(), listed.len());
-    daemon.expect_used(listed.len() as u64);
+
+    let mut attached: Vec<String> = (0..new.len()).map(|n| named("new", n)).collect();
+    attached.extend(late.is_ok().then(|| "late".to_owned()));
+    attached.sort();
+    assert_eq!(links(&daemon.node.node).len(), attached.len());
+    daemon.start();
+    let listed = daemon.caller().list();
+    let ids: Vec<String> = listed.into_iter().map(|a| a.key.unwrap().workload_id).collect();
+    assert_eq!(ids, attached);
+    daemon.expect_used(ids.len() as u64);
 }
 
 #[test]
-fn a_second_daemon_on_the_same_socket_gives_way() {
+fn a_caller_that_hangs_up_does_not_stop_an_attach() {
+    const BEFORE: usize = 40;
+    let daemon = Daemon::started();
+    let namespaces: Vec<Sandbox> = (0..BEFORE).map(|_| Sandbox::new()).collect();
+    let namespace = Sandbox::new();
+    daemon.caller().talk(async |client| {
+        let orders = namespaces.iter().enumerate().map(|(n, namespace)| {
+            let (client, request) = (client.clone(), attach(&format!("w{n}"), namespace));
+            async move { client.attach(request).await }
+        });
+        let hasty = Client::connect(daemon.socket());
+        hasty.status().await.unwrap();
+        let before = in_flight(client, orders).await;
+        let attaching = tokio::spawn({
+            let (hasty, request) = (hasty.clone(), attach("web", &namespace));
+            async move { hasty.attach(request).await }
+        });
+        is_read(&hasty).await;
+        assert!(!attaching.is_finished(), "web was not behind the others");
+        attaching.abort();
+        assert!(attaching.await.unwrap_err().is_cancelled());
+        drop(hasty);
+        for order in before {
+            order.await.unwrap().unwrap();
+        }
+    });
+    eventually(
+        A_SECOND,
+        "web is attached",
+        || daemon.caller().list().len(),
+        |&n| n == BEFORE + 1,
+    );
+    for outside in OUTSIDE {
+        ping(&namespace, outside.parse().unwrap(), A_SECOND).unwrap();
+    }
+    assert_eq!(daemon.caller().findings(), Vec::<String>::new());
+    daemon.expect_used(BEFORE as u64 + 1);
+}
+
+#[test]
+fn a_second_daemon_on_the_same_socket_is_refused_and_the_first_goes_on() {
     let mut daemon = Daemon::started();
     let namespace = Sandbox::new();
     daemon.caller().attach(attach("web", &namespace)).unwrap();
-    let mut second = daemon.spawn(daemon.command(crate::daemon::Build::Usual));
+    // From another network, which has a lock of its own.
+    let mut command = daemon.command(crate::daemon::Build::Usual);
+    let spawned = daemon.node.outside.within(|| command.spawn());
+    let mut second = spawned.unwrap().unwrap();
     let status = eventually(
         PATIENCE,
         "the second daemon ends",
@@ -197,6 +305,12 @@ fn a_second_daemon_on_the_same_socket_gives_way() {
     )
     .unwrap();
     assert!(!status.success());
+    let socket = daemon.socket().display().to_string();
+    let text = format!("Error: another daemon serves {socket} (it holds {socket}.lock)");
+    assert!(
+        daemon.logged().lines().any(|line| line == text),
+        "not said: {text}"
+    );
     assert_eq!(daemon.caller().list().len(), 1, "the first one still serves");
     daemon.crash();
     // The lock of a daemon that was killed holds nobody up.

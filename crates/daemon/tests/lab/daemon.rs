@@ -2,11 +2,11 @@
 //! shown when a test fails.
 
 use crate::sandbox::Sandbox;
-use crate::wait::{PATIENCE, eventually};
 use crate::witness;
 use client::workload::{AttachRequest, AttachResponse, DetachRequest, NetNsAttachment};
 use client::{Client, Error, inspection};
 use stage::Node;
+use stage::wait::{PATIENCE, eventually};
 use std::fs::{File, OpenOptions};
 use std::net::IpAddr;
 use std::os::unix::process::ExitStatusExt as _;
@@ -21,6 +21,7 @@ pub(crate) struct Daemon {
     pub(crate) node: Node,
     folder: TempDir,
     prefixes: Vec<String>,
+    cool_down: u64,
     child: Option<Child>,
 }
 
@@ -40,6 +41,7 @@ impl Daemon {
             node: Node::new().unwrap(),
             folder: tempfile::tempdir().unwrap(),
             prefixes: vec!["10.77.0.0/24".to_owned(), "fd77::/64".to_owned()],
+            cool_down: 0,
             child: None,
         }
     }
@@ -54,6 +56,15 @@ impl Daemon {
         self.prefixes = prefixes.iter().map(|&text| text.to_owned()).collect();
     }
 
+    /// How many seconds freed addresses rest.
+    pub(crate) fn set_cool_down(&mut self, seconds: u64) {
+        self.cool_down = seconds;
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("run/workloadnet.sock")
     }
@@ -64,6 +75,11 @@ impl Daemon {
 
     fn log(&self) -> PathBuf {
         self.folder.path().join("log")
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn logged(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap()
     }
 
     /// The end of its log.
@@ -79,9 +95,10 @@ impl Daemon {
     pub(crate) fn command(&self, build: Build) -> Command {
         let settings = self.folder.path().join("workloadnetd.toml");
         let text = format!(
-            "[socket]\npath = {:?}\n[network]\nprefixes = {:?}\ncool_down_seconds = 0\nstate = {:?}\n",
+            "[socket]\npath = {:?}\n[network]\nprefixes = {:?}\ncool_down_seconds = {}\nstate = {:?}\n",
             self.socket(),
             self.prefixes,
+            self.cool_down,
             self.state()
         );
         std::fs::write(&settings, text).unwrap();
@@ -125,20 +142,24 @@ impl Daemon {
     /// Starts it and waits until it is ready; `false` where it ended before.
     pub(crate) fn try_start(&mut self, build: Build) -> bool {
         assert!(self.child.is_none(), "a daemon is running");
-        let mut child = self.spawn(self.command(build));
-        let runs = eventually(
+        // Kept from the beginning: it is to end with the test, too, if it never gets ready.
+        self.child = Some(self.spawn(self.command(build)));
+        eventually(
             PATIENCE,
             "the daemon is ready or ends",
-            || match child.try_wait().unwrap() {
-                Some(_) => Some(false),
-                None => self.recovered().then_some(true),
-            },
-            Option::is_some,
+            || self.has_ended() || self.recovered(),
+            |&over| over,
         );
-        if runs == Some(true) {
-            self.child = Some(child);
+        self.child.is_some()
+    }
+
+    /// Whether none is running any more.
+    fn has_ended(&mut self) -> bool {
+        let ended = |child: &mut Child| child.try_wait().unwrap().is_some();
+        if self.child.as_mut().is_some_and(ended) {
+            self.child = None;
         }
-        runs == Some(true)
+        self.child.is_none()
     }
 
     /// Takes over a process that is running already.
@@ -197,6 +218,15 @@ impl Daemon {
     /// What the kernel holds on the node.
     pub(crate) fn world(&self) -> Vec<String> {
         witness::world(&self.node.node)
+    }
+
+    /// How many addresses of each prefix are used and cool down.
+    pub(crate) fn counts(&self) -> Vec<(u64, u64)> {
+        let prefixes = self.caller().node().prefix;
+        prefixes
+            .iter()
+            .map(|prefix| (prefix.used, prefix.cooling))
+            .collect()
     }
 
     /// Whether every prefix has this many addresses in use.
@@ -270,6 +300,11 @@ impl Caller {
         Self { runtime, client }
     }
 
+    /// Several calls at once, over the one connection.
+    pub(crate) fn talk<T>(&self, talk: impl AsyncFnOnce(&Client) -> T) -> T {
+        self.runtime.block_on(talk(&self.client))
+    }
+
     pub(crate) fn attach(&self, request: AttachRequest) -> Result<AttachResponse, Error> {
         self.runtime.block_on(self.client.attach(request))
     }
@@ -294,6 +329,14 @@ impl Caller {
         let findings = self.runtime.block_on(self.client.check(None)).unwrap();
         findings.into_iter().map(|finding| finding.text).collect()
     }
+}
+
+/// Returns when the daemon has read all that was sent before over this connection: it reads in that order.
+pub(crate) async fn is_read(client: &Client) {
+    let last = client.clone();
+    // A task of its own has its turn after those that were begun before.
+    let status = tokio::spawn(async move { last.status().await });
+    status.await.unwrap().unwrap();
 }
 
 /// A request with nothing but what is needed.

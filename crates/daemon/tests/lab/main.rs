@@ -3,12 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod bad_input;
 mod crash;
 mod crossing;
 mod daemon;
+mod others;
+mod packets;
 mod sandbox;
 mod scenario;
 mod scenarios;
+mod service;
 mod upgrade;
-mod wait;
 mod witness;

@@ -1,24 +1,31 @@
 //! Scenarios as text: a command on each line, and below it, indented, what it prints.
 //!
 //! ```text
-//! start [PREFIX...]            stop             crash            # the daemon; prefixes last until others are given
+//! start [PREFIX...] [cool-down=S]    stop    crash               # the daemon; settings last until others are given
 //! netns NAME                   drop netns NAME                   # a workload's namespace begins and ends
-//! attach ID NAME [owner=O] [ip=A]... [mtu=N] [if=I]              # prints IPv4, IPv6, or an address that was asked for
-//! detach ID [NAME] [owner=O] [if=I]
+//! attach ID NAME [owner=O] [ip=A]... [mtu=N] [if=I] [label=K:V]... [show]
+//! detach ID [NAME] [path=P] [owner=O] [if=I]
+//! status
+//! why                                                            # prints the text of the last refusal
 //! list                                                           # prints OWNER/ID INTERFACE in NAME
+//! labels ID                                                      # prints K=V
 //! ping NAME first-hop|outside|NAME         ping node NAME        # on every family that the workload has
-//! flush table    flush routes    down link ID    delete link ID  # by somebody else
+//! flush table    delete table    flush ruleset    flush routes   # by somebody else
+//! down link ID    delete link ID
 //! state lost|torn|garbage                                        # the file below /run
 //! remember                                                       # the world as it is
-//! expect as remembered | nothing left | used=N | no findings     # within a second
+//! expect as remembered | nothing left | no findings              # within a second
+//! expect used=N|cooling=N [PREFIX]                               # of every prefix, or of this one
 //! ```
-//! A refusal prints its code and reason. Each scenario has a node of its own.
+//! An attach prints IPv4 and IPv6, or the address itself where it was asked for or is to be shown. A refusal prints its
+//! code and reason. Each scenario has a node of its own.
 
 use crate::daemon::{Daemon, addresses, attach, detach};
 use crate::sandbox::Sandbox;
-use crate::wait::{A_SECOND, eventually};
-use client::Error;
+use crate::witness::run;
+use client::{Error, inspection};
 use stage::change::{By, Links};
+use stage::wait::{A_SECOND, eventually};
 use stage::{NODE, Namespace, OUTSIDE, ping};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -74,6 +81,10 @@ struct Play {
     paths: HashMap<String, String>,
     addresses: HashMap<String, Vec<IpAddr>>,
     inodes: BTreeMap<u64, String>,
+    /// As refusals write them.
+    identities: BTreeMap<String, String>,
+    /// Text of the last refusal.
+    why: String,
     remembered: Vec<String>,
     first: Option<Vec<String>>,
 }
@@ -86,6 +97,8 @@ impl Default for Play {
             paths: HashMap::new(),
             addresses: HashMap::new(),
             inodes: BTreeMap::new(),
+            identities: BTreeMap::new(),
+            why: String::new(),
             remembered: Vec::new(),
             first: None,
         }
@@ -96,19 +109,25 @@ impl Play {
     /// What a command prints; `None` where there is no such command.
     fn command(&mut self, words: &[&str]) -> Option<Vec<String>> {
         match words {
-            ["start", prefixes @ ..] => self.start(prefixes),
+            ["start", settings @ ..] => self.start(settings),
             ["stop"] => self.daemon.stop(),
             ["crash"] => self.daemon.crash(),
             ["netns", name] => self.begin(name),
             ["drop", "netns", name] => drop(self.namespaces.remove(*name).expect("a namespace of this name")),
             ["attach", id, name, options @ ..] => return Some(self.attach(id, name, options)),
             ["detach", id, rest @ ..] => return Some(self.detach(id, rest)),
+            ["status"] => {
+                let outcome = self.daemon.caller().status();
+                return Some(self.refusals(outcome.err()));
+            }
+            ["why"] => return Some(vec![self.why.clone()]),
             ["list"] => return Some(self.list()),
+            ["labels", id] => return Some(self.labels(id)),
             ["ping", "node", name] => return Some(self.ping_workload(&self.daemon.node.node, name)),
             ["ping", name, to] => return Some(self.ping(name, to)),
-            ["flush", "table"] => {
-                crate::witness::run(&self.daemon.node.node, "nft delete table inet workloadnet");
-            }
+            ["flush", "table"] => self.run("nft flush table inet workloadnet"),
+            ["delete", "table"] => self.run("nft delete table inet workloadnet"),
+            ["flush", "ruleset"] => self.run("nft flush ruleset"),
             ["flush", "routes"] => self.flush_routes(),
             ["down", "link", id] => self.links().set_up(&self.link_of(id), false).unwrap(),
             ["delete", "link", id] => self.links().delete(&self.link_of(id)).unwrap(),
@@ -124,15 +143,27 @@ impl Play {
                     Vec::is_empty,
                 );
             }
-            ["expect", used] => self.expect_used(used.strip_prefix("used=")?.parse().ok()?),
+            ["expect", count] => self.expect_count(count, None)?,
+            ["expect", count, prefix] => self.expect_count(count, Some(prefix))?,
             _ => return None,
         }
         Some(Vec::new())
     }
 
-    fn start(&mut self, prefixes: &[&str]) {
+    fn start(&mut self, settings: &[&str]) {
+        let (mut prefixes, mut cool_down) = (Vec::new(), None);
+        for setting in settings {
+            match setting.split_once('=') {
+                Some(("cool-down", seconds)) => cool_down = Some(seconds.parse().unwrap()),
+                Some(_) => panic!("{setting:?} is no setting of start"),
+                None => prefixes.push(*setting),
+            }
+        }
         if !prefixes.is_empty() {
-            self.daemon.set_prefixes(prefixes);
+            self.daemon.set_prefixes(&prefixes);
+        }
+        if let Some(seconds) = cool_down {
+            self.daemon.set_cool_down(seconds);
         }
         self.daemon.start();
         if self.first.is_none() {
@@ -142,8 +173,10 @@ impl Play {
 
     fn begin(&mut self, name: &str) {
         let namespace = Sandbox::new();
-        let inode = std::fs::metadata(namespace.path()).unwrap().ino();
-        self.inodes.insert(inode, name.to_owned());
+        let found = std::fs::metadata(namespace.path()).unwrap();
+        self.inodes.insert(found.ino(), name.to_owned());
+        let identity = format!("{:x}:{:x}", found.dev(), found.ino());
+        self.identities.insert(identity, name.to_owned());
         self.paths.insert(name.to_owned(), namespace.path());
         assert!(
             self.namespaces.insert(name.to_owned(), namespace).is_none(),
@@ -153,7 +186,7 @@ impl Play {
 
     fn attach(&mut self, id: &str, name: &str, options: &[&str]) -> Vec<String> {
         let mut request = attach(id, &self.namespaces[name]);
-        let mut asked = Vec::new();
+        let (mut asked, mut show) = (Vec::new(), false);
         for option in options {
             match option.split_once('=') {
                 Some(("owner", owner)) => request.owner = owner.to_owned(),
@@ -167,6 +200,11 @@ impl Play {
                         IpAddr::V6(a) => a.octets().to_vec(),
                     });
                 }
+                Some(("label", label)) => {
+                    let (key, value) = label.split_once(':').expect("K:V");
+                    request.labels.insert(key.to_owned(), value.to_owned());
+                }
+                None if *option == "show" => show = true,
                 _ => panic!("{option:?} is no option of attach"),
             }
         }
@@ -175,13 +213,23 @@ impl Play {
                 let given = addresses(&answer.ip);
                 let printed = given
                     .iter()
-                    .map(|address| shown(*address, &asked))
+                    .map(|address| shown(*address, show || asked.contains(address)))
                     .collect::<Vec<_>>();
                 self.addresses.insert(name.to_owned(), given);
                 vec![printed.join(" ")]
             }
-            Err(error) => vec![refusal(&error)],
+            Err(error) => self.refusals(Some(error)),
         }
+    }
+
+    /// Prints a refusal, and keeps its text with namespaces by their names.
+    fn refusals(&mut self, error: Option<Error>) -> Vec<String> {
+        let Some(error) = error else { return Vec::new() };
+        self.why = error.to_string();
+        for (identity, name) in &self.identities {
+            self.why = self.why.replace(identity, name);
+        }
+        vec![refusal(&error)]
     }
 
     fn detach(&mut self, id: &str, rest: &[&str]) -> Vec<String> {
@@ -191,16 +239,12 @@ impl Play {
             match word.split_once('=') {
                 Some(("owner", owner)) => request.owner = owner.to_owned(),
                 Some(("if", name)) => netns.if_name = name.to_owned(),
+                Some(("path", path)) => netns.netns_path = path.to_owned(),
                 _ => netns.netns_path.clone_from(&self.paths[*word]),
             }
         }
-        self.daemon
-            .caller()
-            .detach(request)
-            .err()
-            .iter()
-            .map(refusal)
-            .collect()
+        let outcome = self.daemon.caller().detach(request);
+        self.refusals(outcome.err())
     }
 
     fn list(&self) -> Vec<String> {
@@ -245,12 +289,31 @@ impl Play {
         Links::of(&self.daemon.node.node).unwrap()
     }
 
-    fn link_of(&self, id: &str) -> String {
+    fn attachment(&self, id: &str) -> inspection::Attachment {
         let listed = self.daemon.caller().list();
         let found = listed
             .into_iter()
             .find(|a| a.key.as_ref().is_some_and(|key| key.workload_id == id));
-        found.expect("an attachment of this id").host_link
+        found.expect("an attachment of this id")
+    }
+
+    fn link_of(&self, id: &str) -> String {
+        self.attachment(id).host_link
+    }
+
+    fn labels(&self, id: &str) -> Vec<String> {
+        let mut all: Vec<String> = self
+            .attachment(id)
+            .labels
+            .into_iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        all.sort();
+        all
+    }
+
+    fn run(&self, line: &str) {
+        run(&self.daemon.node.node, line);
     }
 
     fn flush_routes(&self) {
@@ -287,19 +350,29 @@ impl Play {
         );
     }
 
-    fn expect_used(&self, used: u64) {
-        eventually(
-            A_SECOND,
-            "so many addresses in use",
-            || self.daemon.caller().node().prefix,
-            |prefixes| !prefixes.is_empty() && prefixes.iter().all(|prefix| prefix.used == used),
-        );
+    fn expect_count(&self, count: &str, of: Option<&str>) -> Option<()> {
+        let (what, number) = count.split_once('=')?;
+        let number: u64 = number.parse().ok()?;
+        let counted: fn(&inspection::Prefix) -> u64 = match what {
+            "used" => |prefix| prefix.used,
+            "cooling" => |prefix| prefix.cooling,
+            _ => return None,
+        };
+        let look = || {
+            let mut prefixes = self.daemon.caller().node().prefix;
+            prefixes.retain(|prefix| of.is_none_or(|of| prefix.prefix == of));
+            prefixes
+        };
+        eventually(A_SECOND, count, look, |prefixes| {
+            !prefixes.is_empty() && prefixes.iter().all(|prefix| counted(prefix) == number)
+        });
+        Some(())
     }
 }
 
-/// An address that was asked for as it is, another one by its family.
-fn shown(address: IpAddr, asked: &[IpAddr]) -> String {
-    match (asked.contains(&address), address) {
+/// An address as it is, or by its family.
+fn shown(address: IpAddr, as_it_is: bool) -> String {
+    match (as_it_is, address) {
         (true, _) => address.to_string(),
         (false, IpAddr::V4(_)) => "IPv4".to_owned(),
         (false, IpAddr::V6(_)) => "IPv6".to_owned(),

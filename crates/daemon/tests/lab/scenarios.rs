@@ -29,6 +29,7 @@ scenarios! {
     a_life_on_both_families
     a_life_on_ipv4_alone
     a_life_on_ipv6_alone
+    a_full_prefix_gives_way_to_the_next_one
     addresses_run_out_and_come_back
     requested_addresses
     others_interfere

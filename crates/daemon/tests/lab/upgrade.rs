@@ -3,8 +3,8 @@
 
 use crate::daemon::{Build, Caller, Daemon, attach, detach};
 use crate::sandbox::Sandbox;
-use crate::wait::{PATIENCE, eventually};
 use client::Error;
+use stage::wait::{PATIENCE, eventually};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};

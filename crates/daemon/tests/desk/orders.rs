@@ -1,0 +1,130 @@
+//! Orders as tests give them, and the wait for what becomes of them.
+
+use crate::fake::{Fake, World};
+use daemon::desk::order::{AttachOrder, Attachment, DetachOrder, Detached, Refusal};
+use daemon::desk::{Desk, Done, Settings};
+use model::key::{InterfaceName, Key, Owner, WorkloadId};
+use std::collections::BTreeMap;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+/// A test that waits this long hangs.
+const LIMIT: Duration = Duration::from_secs(10);
+
+pub(crate) fn settings() -> Settings {
+    Settings {
+        group: 8,
+        prefixes: ["10.9.0.0/28", "fd09::/64"]
+            .map(|prefix| prefix.parse().unwrap())
+            .to_vec(),
+        mtu: None,
+        cool_down: Duration::from_secs(30),
+        max_queued: 100,
+        masquerade: true,
+        memory: None,
+        open_limit: Duration::from_secs(5),
+        round: Duration::from_secs(60),
+    }
+}
+
+pub(crate) fn open(world: &World) -> Arc<Desk<Fake>> {
+    open_with(world, settings())
+}
+
+pub(crate) fn open_with(world: &World, settings: Settings) -> Arc<Desk<Fake>> {
+    let desk = Desk::open(Fake::on(world), settings).unwrap();
+    desk.wait_until_recovered();
+    desk
+}
+
+pub(crate) fn key(id: &str) -> Key {
+    let interface = InterfaceName::new("eth0").unwrap();
+    Key::new(Owner::default(), WorkloadId::new(id).unwrap(), interface).unwrap()
+}
+
+pub(crate) fn order(id: &str, path: &str) -> AttachOrder {
+    AttachOrder {
+        key: key(id),
+        path: path.to_owned(),
+        mtu: None,
+        v4: None,
+        v6: None,
+        mac: None,
+        labels: BTreeMap::new(),
+        deadline: None,
+    }
+}
+
+/// An order whose outcome has not been looked at.
+pub(crate) struct Given<T>(mpsc::Receiver<Result<T, Refusal>>);
+
+impl<T: Send + 'static> Given<T> {
+    fn new() -> (Self, Done<T>) {
+        let (sender, receiver) = mpsc::channel();
+        (
+            Self(receiver),
+            Box::new(move |outcome| drop(sender.send(outcome))),
+        )
+    }
+
+    #[track_caller]
+    pub(crate) fn outcome(&self) -> Result<T, Refusal> {
+        self.0.recv_timeout(LIMIT).expect("every order is answered")
+    }
+
+    /// What has been answered by now.
+    pub(crate) fn by_now(&self) -> Option<Result<T, Refusal>> {
+        self.0.try_recv().ok()
+    }
+}
+
+pub(crate) fn give(desk: &Arc<Desk<Fake>>, order: AttachOrder) -> Given<Attachment> {
+    let (given, done) = Given::new();
+    desk.attach(order, done);
+    given
+}
+
+pub(crate) fn give_detach(desk: &Arc<Desk<Fake>>, id: &str, path: Option<&str>) -> Given<Detached> {
+    give_detach_order(desk, detach_order(id, path))
+}
+
+pub(crate) fn detach_order(id: &str, path: Option<&str>) -> DetachOrder {
+    DetachOrder {
+        key: key(id),
+        path: path.map(str::to_owned),
+        before: None,
+    }
+}
+
+pub(crate) fn give_detach_order(desk: &Arc<Desk<Fake>>, order: DetachOrder) -> Given<Detached> {
+    let (given, done) = Given::new();
+    desk.detach(order, done);
+    given
+}
+
+#[track_caller]
+pub(crate) fn attach(desk: &Arc<Desk<Fake>>, id: &str, path: &str) -> Result<Attachment, Refusal> {
+    give(desk, order(id, path)).outcome()
+}
+
+#[track_caller]
+pub(crate) fn detach(desk: &Arc<Desk<Fake>>, id: &str, path: Option<&str>) -> Result<Detached, Refusal> {
+    give_detach(desk, id, path).outcome()
+}
+
+/// How full the pools are, for comparing before and after: used, free, cooling.
+pub(crate) fn pools(desk: &Desk<Fake>) -> Vec<(u128, u128, u128)> {
+    desk.node()
+        .prefixes
+        .iter()
+        .map(|p| (p.used, p.free, p.cooling))
+        .collect()
+}
+
+/// Ids of what is attached.
+pub(crate) fn listed(desk: &Desk<Fake>) -> Vec<String> {
+    let all = desk.list(None).unwrap();
+    all.iter()
+        .map(|a| a.key().workload().as_str().to_owned())
+        .collect()
+}

@@ -1,0 +1,152 @@
+//! Who is next, how much may wait, and what a stop waits for.
+
+use crate::fake::{Place, World};
+use crate::orders::{
+    attach, detach, detach_order, give, give_detach, key, listed, open, open_with, order, pools, settings,
+};
+use daemon::desk::order::{Detached, Refusal};
+use stage::wait::{PATIENCE, eventually};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+#[test]
+fn a_detach_waits_for_the_attach_of_its_key_and_undoes_it() {
+    let world = World::default();
+    let desk = open(&world);
+    let before = world.links();
+    world.close(Place::Wire);
+    let attaching = give(&desk, order("w", "/n/1"));
+    world.wait_at(Place::Wire);
+    let detaching = give_detach(&desk, "w", None);
+    let attaching_again = give(&desk, order("w", "/n/1"));
+    // Whoever came later and does not have to wait is answered.
+    assert_eq!(detach(&desk, "nobody", None).unwrap(), Detached::WasAbsent);
+    assert!(attaching.by_now().is_none() && detaching.by_now().is_none());
+    world.open(Place::Wire);
+    attaching.outcome().unwrap();
+    assert_eq!(detaching.outcome().unwrap(), Detached::Done);
+    attaching_again.outcome().unwrap();
+    assert_eq!(detach(&desk, "w", None).unwrap(), Detached::Done);
+    assert_eq!(world.links(), before);
+}
+
+#[test]
+fn an_attach_waits_for_the_detach_of_its_key() {
+    let world = World::default();
+    let desk = open(&world);
+    attach(&desk, "w", "/n/1").unwrap();
+    world.close(Place::Unwire);
+    let detaching = give_detach(&desk, "w", None);
+    world.wait_at(Place::Unwire);
+    let attaching = give(&desk, order("w", "/n/2"));
+    attach(&desk, "other", "/n/9").unwrap();
+    assert!(attaching.by_now().is_none() && detaching.by_now().is_none());
+    assert!(desk.get(&key("w")).unwrap().unwrap().detaching);
+    world.open(Place::Unwire);
+    assert_eq!(detaching.outcome().unwrap(), Detached::Done);
+    assert_eq!(attaching.outcome().unwrap().namespace().inode, 2);
+}
+
+#[test]
+fn what_is_too_much_is_refused_at_once_and_what_waits_is_answered() {
+    let world = World::default();
+    let mut few = settings();
+    few.max_queued = 4;
+    let desk = open_with(&world, few);
+    world.close(Place::Wire);
+    let waiting = [
+        give(&desk, order("a", "/n/1")),
+        give(&desk, order("b", "/n/2")),
+        give(&desk, order("c", "/n/3")),
+        // One that waits for its key's turn counts, too.
+        give(&desk, order("a", "/n/1")),
+    ];
+    world.wait_at(Place::Wire);
+    for _ in 0..2 {
+        let refused = attach(&desk, "d", "/n/4");
+        assert!(
+            matches!(refused, Err(Refusal::Overloaded { waiting: 4 })),
+            "{refused:?}"
+        );
+        let refused = detach(&desk, "a", None);
+        assert!(
+            matches!(refused, Err(Refusal::Overloaded { waiting: 4 })),
+            "{refused:?}"
+        );
+    }
+    assert!(waiting.iter().all(|given| given.by_now().is_none()));
+    world.open(Place::Wire);
+    let mut all: Vec<_> = waiting.iter().map(|given| given.outcome().unwrap()).collect();
+    assert_eq!(all.pop(), Some(all[0].clone()));
+    // The answer goes out before the turn ends.
+    eventually(
+        PATIENCE,
+        "d has room",
+        || attach(&desk, "d", "/n/4"),
+        Result::is_ok,
+    )
+    .unwrap();
+    assert_eq!(listed(&desk), ["a", "b", "c", "d"]);
+}
+
+/// What happened, in its order.
+type Story = Arc<Mutex<Vec<&'static str>>>;
+
+#[test]
+fn a_stop_waits_for_the_answers_to_what_runs_and_refuses_what_comes() {
+    for place in [Place::Wire, Place::Unwire] {
+        let world = World::default();
+        let desk = open(&world);
+        attach(&desk, "other", "/n/9").unwrap();
+        world.close(place);
+        let story = Story::default();
+        let answered = Arc::clone(&story);
+        let write = move || answered.lock().unwrap().push("answered");
+        if place == Place::Wire {
+            desk.attach(
+                order("w", "/n/1"),
+                Box::new(move |outcome| drop(outcome.map(|_| write()))),
+            );
+        } else {
+            let order = detach_order("other", None);
+            desk.detach(order, Box::new(move |outcome| drop(outcome.map(|_| write()))));
+        }
+        world.wait_at(place);
+        let stopping = {
+            let (desk, story) = (Arc::clone(&desk), Arc::clone(&story));
+            thread::spawn(move || {
+                desk.stop();
+                story.lock().unwrap().push("stopped");
+            })
+        };
+        eventually(
+            PATIENCE,
+            "the desk is stopping",
+            || desk.unready(),
+            |unmet| unmet.iter().any(|text| text == "the daemon is stopping"),
+        );
+        assert!(matches!(attach(&desk, "x", "/n/2"), Err(Refusal::Stopping)));
+        assert!(matches!(detach(&desk, "x", None), Err(Refusal::Stopping)));
+        assert_eq!(*story.lock().unwrap(), Vec::<&str>::new());
+        world.open(place);
+        stopping.join().unwrap();
+        assert_eq!(*story.lock().unwrap(), ["answered", "stopped"], "{place:?}");
+        let left = if place == Place::Wire { 2 } else { 0 };
+        assert_eq!(world.links(), left, "{place:?}");
+        assert_eq!(listed(&open(&world)).len(), left, "{place:?}");
+    }
+}
+
+#[test]
+fn a_desk_that_stopped_leaves_everything_as_it_is() {
+    let world = World::default();
+    let desk = open(&world);
+    attach(&desk, "w", "/n/1").unwrap();
+    let (before, full) = (world.text(), pools(&desk));
+    desk.stop();
+    assert!(matches!(attach(&desk, "x", "/n/2"), Err(Refusal::Stopping)));
+    assert_eq!(world.text(), before);
+    let next = open(&world);
+    assert_eq!((world.text(), pools(&next)), (before, full));
+    assert_eq!(listed(&next), ["w"]);
+}
