@@ -221,7 +221,13 @@ impl Datapath for Linux {
     }
 
     fn find(&self, link: &HostLink) -> Result<Option<FoundLink>, Fault> {
-        survey::find(&mut self.reader(), link)
+        let mut socket = self.reader();
+        let found = survey::find(&mut socket, link)?;
+        if let Some(link) = found.as_ref().filter(|link| link.up) {
+            // Who asks may be about to say that packets flow, and a crash may have come before that was so.
+            settle(&mut socket, link)?;
+        }
+        Ok(found)
     }
 
     fn uplink(&self) -> Result<Option<Uplink>, Fault> {
