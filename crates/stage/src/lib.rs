@@ -20,7 +20,10 @@ use anyhow::Context as _;
 use kernel::netns;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
+/// How long a stage may take until packets go across.
+const READY: Duration = Duration::from_secs(5);
 /// The outside host's addresses.
 pub const OUTSIDE: [&str; 2] = ["203.0.113.1", "2001:db8:113::1"];
 /// The node's addresses on its uplink.
@@ -73,6 +76,9 @@ impl Node {
         node.within(|| links::configure("uplink", &NODE))??;
         outside.within(|| links::configure("eth0", &OUTSIDE))??;
         node.within(|| links::default_routes("uplink", &OUTSIDE))??;
+        for address in OUTSIDE {
+            ping(&node, address.parse().context("an address of the stage")?, READY).context("the stage")?;
+        }
         Ok(Self { node, outside })
     }
 }
