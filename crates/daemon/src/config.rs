@@ -7,6 +7,7 @@ use crate::door::peer::Allowed;
 use anyhow::{Context as _, bail};
 use model::prefix::Prefix;
 use model::survey::DYING_GROUPS;
+use queue::Queue;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -181,6 +182,7 @@ impl Config {
             max_queued: self.limits.max_queued,
             masquerade: self.network.masquerade,
             memory: Some(self.network.state.clone()),
+            queue: Some(Queue::beside(&self.socket.path)),
             open_limit: OPEN_LIMIT,
             round: ROUND,
         })

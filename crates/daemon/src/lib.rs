@@ -5,4 +5,5 @@ pub mod config;
 pub mod desk;
 pub mod door;
 pub mod memory;
+pub mod queue;
 pub mod socket;

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod fake;
+mod left;
 
 use daemon::desk::order::{AttachOrder, Attachment, DetachOrder, Detached, Refusal};
 use daemon::desk::{Desk, Settings};
@@ -23,6 +24,7 @@ fn settings() -> Settings {
         max_queued: 100,
         masquerade: true,
         memory: None,
+        queue: None,
         open_limit: Duration::from_secs(5),
         round: Duration::from_secs(60),
     }
