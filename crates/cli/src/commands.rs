@@ -63,7 +63,11 @@ pub(crate) async fn answer(socket: &Path, command: &Command, output: Output) -> 
             render::detached(output)
         }
         // Those that ask nobody never come here.
-        Command::Demo | Command::Completions { .. } | Command::Man { .. } => String::new(),
+        Command::Demo
+        | Command::InstallCni(_)
+        | Command::UninstallCni(_)
+        | Command::Completions { .. }
+        | Command::Man { .. } => String::new(),
     };
     Ok(Answer {
         text,

@@ -9,6 +9,7 @@ mod args;
 mod commands;
 mod demo;
 mod hint;
+mod install;
 mod render;
 
 use anyhow::Context as _;
@@ -27,6 +28,11 @@ fn main() -> ExitCode {
         Command::Completions { shell } => show(io::stdout(), &completions(*shell)),
         Command::Man { folder: Some(folder) } => write_man_pages(folder),
         Command::Man { folder: None } => man_page().and_then(|page| show(io::stdout(), &page)),
+        Command::InstallCni(network) => install::install(network, &cli.socket, cli.output)
+            .and_then(|text| show(io::stdout(), text.as_bytes())),
+        Command::UninstallCni(place) => {
+            install::uninstall(place, cli.output).and_then(|text| show(io::stdout(), text.as_bytes()))
+        }
         command => ask(&cli, command),
     };
     let exit = outcome.unwrap_or_else(|error| {
