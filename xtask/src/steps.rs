@@ -2,7 +2,7 @@
 
 use crate::cargo::{cargo, count_tests, graph, run};
 use crate::totals::Totals;
-use crate::{licences, packages, promises, rooms, sources};
+use crate::{dist, licences, packages, promises, rooms, sources};
 use anyhow::{Context as _, Result, bail};
 use std::io::{Write, stdout};
 use std::process::{Command, ExitCode};
@@ -113,6 +113,7 @@ pub(crate) fn test(demo: Demo) -> Result<ExitCode> {
         report.tests(&gated.name, &mut gated.command(), stdout());
     }
     if demo == Demo::With {
+        report.step("plugin", || dist::plugin().map(drop));
         report.step("demo", || match self::demo(&[])? {
             ExitCode::SUCCESS => Ok(()),
             _ => bail!("the demo failed"),
