@@ -25,6 +25,7 @@ cargo xtask test            install what the tests need, then run every check an
 cargo xtask ci              the same, the plugin as it is shipped, and the demo
 cargo xtask bench [ARGS]    measure, in a release build (docs/figures.md)
 cargo xtask dist            build what is shipped into target/dist; the plugin static, and not too large
+cargo xtask libcni          the CNI plugin under the real libcni, in Go, and with Debian's plugins behind it
 cargo xtask deps            who knows whom: the rooms' dependencies and their source text; what documents promise
 cargo xtask licences        licences, bans and sources of the dependencies
 ";
@@ -51,6 +52,7 @@ fn run(command: &str, rest: &[String]) -> Result<ExitCode> {
         "test" => steps::test(steps::Demo::Without),
         "ci" => steps::test(steps::Demo::With),
         "bench" => steps::bench(rest),
+        "libcni" => steps::libcni(),
         "dist" => dist::dist(),
         "deps" => report(steps::rooms()?),
         "licences" => report(steps::licences()?),

@@ -61,6 +61,37 @@ pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
     Ok(exit(status.success()))
 }
 
+/// The plugin under the real libcni. Needs Go, which Debian 12 has too old, so it is no part of `test`.
+pub(crate) fn libcni() -> Result<ExitCode> {
+    packages::ensure(packages::FOR_BENCH)?;
+    let driver = graph()?.target.join("cnitool");
+    let mut go = Command::new("go");
+    go.args(["build", "-o"]).arg(&driver).arg(".");
+    run(go.current_dir("tests/cnitool")).context("Go 1.21 or later builds the driver on libcni")?;
+    run(cargo().args([
+        "build",
+        "--locked",
+        "--package",
+        "workloadnet-daemon",
+        "--package",
+        "workloadnet-cli",
+        "--bins",
+    ]))?;
+    let mut test = cargo();
+    test.args([
+        "test",
+        "--locked",
+        "--package",
+        "workloadnet-cni",
+        "--features",
+        "libcni",
+    ]);
+    test.args(["--test", "all", "libcni"])
+        .env("WORKLOADNET_CNITOOL", &driver);
+    run(&mut test)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Who knows whom, by declaration and by source text; and whether the checks exist that documents name.
 pub(crate) fn rooms() -> Result<Vec<String>> {
     let graph = graph()?;

@@ -29,6 +29,8 @@ const OURS: [&str; 4] = ["socket", "owner", "mtu", "timeouts"];
 /// Keys that libcni puts in begin so.
 const OF_LIBCNI: &str = "cni.dev/";
 const VALID: &str = "cni.dev/valid-attachments";
+/// What libcni sends as well, and its first releases alone (containernetworking/cni#1101).
+const VALID_BEFORE: &str = "cni.dev/attachments";
 /// What a timeout may be at most, in seconds.
 const LONGEST: f64 = 600.0;
 
@@ -102,10 +104,15 @@ impl Config {
 
     /// Container id and interface name of what lives.
     pub(crate) fn valid_attachments(&self) -> Result<Vec<(&str, &str)>, Failure> {
-        let value = self.json.get(VALID).unwrap_or(&Value::Null);
-        // Not even null is taken for "nothing": everything would be taken off.
-        let all = value.as_array();
-        let all = all.ok_or_else(|| Failure::config(VALID, value, "is not a list"))?;
+        let given = self.json.get(VALID).or_else(|| self.json.get(VALID_BEFORE));
+        let all = match given {
+            Some(Value::Array(all)) => all.as_slice(),
+            // An empty list, as Go writes one that was never filled.
+            Some(Value::Null) => &[],
+            Some(value) => return Err(Failure::config(VALID, value, "is not a list")),
+            // A list that is not there is not an empty one: everything would be taken off.
+            None => return Err(Failure::config(VALID, &Value::Null, "is missing")),
+        };
         let pairs = all.iter().map(|one| {
             let part = |name| one.get(name).and_then(Value::as_str);
             let pair = part("containerID").zip(part("ifname"));

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod input;
+#[cfg(feature = "libcni")]
+mod libcni;
 mod node;
 mod played;
 mod plugin;
