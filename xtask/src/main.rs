@@ -4,6 +4,7 @@
 //! `cargo`, `packages` and the functions in here start programs.
 
 mod cargo;
+mod dist;
 mod graph;
 mod licences;
 mod packages;
@@ -21,8 +22,10 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask demo [ARGS]     build the daemon and the command line, and show what they do
 cargo xtask test            install what the tests need, then run every check and every test
-cargo xtask ci              the same, and the demo
+cargo xtask ci              the same, the plugin as it is shipped, and the demo
 cargo xtask bench [ARGS]    measure, in a release build (docs/figures.md)
+cargo xtask dist            build what is shipped into target/dist; the plugin static, and not too large
+cargo xtask libcni          the CNI plugin under the real libcni, in Go, and with Debian's plugins behind it
 cargo xtask deps            who knows whom: the rooms' dependencies and their source text; what documents promise
 cargo xtask licences        licences, bans and sources of the dependencies
 ";
@@ -49,6 +52,8 @@ fn run(command: &str, rest: &[String]) -> Result<ExitCode> {
         "test" => steps::test(steps::Demo::Without),
         "ci" => steps::test(steps::Demo::With),
         "bench" => steps::bench(rest),
+        "libcni" => steps::libcni(),
+        "dist" => dist::dist(),
         "deps" => report(steps::rooms()?),
         "licences" => report(steps::licences()?),
         "" | "help" | "--help" | "-h" => {

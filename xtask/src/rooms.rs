@@ -32,6 +32,7 @@ const API: &str = "workloadnet-api";
 const BENCH: &str = "workloadnet-bench";
 const CLIENT: &str = "workloadnet-client";
 const CLI: &str = "workloadnet-cli";
+const CNI: &str = "workloadnet-cni";
 const DAEMON: &str = "workloadnet-daemon";
 const KERNEL: &str = "workloadnet-kernel";
 const MODEL: &str = "workloadnet-model";
@@ -47,6 +48,7 @@ const ROOMS: &[Room] = &[
     room(CLIENT, &[API, QUEUE], &[STAGE]),
     room(STAGE, &[KERNEL, MODEL], &[]),
     room(CLI, &[CLIENT, STAGE], &[]),
+    room(CNI, &[CLIENT], &[QUEUE, STAGE]),
     room(DAEMON, &[API, KERNEL, MODEL, QUEUE], &[CLIENT, STAGE]),
     room(BENCH, &[API, CLIENT, KERNEL, MODEL, STAGE], &[]),
     room(XTASK, &[], &[]),
@@ -74,6 +76,7 @@ const UNREACHABLE: &[(&str, &[&str], &str)] = &[
     (KERNEL, &["tokio", "tonic", "hyper"], "no async below the door"),
     (STAGE, &["tokio", "tonic"], "the stage is sync, as the kernel is"),
     (CLIENT, &["netlink-sys", "rustix"], "a client only translates"),
+    (CNI, &["netlink-sys", "rustix"], "the plugin only translates"),
 ];
 
 /// Every way in which the packages break the rules.

@@ -2,7 +2,7 @@
 
 use crate::cargo::{cargo, count_tests, graph, run};
 use crate::totals::Totals;
-use crate::{licences, packages, promises, rooms, sources};
+use crate::{dist, licences, packages, promises, rooms, sources};
 use anyhow::{Context as _, Result, bail};
 use std::io::{Write, stdout};
 use std::process::{Command, ExitCode};
@@ -61,6 +61,37 @@ pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
     Ok(exit(status.success()))
 }
 
+/// The plugin under the real libcni. Needs Go, which Debian 12 has too old, so it is no part of `test`.
+pub(crate) fn libcni() -> Result<ExitCode> {
+    packages::ensure(packages::FOR_BENCH)?;
+    let driver = graph()?.target.join("cnitool");
+    let mut go = Command::new("go");
+    go.args(["build", "-o"]).arg(&driver).arg(".");
+    run(go.current_dir("tests/cnitool")).context("Go 1.21 or later builds the driver on libcni")?;
+    run(cargo().args([
+        "build",
+        "--locked",
+        "--package",
+        "workloadnet-daemon",
+        "--package",
+        "workloadnet-cli",
+        "--bins",
+    ]))?;
+    let mut test = cargo();
+    test.args([
+        "test",
+        "--locked",
+        "--package",
+        "workloadnet-cni",
+        "--features",
+        "libcni",
+    ]);
+    test.args(["--test", "all", "libcni"])
+        .env("WORKLOADNET_CNITOOL", &driver);
+    run(&mut test)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Who knows whom, by declaration and by source text; and whether the checks exist that documents name.
 pub(crate) fn rooms() -> Result<Vec<String>> {
     let graph = graph()?;
@@ -113,6 +144,7 @@ pub(crate) fn test(demo: Demo) -> Result<ExitCode> {
         report.tests(&gated.name, &mut gated.command(), stdout());
     }
     if demo == Demo::With {
+        report.step("plugin", || dist::plugin().map(drop));
         report.step("demo", || match self::demo(&[])? {
             ExitCode::SUCCESS => Ok(()),
             _ => bail!("the demo failed"),

@@ -1,5 +1,6 @@
 //! What can be typed. Each command's help ends with an example.
 
+use crate::install;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -103,6 +104,12 @@ pub(crate) enum Command {
         #[arg(long, value_name = "PATH", value_parser = namespace)]
         netns: Option<String>,
     },
+    /// Put the CNI plugin and a network where runtimes look.
+    #[command(after_help = "Example: workloadnet install-cni --owner k8s.io --chain portmap")]
+    InstallCni(install::Network),
+    /// Take the CNI plugin and its network away.
+    #[command(after_help = "Example: workloadnet uninstall-cni")]
+    UninstallCni(install::Place),
     /// Print a completion script.
     #[command(after_help = "Example: workloadnet completions bash > /etc/bash_completion.d/workloadnet")]
     Completions {

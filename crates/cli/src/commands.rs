@@ -76,7 +76,11 @@ pub(crate) async fn answer(socket: &Path, command: &Command, output: Output) -> 
             render::detached(&key.workload_id, netns.as_deref(), output)
         }
         // Those that ask nobody never come here.
-        Command::Demo | Command::Completions { .. } | Command::Man { .. } => String::new(),
+        Command::Demo
+        | Command::InstallCni(_)
+        | Command::UninstallCni(_)
+        | Command::Completions { .. }
+        | Command::Man { .. } => String::new(),
     };
     Ok(Answer {
         text,

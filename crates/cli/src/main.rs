@@ -9,6 +9,7 @@ mod args;
 mod commands;
 mod demo;
 mod hint;
+mod install;
 mod render;
 
 use anyhow::Context as _;
@@ -17,7 +18,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 use hint::Exit;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -34,6 +35,11 @@ fn main() -> ExitCode {
         Command::Completions { shell } => show(io::stdout(), &completions(*shell)),
         Command::Man { folder: Some(folder) } => write_man_pages(folder),
         Command::Man { folder: None } => man_page().and_then(|page| show(io::stdout(), &page)),
+        Command::InstallCni(network) => install::install(network, &socket(&cli), cli.output)
+            .and_then(|text| show(io::stdout(), text.as_bytes())),
+        Command::UninstallCni(place) => {
+            install::uninstall(place, cli.output).and_then(|text| show(io::stdout(), text.as_bytes()))
+        }
         command => ask(&cli, command),
     };
     let exit = outcome.unwrap_or_else(|error| {
@@ -45,11 +51,15 @@ fn main() -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
+fn socket(cli: &Cli) -> PathBuf {
+    cli.socket.clone().unwrap_or_else(client::default_socket)
+}
+
 fn ask(cli: &Cli, command: &Command) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let socket = cli.socket.clone().unwrap_or_else(client::default_socket);
+    let socket = socket(cli);
     match runtime.block_on(commands::answer(&socket, command, cli.output)) {
         Ok(answer) => {
             show(io::stdout(), answer.text.as_bytes())?;

@@ -8,6 +8,7 @@ use crate::door::peer::Allowed;
 use anyhow::{Context as _, bail};
 use model::prefix::Prefix;
 use model::survey::DYING_GROUPS;
+use queue::Queue;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::Read as _;
@@ -200,6 +201,7 @@ impl Config {
             max_queued: self.limits.max_queued,
             masquerade: self.network.masquerade,
             memory: Some(self.network.state.clone()),
+            queue: Some(Queue::beside(&self.socket.path)),
             open_limit: OPEN_LIMIT,
             round: ROUND,
         })

@@ -4,7 +4,7 @@
 //!  network  an abstract unix socket: scoped by the network namespace, as our links, routes and table are
 //!  socket   flock(2) on a file beside the socket's path
 //! ```
-//! Why two, and whom the first one believes: `docs/decisions/0012-a-lock-per-network-and-one-per-socket.md`.
+//! Why two, and whom the first one believes: `docs/decisions/0014-a-lock-per-network-and-one-per-socket.md`.
 
 use anyhow::Context as _;
 use rustix::fs::{FlockOperation, Mode, OFlags, fchmod, flock};

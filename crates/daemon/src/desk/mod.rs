@@ -12,6 +12,7 @@
 mod attach;
 mod detach;
 pub mod order;
+mod replay;
 mod sweep;
 mod turns;
 mod vital;
@@ -25,6 +26,7 @@ use model::prefix::Prefix;
 use model::ruleset::Ruleset;
 use model::survey::Uplink;
 use order::{AttachOrder, Attachment, DetachOrder, Detached, Finding, Garbage, Node, PrefixUse, Refusal};
+use queue::Queue;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
@@ -62,6 +64,8 @@ pub struct Settings {
     pub masquerade: bool,
     /// Where labels and cooling addresses are kept.
     pub memory: Option<PathBuf>,
+    /// Where clients leave deletions while the daemon is down.
+    pub queue: Option<Queue>,
     /// How long opening a namespace may take: somebody's file system may hang.
     pub open_limit: Duration,
     /// What no notification tells of is found after this time.
@@ -86,6 +90,8 @@ pub struct Desk<D: Datapath> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Recovering,
+    /// The kernel was read; deletions that were left are carried out.
+    Replaying,
     Serving,
     Stopping,
 }
@@ -299,16 +305,15 @@ impl<D: Datapath> Desk<D> {
     /// Returns when the first sweep is over.
     pub fn wait_until_recovered(&self) {
         let state = self.state();
-        drop(
-            self.changed
-                .wait_while(state, |state| state.phase == Phase::Recovering),
-        );
+        drop(self.changed.wait_while(state, |state| {
+            matches!(state.phase, Phase::Recovering | Phase::Replaying)
+        }));
     }
 
     /// Refuses what comes, and returns when what runs has ended. The datapath stays as it is.
     pub fn stop(&self) {
         let mut state = self.state();
-        let knows_all = state.phase == Phase::Serving;
+        let knows_all = matches!(state.phase, Phase::Replaying | Phase::Serving);
         state.phase = Phase::Stopping;
         self.tell_readiness(&mut state);
         let running = |state: &mut State<D>| state.turns.queued() > 0;
@@ -335,7 +340,7 @@ impl<D: Datapath> Desk<D> {
         let state = self.state();
         match state.phase {
             Phase::Recovering => Err(Refusal::NotReady(self.unmet(&state))),
-            Phase::Serving | Phase::Stopping => Ok(state),
+            Phase::Replaying | Phase::Serving | Phase::Stopping => Ok(state),
         }
     }
 
@@ -355,6 +360,7 @@ impl<D: Datapath> Desk<D> {
         let mut unmet = Vec::new();
         match state.phase {
             Phase::Recovering => unmet.push("recovering: the kernel is being read".to_owned()),
+            Phase::Replaying => unmet.push("recovering: deletions that were left are carried out".to_owned()),
             Phase::Stopping => unmet.push("the daemon is stopping".to_owned()),
             Phase::Serving => {}
         }

@@ -138,7 +138,7 @@ impl<D: Datapath> Desk<D> {
         if all {
             rounds.full = now + self.settings.round;
             match self.sweep() {
-                Ok(done) => is_good &= done,
+                Ok(done) => is_good &= done & self.carry_out_deletions(),
                 Err(fault) => {
                     tracing::warn!(%fault, "sweep failed");
                     is_good = false;
@@ -199,6 +199,13 @@ impl<D: Datapath> Desk<D> {
         let mut state = self.state();
         state.unread = None;
         if state.phase == Phase::Recovering {
+            state.phase = Phase::Replaying;
+        }
+        drop(state);
+        // What fails is tried again in the rounds; nobody waits for it.
+        self.carry_out_deletions();
+        let mut state = self.state();
+        if state.phase == Phase::Replaying {
             state.phase = Phase::Serving;
         }
         tracing::info!(attachments = state.attachments.len(), "recovered");

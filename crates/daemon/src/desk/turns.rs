@@ -1,7 +1,7 @@
 //! Who is next: one order per key at a time, in the order of arrival, and the threads that carry orders out.
 
 use super::order::{AttachOrder, Attachment, DetachOrder, Detached, Refusal};
-use super::{Desk, Done, Phase, vital};
+use super::{Desk, Done, Phase, State, vital};
 use model::datapath::{Datapath, OpenError};
 use model::key::Key;
 use model::record::NamespaceId;
@@ -281,9 +281,9 @@ fn start_opener<D: Datapath>(desk: &Arc<Desk<D>>) -> io::Result<()> {
 impl<D: Datapath> Desk<D> {
     /// Takes an order in, or refuses it at once.
     pub(super) fn submit(self: &Arc<Self>, job: Job) {
-        let mut state = self.state();
+        let state = self.state();
         let refusal = match state.phase {
-            Phase::Recovering => Some(Refusal::NotReady(self.unmet(&state))),
+            Phase::Recovering | Phase::Replaying => Some(Refusal::NotReady(self.unmet(&state))),
             Phase::Stopping => Some(Refusal::Stopping),
             Phase::Serving if state.turns.queued >= self.settings.max_queued => Some(Refusal::Overloaded {
                 waiting: state.turns.queued,
@@ -294,6 +294,11 @@ impl<D: Datapath> Desk<D> {
             drop(state);
             return job.refuse(refusal);
         }
+        self.admit(state, job);
+    }
+
+    /// Gives an order its turn, however many wait.
+    pub(super) fn admit(self: &Arc<Self>, mut state: MutexGuard<'_, State<D>>, job: Job) {
         state.turns.queued += 1;
         if let Some(behind) = state.turns.waiting.get_mut(job.key()) {
             behind.push_back(job);

@@ -7,6 +7,7 @@ mod failures;
 mod fake;
 mod garbage;
 mod hangs;
+mod left;
 mod orders;
 mod sequence;
 mod turns;

@@ -22,6 +22,7 @@ pub(crate) fn settings() -> Settings {
         max_queued: 100,
         masquerade: true,
         memory: None,
+        queue: None,
         open_limit: Duration::from_secs(5),
         round: Duration::from_secs(60),
     }

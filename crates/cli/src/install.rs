@@ -1,0 +1,180 @@
+//! The CNI plugin and its network, put where runtimes look, and taken away again. A runtime may look at any moment: files
+//! are written beside their place and renamed, the network last; and they go in the other order.
+
+use crate::args::Output;
+use anyhow::{Context as _, bail};
+use clap::Args;
+use serde_json::{Value, json};
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+const PLUGIN: &str = "workloadnet-cni";
+/// What runtimes of all ages understand; newer ones choose the highest of the list.
+const VERSION: &str = "1.0.0";
+const VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+/// What runtimes may pass on (CNI's CONVENTIONS.md, and containerd's). The plugin decodes all of it; the daemon refuses by
+/// name what it cannot do.
+const CAPABILITIES: [&str; 8] = [
+    "aliases",
+    "bandwidth",
+    "cgroupPath",
+    "dns",
+    "io.kubernetes.cri.pod-annotations",
+    "ips",
+    "mac",
+    "portMappings",
+];
+
+/// Where runtimes look, and for what.
+#[derive(Debug, Args)]
+pub(crate) struct Place {
+    /// Folder of plugins.
+    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
+    bin_dir: PathBuf,
+    /// Folder of networks.
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    conf_dir: PathBuf,
+    /// Name of the network.
+    #[arg(long, default_value = "workloadnet", value_parser = name)]
+    name: String,
+}
+
+/// What is to be installed.
+#[derive(Debug, Args)]
+pub(crate) struct Network {
+    #[command(flatten)]
+    place: Place,
+    /// The plugin to copy; without it, the one beside this program.
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
+    /// The namespace of ids that containers are attached under; without it, the network's name.
+    #[arg(long)]
+    owner: Option<String>,
+    /// MTU of every link, in bytes; without it, the daemon's setting.
+    #[arg(long)]
+    mtu: Option<u16>,
+    /// What runtimes may pass to the plugin; may be given several times.
+    #[arg(long = "capability", value_name = "NAME", default_values = ["dns", "ips"],
+        value_parser = clap::builder::PossibleValuesParser::new(CAPABILITIES))]
+    capabilities: Vec<String>,
+    /// Another plugin that is to come after this one, e.g. portmap; may be given several times.
+    #[arg(long, value_name = "PLUGIN", value_parser = name)]
+    chain: Vec<String>,
+}
+
+impl Place {
+    fn plugin(&self) -> PathBuf {
+        self.bin_dir.join(PLUGIN)
+    }
+
+    fn conflist(&self) -> PathBuf {
+        self.conf_dir.join(format!("10-{}.conflist", self.name))
+    }
+}
+
+impl Network {
+    fn conflist(&self, socket: &Path) -> Value {
+        let enabled =
+            |names: &[&str]| -> Value { names.iter().map(|&name| (name.to_owned(), json!(true))).collect() };
+        let capabilities: Vec<&str> = self.capabilities.iter().map(String::as_str).collect();
+        let mut own = json!({ "type": PLUGIN, "capabilities": enabled(&capabilities) });
+        if socket != Path::new(client::DEFAULT_SOCKET) {
+            own["socket"] = json!(socket);
+        }
+        if let Some(owner) = &self.owner {
+            own["owner"] = json!(owner);
+        }
+        if let Some(mtu) = self.mtu {
+            own["mtu"] = json!(mtu);
+        }
+        let chained = self.chain.iter().map(|plugin| match plugin.as_str() {
+            "portmap" => json!({ "type": plugin, "capabilities": enabled(&["portMappings"]) }),
+            "bandwidth" => json!({ "type": plugin, "capabilities": enabled(&["bandwidth"]) }),
+            _ => json!({ "type": plugin }),
+        });
+        let plugins: Vec<Value> = std::iter::once(own).chain(chained).collect();
+        let mut conflist = json!({
+            "cniVersion": VERSION,
+            "name": self.place.name,
+            "plugins": plugins,
+        });
+        // A runtime asks every plugin of a chain in the same version, and Debian's of today end at VERSION.
+        if self.chain.is_empty() {
+            conflist["cniVersions"] = json!(VERSIONS);
+        }
+        conflist
+    }
+}
+
+/// Installs both, and says where.
+pub(crate) fn install(network: &Network, socket: &Path, output: Output) -> anyhow::Result<String> {
+    let socket = std::path::absolute(socket)?;
+    let from = match &network.plugin {
+        Some(plugin) => plugin.clone(),
+        None => stage::sibling(PLUGIN).context("--plugin says where it is")?,
+    };
+    let place = &network.place;
+    let (plugin, conflist) = (place.plugin(), place.conflist());
+    let mut source = File::open(&from).with_context(|| format!("cannot read {}", from.display()))?;
+    if !source.metadata()?.is_file() {
+        bail!("{} is not a file", from.display());
+    }
+    put(&plugin, 0o755, |file| io::copy(&mut source, file).map(drop))?;
+    let text = format!("{:#}\n", network.conflist(&socket));
+    put(&conflist, 0o644, |file| file.write_all(text.as_bytes()))?;
+    Ok(match output {
+        Output::Table => format!("plugin   {}\nnetwork  {}\n", plugin.display(), conflist.display()),
+        Output::Json => format!("{:#}\n", json!({ "plugin": plugin, "network": conflist })),
+    })
+}
+
+/// Takes both away, the network first. What is not there is gone.
+pub(crate) fn uninstall(place: &Place, output: Output) -> anyhow::Result<String> {
+    let mut removed = Vec::new();
+    for path in [place.conflist(), place.plugin()] {
+        match fs::remove_file(&path) {
+            Ok(()) => removed.push(path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot remove {}", path.display())),
+        }
+    }
+    Ok(match output {
+        Output::Table if removed.is_empty() => "nothing to remove\n".to_owned(),
+        Output::Table => removed
+            .iter()
+            .map(|path| format!("removed  {}\n", path.display()))
+            .collect(),
+        Output::Json => format!("{:#}\n", json!({ "removed": removed })),
+    })
+}
+
+/// Writes a file whole, or not at all. Its name until then ends as no network's does.
+fn put(path: &Path, mode: u32, write: impl FnOnce(&mut File) -> io::Result<()>) -> anyhow::Result<()> {
+    let folder = path.parent().context("a file is in a folder")?;
+    let put = || {
+        fs::create_dir_all(folder)?;
+        let mut file = tempfile::Builder::new()
+            .prefix(".workloadnet-")
+            .tempfile_in(folder)?;
+        write(file.as_file_mut())?;
+        file.as_file().set_permissions(Permissions::from_mode(mode))?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        File::open(folder)?.sync_all()
+    };
+    put().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// What CNI takes for a network's name, and a plugin's.
+fn name(text: &str) -> Result<String, String> {
+    let inside = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    let begins = text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
+    match begins && text.bytes().all(inside) {
+        true => Ok(text.to_owned()),
+        false => Err(
+            "a name has letters, digits, '.', '_' and '-', and begins with a letter or a digit".to_owned(),
+        ),
+    }
+}

@@ -1,0 +1,65 @@
+//! Carries out deletions that were left while the daemon was down: at its start before anybody is served, and in each full
+//! round, for those that came when it had looked already.
+
+use super::order::Detached;
+use super::{Desk, Phase, now, turns};
+use crate::queue;
+use model::datapath::Datapath;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+/// How long the start waits for them. What is not done by then is in the queue still.
+const LIMIT: Duration = Duration::from_secs(30);
+
+impl<D: Datapath> Desk<D> {
+    /// Whether all of them succeeded.
+    pub(super) fn carry_out_deletions(self: &Arc<Self>) -> bool {
+        let Some(folder) = &self.settings.queue else {
+            return true;
+        };
+        let deletions = queue::look(folder, now());
+        if deletions.is_empty() {
+            return true;
+        }
+        tracing::info!(
+            deletions = deletions.len(),
+            "deletions that were left are carried out"
+        );
+        let (sender, outcomes) = mpsc::channel();
+        for (n, left) in deletions.iter().enumerate() {
+            let sender = sender.clone();
+            let done = Box::new(move |outcome| {
+                // Nobody waits any longer than the limit.
+                let _ = sender.send((n, outcome));
+            });
+            let state = self.state();
+            if state.phase == Phase::Stopping {
+                return true;
+            }
+            self.admit(state, turns::Job::Detach(left.order.clone(), done));
+        }
+        let end = Instant::now() + LIMIT;
+        let mut failed = deletions.len();
+        for _ in 0..deletions.len() {
+            let Ok((n, outcome)) = outcomes.recv_timeout(end.saturating_duration_since(Instant::now()))
+            else {
+                tracing::warn!(limit = ?LIMIT, "deletions that were left still run");
+                break;
+            };
+            let Some(left) = deletions.get(n) else { continue };
+            let key = &left.order.key;
+            match outcome {
+                Ok(outcome) => {
+                    match outcome {
+                        Detached::Done => tracing::info!(%key, "detached, as was left to do"),
+                        Detached::WasAbsent | Detached::IsNewer => tracing::debug!(%key, "nothing to detach"),
+                    }
+                    queue::settle(folder, left);
+                    failed -= 1;
+                }
+                Err(error) => tracing::warn!(%key, %error, "not detached, though it was left to do"),
+            }
+        }
+        failed == 0
+    }
+}

@@ -1,0 +1,70 @@
+//! Deletions that clients left while the daemon was down (`crates/queue`): orders for the desk, and what becomes of the files.
+//! Nothing here fails: what cannot be read is told and put aside, and holds nobody up.
+
+use crate::desk::order::DetachOrder;
+use ::queue::{Deletion, Queue, Waiting};
+use model::ipam::Moment;
+use model::key::{InterfaceName, Key, KeyError, Owner, WorkloadId};
+
+/// A deletion that waits, as an order.
+#[derive(Debug)]
+pub struct Left {
+    /// For the desk.
+    pub order: DetachOrder,
+    waiting: Waiting,
+}
+
+/// All that waits. It concerns only what was attached before a moment, which was before the look.
+pub fn look(queue: &Queue, before: Moment) -> Vec<Left> {
+    let found = match queue.look() {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::warn!(folder = %queue.folder().display(), %error, "deletions that may wait cannot be read");
+            return Vec::new();
+        }
+    };
+    for (name, error) in found.unreadable {
+        put_aside(queue, &name, &error.to_string());
+    }
+    let mut left = Vec::new();
+    for waiting in found.waiting {
+        match order(&waiting.deletion, before) {
+            Ok(order) => left.push(Left { order, waiting }),
+            Err(error) => put_aside(queue, &waiting.deletion.file_name(), &error.to_string()),
+        }
+    }
+    left
+}
+
+/// It was carried out, and is not to be again.
+pub fn settle(queue: &Queue, left: &Left) {
+    if let Err(error) = queue.remove(&left.waiting) {
+        tracing::warn!(key = %left.order.key, %error, "a deletion was carried out and its file stays");
+    }
+}
+
+fn order(deletion: &Deletion, before: Moment) -> Result<DetachOrder, KeyError> {
+    let key = Key::new(
+        Owner::new(&deletion.owner)?,
+        WorkloadId::new(&deletion.workload_id)?,
+        InterfaceName::new(&deletion.if_name)?,
+    )?;
+    let path = &deletion.netns_path;
+    Ok(DetachOrder {
+        key,
+        path: (!path.is_empty()).then(|| path.clone()),
+        before: Some(before),
+    })
+}
+
+fn put_aside(queue: &Queue, name: &str, why: &str) {
+    let file = queue.folder().join(name);
+    match queue.put_aside(name) {
+        Ok(aside) => {
+            tracing::warn!(file = %file.display(), aside = %aside.display(), why, "a deletion cannot be read")
+        }
+        Err(error) => {
+            tracing::warn!(file = %file.display(), why, %error, "a deletion cannot be read, and stays")
+        }
+    }
+}

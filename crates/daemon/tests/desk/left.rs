@@ -1,0 +1,95 @@
+//! Deletions that clients left while the daemon was down.
+
+use crate::fake::{Fake, World};
+use crate::orders::{attach, key, open, settings};
+use daemon::desk::{Desk, Settings};
+use queue::{Deletion, Queue};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A desk that was there, has attached `w` and `other`, and is gone; and what was left for the next one.
+fn left(world: &World, deletions: &[Deletion]) -> (TempDir, Queue) {
+    let before = open(world);
+    attach(&before, "w", "/n/1").unwrap();
+    attach(&before, "other", "/n/2").unwrap();
+    before.stop();
+    world.forget_the_daemon();
+    let folder = tempfile::tempdir().unwrap();
+    let queue = Queue::beside(&folder.path().join("socket"));
+    for deletion in deletions {
+        queue.put(deletion).unwrap();
+    }
+    (folder, queue)
+}
+
+fn next(world: &World, queue: &Queue) -> Arc<Desk<Fake>> {
+    let settings = Settings {
+        queue: Some(queue.clone()),
+        round: Duration::from_millis(20),
+        ..settings()
+    };
+    let desk = Desk::open(Fake::on(world), settings).unwrap();
+    desk.wait_until_recovered();
+    desk
+}
+
+fn waiting(queue: &Queue) -> usize {
+    queue.look().unwrap().waiting.len()
+}
+
+fn web(netns: &str) -> Deletion {
+    Deletion::new("", "w", "eth0", netns)
+}
+
+#[test]
+fn deletions_that_were_left_are_carried_out_before_anybody_is_served() {
+    let world = World::default();
+    let stranger = Deletion::new("", "never attached", "eth0", "");
+    let (_folder, queue) = left(&world, &[web("/n/1"), stranger]);
+    let desk = next(&world, &queue);
+    assert_eq!(desk.get(&key("w")).unwrap(), None);
+    assert!(desk.get(&key("other")).unwrap().is_some());
+    assert_eq!((world.links(), waiting(&queue)), (1, 0));
+}
+
+#[test]
+fn a_deletion_of_an_older_sandbox_leaves_the_live_one_alone() {
+    let world = World::default();
+    let (_folder, queue) = left(&world, &[web("/n/7")]);
+    let desk = next(&world, &queue);
+    assert!(desk.get(&key("w")).unwrap().is_some());
+    assert_eq!(waiting(&queue), 0);
+}
+
+#[test]
+fn a_deletion_that_fails_stays_and_is_tried_again_in_the_rounds() {
+    let world = World::default();
+    let (_folder, queue) = left(&world, &[web("")]);
+    world.refuse_deletions(true);
+    let desk = next(&world, &queue);
+    assert!(desk.get(&key("w")).unwrap().is_some());
+    assert_eq!(waiting(&queue), 1);
+    world.refuse_deletions(false);
+    let began = Instant::now();
+    while waiting(&queue) > 0 {
+        assert!(began.elapsed() < Duration::from_secs(20), "it waits for ever");
+        std::thread::yield_now();
+    }
+    assert_eq!(desk.get(&key("w")).unwrap(), None);
+}
+
+#[test]
+fn what_is_no_deletion_is_put_aside_and_holds_nobody_up() {
+    let world = World::default();
+    let no_key = Deletion::new("", "w", "lo", "");
+    let (_folder, queue) = left(&world, &[no_key.clone(), web("")]);
+    let torn = queue.folder().join("0123456789abcdef0123456789abcdef");
+    std::fs::write(&torn, "{").unwrap();
+    let desk = next(&world, &queue);
+    assert_eq!(desk.get(&key("w")).unwrap(), None);
+    assert_eq!(waiting(&queue), 0);
+    let aside = |name: &str| queue.folder().join(format!("{name}.unreadable"));
+    assert!(aside("0123456789abcdef0123456789abcdef").exists());
+    assert!(aside(&no_key.file_name()).exists());
+}

@@ -1,0 +1,95 @@
+//! What is shipped: the daemon, the command line, and the plugin, which is static and small because it is started for every
+//! container.
+
+use crate::cargo::{cargo, graph, host, run};
+use anyhow::{Context as _, Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const PLUGIN: &str = "workloadnet-cni";
+/// Bytes that the plugin may have. An empty static C program has 680 kB here, an empty Rust one 1090 kB.
+const PLUGIN_LIMIT: u64 = 1_700_000;
+
+/// Builds everything into `target/dist`.
+pub(crate) fn dist() -> Result<ExitCode> {
+    let mut build = cargo();
+    build.args(["build", "--locked", "--release", "--bins"]);
+    build.args(["--package", "workloadnet-daemon", "--package", "workloadnet-cli"]);
+    run(&mut build)?;
+    let plugin = plugin()?;
+    let target = graph()?.target;
+    let folder = target.join("dist");
+    fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    let release = ["workloadnetd", "workloadnet"].map(|name| target.join("release").join(name));
+    for from in release.iter().chain([&plugin]) {
+        let to = folder.join(from.file_name().context("a program has a name")?);
+        fs::copy(from, &to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
+        println!("{:>9} bytes  {}", fs::metadata(&to)?.len(), to.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the plugin as it is shipped, and says where it is, unless it is too large or not static.
+pub(crate) fn plugin() -> Result<PathBuf> {
+    let host = host()?;
+    let mut build = cargo();
+    build.args(["build", "--locked", "--profile", "plugin", "--package", PLUGIN]);
+    // With a target named, the flags do not reach procedural macros, which cannot be static.
+    build.args(["--target", &host]);
+    run(build.env(
+        "RUSTFLAGS",
+        "-C target-feature=+crt-static -C relocation-model=static",
+    ))?;
+    let built = graph()?.target.join(host).join("plugin").join(PLUGIN);
+    check(&built)?;
+    Ok(built)
+}
+
+fn check(built: &Path) -> Result<()> {
+    let elf = fs::read(built).with_context(|| format!("read {}", built.display()))?;
+    let size = elf.len() as u64;
+    if size > PLUGIN_LIMIT {
+        bail!("{PLUGIN} has {size} bytes, {PLUGIN_LIMIT} is the most");
+    }
+    match has_interpreter(&elf) {
+        Some(false) => Ok(()),
+        Some(true) => bail!("{PLUGIN} is not static: it needs a loader"),
+        None => bail!("{PLUGIN} is no 64-bit little-endian ELF file"),
+    }
+}
+
+/// Whether one of the program headers is PT_INTERP (elf(5)).
+fn has_interpreter(elf: &[u8]) -> Option<bool> {
+    const PT_INTERP: u32 = 3;
+    if !elf.starts_with(b"\x7fELF\x02\x01") {
+        return None;
+    }
+    let half = |at: usize| Some(u16::from_le_bytes(elf.get(at..at + 2)?.try_into().ok()?).into());
+    let offset = u64::from_le_bytes(elf.get(32..40)?.try_into().ok()?);
+    let (offset, size, count): (usize, usize, usize) = (offset.try_into().ok()?, half(54)?, half(56)?);
+    for header in 0..count {
+        let kind = elf.get(offset + header * size..)?.first_chunk::<4>()?;
+        if u32::from_le_bytes(*kind) == PT_INTERP {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_needs_a_loader_is_told_from_others() {
+        // This test does.
+        let own = fs::read(std::env::current_exe().unwrap()).unwrap();
+        assert_eq!(has_interpreter(&own), Some(true));
+        assert_eq!(has_interpreter(b"#!/bin/sh"), None);
+        let mut without = own[..64].to_vec();
+        without[56] = 0;
+        without[57] = 0;
+        assert_eq!(has_interpreter(&without), Some(false));
+    }
+}
