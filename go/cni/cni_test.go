@@ -395,6 +395,9 @@ func TestRemoveSucceedsWhateverIsMissing(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	if err := c.Remove(context.Background(), "\xff", ""); err != nil {
+		t.Error(err)
+	}
 	// What it may have asked for is of no matter any more.
 	f.answerWith("", nil)
 	if err := c.Remove(context.Background(), "pod-1", path, WithCapabilityIPRanges([]IPRanges{{Subnet: "x"}})); err != nil {

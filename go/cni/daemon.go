@@ -202,8 +202,8 @@ func asError(err error) *Error {
 	return nil
 }
 
-// waiting: listens has found somebody, and the connection is being made.
-var waiting = grpc.WaitForReady(true)
+// A call waits while the connection is being made: listens has found somebody.
+var waits = grpc.WaitForReady(true)
 
 // need is a feature of the daemon and what asked for it.
 type need struct{ feature, by string }
@@ -238,7 +238,7 @@ func (d *daemon) introduced(ctx context.Context) (*introduction, error) {
 		return met, nil
 	}
 	before := d.connections.Load()
-	node, err := d.inspection.GetNode(ctx, &inspection.GetNodeRequest{}, waiting)
+	node, err := d.inspection.GetNode(ctx, &inspection.GetNodeRequest{}, waits)
 	met = &introduction{connection: before, version: node.GetVersion(), features: map[string]bool{}}
 	if err != nil {
 		// A daemon without Inspection is one of the reference's, which can do nothing beyond the reference.

@@ -159,7 +159,7 @@ func (d *daemon) attach(ctx context.Context, asked *asked) (*workload.AttachResp
 	if err != nil {
 		return nil, err
 	}
-	response, err := d.workloads.Attach(ctx, asked.request, waiting)
+	response, err := d.workloads.Attach(ctx, asked.request, waits)
 	if err != nil || d.isCurrent(with) {
 		return response, err
 	}
@@ -167,7 +167,7 @@ func (d *daemon) attach(ctx context.Context, asked *asked) (*workload.AttachResp
 		key := &workload.DetachRequest{
 			WorkloadId: asked.request.GetWorkloadId(), Owner: asked.request.GetOwner(), Netns: asked.request.GetNetns(),
 		}
-		_, undone := d.workloads.Detach(ctx, key, waiting)
+		_, undone := d.workloads.Detach(ctx, key, waits)
 		return nil, errors.Join(err, undone)
 	}
 	return response, nil
@@ -195,6 +195,10 @@ func (n *Network) Remove(ctx context.Context, ns *Namespace) error {
 	if queued := n.daemon.queue().put(deletionOf(key)); queued != nil {
 		return fmt.Errorf("detach %s: %w; and it cannot be kept for later: %w", n.name(ns), err, queued)
 	}
+	// One that does not answer in time has no second chance: its caller has waited long enough.
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil
+	}
 	// The daemon may have read the folder just before.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.limits.questions)
 	defer cancel()
@@ -213,12 +217,12 @@ func (n *Network) Check(ctx context.Context, ns *Namespace) error {
 	var attached *inspection.Attachment
 	var findings []*inspection.Finding
 	err = n.daemon.ask(ctx, patience{limit: n.limits.questions}, func(ctx context.Context) error {
-		got, err := n.daemon.inspection.Get(ctx, &inspection.GetRequest{Key: key}, waiting)
+		got, err := n.daemon.inspection.Get(ctx, &inspection.GetRequest{Key: key}, waits)
 		if err != nil {
 			return err
 		}
 		attached = got.GetAttachment()
-		checked, err := n.daemon.inspection.Check(ctx, &inspection.CheckRequest{Key: key}, waiting)
+		checked, err := n.daemon.inspection.Check(ctx, &inspection.CheckRequest{Key: key}, waits)
 		findings = checked.GetFinding()
 		return err
 	})
@@ -275,7 +279,7 @@ func (n *Network) name(ns *Namespace) string {
 // status says whether a workload could be attached now.
 func (n *Network) status(ctx context.Context) error {
 	return n.daemon.ask(ctx, patience{limit: n.limits.questions}, func(ctx context.Context) error {
-		_, err := n.daemon.workloads.Status(ctx, &workload.StatusRequest{}, waiting)
+		_, err := n.daemon.workloads.Status(ctx, &workload.StatusRequest{}, waits)
 		return err
 	})
 }

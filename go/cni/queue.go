@@ -1,6 +1,7 @@
 package cni
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -11,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"unicode/utf8"
 
 	"github.com/containerd/go-cni/internal/workload"
 )
@@ -44,12 +46,12 @@ func (d deletion) request() *workload.DetachRequest {
 
 // name is the file's: lengths first, so that no two keys have the same bytes.
 func (d deletion) name() string {
-	var bytes []byte
+	var key []byte
 	for _, part := range []string{d.Owner, d.WorkloadID, d.IfName} {
-		bytes = binary.BigEndian.AppendUint64(bytes, uint64(len(part)))
-		bytes = append(bytes, part...)
+		key = binary.BigEndian.AppendUint64(key, uint64(len(part)))
+		key = append(key, part...)
 	}
-	sum := sha256.Sum256(bytes)
+	sum := sha256.Sum256(key)
 	return hex.EncodeToString(sum[:16])
 }
 
@@ -99,31 +101,42 @@ func (q queue) sync() error {
 	return errors.Join(folder.Sync(), folder.Close())
 }
 
-// waiting is the deletion of the same key that is written down, if one is. What cannot be read is none: the daemon says
-// so when it starts.
-func (q queue) waiting(d deletion) (deletion, bool) {
-	content, err := os.ReadFile(filepath.Join(q.folder, d.name()))
-	if err != nil {
-		return deletion{}, false
-	}
-	var found deletion
-	if json.Unmarshal(content, &found) != nil || found.Version != queueVersion || found.name() != d.name() {
-		return deletion{}, false
-	}
-	return found, true
+// waiting is a deletion that is written down, and its bytes.
+type waiting struct {
+	deletion
+	content []byte
 }
 
-func (q queue) remove(d deletion) error {
-	if err := os.Remove(filepath.Join(q.folder, d.name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+// find is the one of a key, if one waits. What cannot be read is none: the daemon says so when it starts.
+func (q queue) find(key deletion) *waiting {
+	content, err := os.ReadFile(filepath.Join(q.folder, key.name()))
+	if err != nil {
+		return nil
 	}
-	return nil
+	found := &waiting{content: content}
+	if json.Unmarshal(content, &found.deletion) != nil || found.Version != queueVersion || found.name() != key.name() {
+		return nil
+	}
+	return found
+}
+
+// remove takes away what was carried out, unless another has taken its place.
+func (q queue) remove(done *waiting) error {
+	path := filepath.Join(q.folder, done.name())
+	content, err := os.ReadFile(path)
+	if err == nil && bytes.Equal(content, done.content) {
+		err = os.Remove(path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // settle carries out the deletion of a key that waits, so that it cannot come over a later attachment of the same key.
 func (d *daemon) settle(ctx context.Context, bears patience, key deletion) error {
-	found, isWaiting := d.queue().waiting(key)
-	if !isWaiting {
+	found := d.queue().find(key)
+	if found == nil {
 		return nil
 	}
 	if err := d.detach(ctx, bears, found.request()); err != nil {
@@ -134,8 +147,12 @@ func (d *daemon) settle(ctx context.Context, bears patience, key deletion) error
 
 // detach sends a Detach. What is not there, and what never can have been, is a success.
 func (d *daemon) detach(ctx context.Context, bears patience, key *workload.DetachRequest) error {
+	// Protobuf has no words for such an id, so none can have been attached.
+	if !utf8.ValidString(key.GetWorkloadId()) || !utf8.ValidString(key.GetOwner()) {
+		return nil
+	}
 	err := d.ask(ctx, bears, func(ctx context.Context) error {
-		_, err := d.workloads.Detach(ctx, key, waiting)
+		_, err := d.workloads.Detach(ctx, key, waits)
 		return err
 	})
 	if refused := asError(err); refused != nil && (IsNotFound(refused) || isNoKey(refused)) {

@@ -165,3 +165,30 @@ func TestADeletionThatCannotBeKeptIsAnError(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestADeletionThatTookTheCarriedOutOnesPlaceStays(t *testing.T) {
+	f := newFake(t)
+	d, err := daemonAt(f.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	older := deletion{Version: queueVersion, WorkloadID: "pod-1", IfName: "eth0"}
+	newer := older
+	newer.NetnsPath = path
+	if err := d.queue().put(older); err != nil {
+		t.Fatal(err)
+	}
+	found := d.queue().find(older)
+	if err := d.queue().put(newer); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.queue().remove(found); err != nil || len(queued(t, f)) != 1 {
+		t.Errorf("%v wait, %v", queued(t, f), err)
+	}
+	found = d.queue().find(newer)
+	for range 2 {
+		if err := d.queue().remove(found); err != nil || len(queued(t, f)) != 0 {
+			t.Errorf("%v wait, %v", queued(t, f), err)
+		}
+	}
+}
