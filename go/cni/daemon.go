@@ -33,6 +33,9 @@ const (
 	socketPathBytes = 107
 	firstPause      = 10 * time.Millisecond
 	longestPause    = time.Second
+	// losses of the connection that a call bears which does not wait for a daemon: gRPC says for a short while that there is
+	// none when there is one again.
+	losses = 5
 )
 
 // daemon is the way to the daemon on one socket. All that use the socket share it, and it is never closed: it connects
@@ -122,14 +125,15 @@ type patience struct {
 }
 
 // ask makes a call until it is answered, refused, or out of patience. Every call can be repeated without harm, so one
-// whose connection was lost under it, as by an upgrade of the daemon, is made again.
+// whose connection was lost under it, as by an upgrade of the daemon, is made again. gRPC itself is not told to wait until
+// there is a connection: it would not see that nobody is there any more.
 func (d *daemon) ask(ctx context.Context, bears patience, call func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, bears.limit)
 	defer cancel()
 	began := time.Now()
 	pause := firstPause
 	var last *Error
-	for wasLost := false; ; {
+	for lost := 0; ; {
 		refused := d.listens(ctx)
 		if refused == nil {
 			err := call(ctx)
@@ -156,10 +160,9 @@ func (d *daemon) ask(ctx context.Context, bears patience, call func(context.Cont
 				return refused
 			}
 		case refused.Code == codes.Unavailable && refused.source == nil:
-			if wasLost && !bears.absence {
+			if lost++; lost > losses && !bears.absence {
 				return refused
 			}
-			wasLost = true
 		default:
 			return refused
 		}
@@ -202,9 +205,6 @@ func asError(err error) *Error {
 	return nil
 }
 
-// A call waits while the connection is being made: listens has found somebody.
-var waits = grpc.WaitForReady(true)
-
 // need is a feature of the daemon and what asked for it.
 type need struct{ feature, by string }
 
@@ -238,7 +238,7 @@ func (d *daemon) introduced(ctx context.Context) (*introduction, error) {
 		return met, nil
 	}
 	before := d.connections.Load()
-	node, err := d.inspection.GetNode(ctx, &inspection.GetNodeRequest{}, waits)
+	node, err := d.inspection.GetNode(ctx, &inspection.GetNodeRequest{})
 	met = &introduction{connection: before, version: node.GetVersion(), features: map[string]bool{}}
 	if err != nil {
 		// A daemon without Inspection is one of the reference's, which can do nothing beyond the reference.

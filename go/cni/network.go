@@ -159,7 +159,7 @@ func (d *daemon) attach(ctx context.Context, asked *asked) (*workload.AttachResp
 	if err != nil {
 		return nil, err
 	}
-	response, err := d.workloads.Attach(ctx, asked.request, waits)
+	response, err := d.workloads.Attach(ctx, asked.request)
 	if err != nil || d.isCurrent(with) {
 		return response, err
 	}
@@ -167,7 +167,7 @@ func (d *daemon) attach(ctx context.Context, asked *asked) (*workload.AttachResp
 		key := &workload.DetachRequest{
 			WorkloadId: asked.request.GetWorkloadId(), Owner: asked.request.GetOwner(), Netns: asked.request.GetNetns(),
 		}
-		_, undone := d.workloads.Detach(ctx, key, waits)
+		_, undone := d.workloads.Detach(ctx, key)
 		return nil, errors.Join(err, undone)
 	}
 	return response, nil
@@ -217,12 +217,12 @@ func (n *Network) Check(ctx context.Context, ns *Namespace) error {
 	var attached *inspection.Attachment
 	var findings []*inspection.Finding
 	err = n.daemon.ask(ctx, patience{limit: n.limits.questions}, func(ctx context.Context) error {
-		got, err := n.daemon.inspection.Get(ctx, &inspection.GetRequest{Key: key}, waits)
+		got, err := n.daemon.inspection.Get(ctx, &inspection.GetRequest{Key: key})
 		if err != nil {
 			return err
 		}
 		attached = got.GetAttachment()
-		checked, err := n.daemon.inspection.Check(ctx, &inspection.CheckRequest{Key: key}, waits)
+		checked, err := n.daemon.inspection.Check(ctx, &inspection.CheckRequest{Key: key})
 		findings = checked.GetFinding()
 		return err
 	})
@@ -279,7 +279,7 @@ func (n *Network) name(ns *Namespace) string {
 // status says whether a workload could be attached now.
 func (n *Network) status(ctx context.Context) error {
 	return n.daemon.ask(ctx, patience{limit: n.limits.questions}, func(ctx context.Context) error {
-		_, err := n.daemon.workloads.Status(ctx, &workload.StatusRequest{}, waits)
+		_, err := n.daemon.workloads.Status(ctx, &workload.StatusRequest{})
 		return err
 	})
 }

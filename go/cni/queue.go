@@ -152,7 +152,7 @@ func (d *daemon) detach(ctx context.Context, bears patience, key *workload.Detac
 		return nil
 	}
 	err := d.ask(ctx, bears, func(ctx context.Context) error {
-		_, err := d.workloads.Detach(ctx, key, waits)
+		_, err := d.workloads.Detach(ctx, key)
 		return err
 	})
 	if refused := asError(err); refused != nil && (IsNotFound(refused) || isNoKey(refused)) {

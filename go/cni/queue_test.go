@@ -192,3 +192,21 @@ func TestADeletionThatTookTheCarriedOutOnesPlaceStays(t *testing.T) {
 		}
 	}
 }
+
+func TestADaemonThatEndsUnderARemovalIsNotWaitedFor(t *testing.T) {
+	for range 20 {
+		f := newFake(t)
+		c := f.cni(t)
+		if err := c.Status(); err != nil {
+			t.Fatal(err)
+		}
+		f.stop()
+		began := time.Now()
+		if err := c.Remove(context.Background(), "pod-1", path); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > 2*time.Second || len(queued(t, f)) != 1 {
+			t.Errorf("%v wait after %v", queued(t, f), took)
+		}
+	}
+}
