@@ -4,6 +4,7 @@
 //! `cargo`, `packages` and the functions in here start programs.
 
 mod cargo;
+mod go;
 mod graph;
 mod licences;
 mod packages;
@@ -24,6 +25,8 @@ cargo xtask test            install what the tests need, then run every check an
 cargo xtask ci              the same, and the demo
 cargo xtask bench [ARGS]    measure, in a release build (docs/figures.md)
 cargo xtask deps            who knows whom: the rooms' dependencies and their source text; what documents promise
+cargo xtask go              checks and tests of the Go modules
+cargo xtask containerd [..] build containerd with go/cni in it: newest, older, oldest (tests/containerd)
 cargo xtask licences        licences, bans and sources of the dependencies
 ";
 
@@ -50,6 +53,8 @@ fn run(command: &str, rest: &[String]) -> Result<ExitCode> {
         "ci" => steps::test(steps::Demo::With),
         "bench" => steps::bench(rest),
         "deps" => report(steps::rooms()?),
+        "go" => steps::go(),
+        "containerd" => steps::containerd(rest),
         "licences" => report(steps::licences()?),
         "" | "help" | "--help" | "-h" => {
             print!("{HELP}");

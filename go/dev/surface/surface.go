@@ -13,7 +13,8 @@ import (
 // for whatever a caller cannot tell apart. The exported methods of the unexported type `behind` are a part of it, because
 // an interface's value can be asked for them.
 func Of(folder, path, behind string) (map[string]string, error) {
-	mode := packages.NeedName | packages.NeedTypes | packages.NeedImports | packages.NeedDeps
+	// The package itself from its source, where unexported types are; what it imports from what the compiler wrote down.
+	mode := packages.NeedName | packages.NeedTypes | packages.NeedSyntax | packages.NeedTypesInfo | packages.NeedImports
 	loaded, err := packages.Load(&packages.Config{Dir: folder, Mode: mode}, path)
 	if err != nil {
 		return nil, err
