@@ -705,7 +705,7 @@ type GetNodeResponse struct {
 	// Unmet conditions in words; empty: an Attach could succeed now.
 	Unready []string `protobuf:"bytes,4,rep,name=unready,proto3" json:"unready,omitempty"`
 	Limits  *Limits  `protobuf:"bytes,5,opt,name=limits,proto3" json:"limits,omitempty"`
-	// Attachments that stand.
+	// Attachments that stand, as far as they have been read back.
 	Attachments uint64 `protobuf:"varint,6,opt,name=attachments,proto3" json:"attachments,omitempty"`
 	// MTU that a link gets where the request names none.
 	Mtu uint32 `protobuf:"varint,7,opt,name=mtu,proto3" json:"mtu,omitempty"`

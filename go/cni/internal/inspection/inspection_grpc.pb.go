@@ -36,6 +36,9 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // Reads the daemon's view. Every call is answered from memory, but Check, which asks the kernel.
+//
+// While the daemon recovers it does not know yet what is attached: List, Get and Check fail with UNAVAILABLE (NOT_READY,
+// with a RetryInfo) rather than say that nothing is. GetNode always answers; its `unready` says so then.
 type InspectionClient interface {
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error)
 	// NOT_FOUND where the key is not attached.
@@ -44,6 +47,7 @@ type InspectionClient interface {
 	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckResponse, error)
 	// Takes off what its owner does not know of any more. UNAVAILABLE while the daemon recovers.
 	CollectGarbage(ctx context.Context, in *CollectGarbageRequest, opts ...grpc.CallOption) (*CollectGarbageResponse, error)
+	// Answers also while the daemon recovers, stops, or cannot attach.
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error)
 }
 
@@ -110,6 +114,9 @@ func (c *inspectionClient) GetNode(ctx context.Context, in *GetNodeRequest, opts
 // for forward compatibility.
 //
 // Reads the daemon's view. Every call is answered from memory, but Check, which asks the kernel.
+//
+// While the daemon recovers it does not know yet what is attached: List, Get and Check fail with UNAVAILABLE (NOT_READY,
+// with a RetryInfo) rather than say that nothing is. GetNode always answers; its `unready` says so then.
 type InspectionServer interface {
 	List(context.Context, *ListRequest) (*ListResponse, error)
 	// NOT_FOUND where the key is not attached.
@@ -118,6 +125,7 @@ type InspectionServer interface {
 	Check(context.Context, *CheckRequest) (*CheckResponse, error)
 	// Takes off what its owner does not know of any more. UNAVAILABLE while the daemon recovers.
 	CollectGarbage(context.Context, *CollectGarbageRequest) (*CollectGarbageResponse, error)
+	// Answers also while the daemon recovers, stops, or cannot attach.
 	GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error)
 	mustEmbedUnimplementedInspectionServer()
 }

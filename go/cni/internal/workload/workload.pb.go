@@ -12,23 +12,31 @@
 //
 // CONCURRENCY
 //   Calls may come in any number and any order. Calls of one key take effect one after the other, in the order
-//   in which they arrived; calls of different keys do not wait for each other. A caller that hangs up does not
-//   stop an attach half-way: it is finished, or undone, as if the caller had stayed. The queue is bounded;
-//   beyond it calls fail at once with UNAVAILABLE and a RetryInfo.
+//   in which they arrived. Calls of different keys do not wait for each other's turns, but the kernel takes one
+//   change at a time, so an Attach waits for those that are at work before it. A caller that hangs up, or whose
+//   deadline passes, does not stop an order half-way: it is finished, or undone, as if the caller had stayed. The
+//   queue is bounded; beyond it calls fail at once with UNAVAILABLE and a RetryInfo.
 //
 // ERRORS
-//   A failed call leaves nothing behind. Every error carries a google.rpc.ErrorInfo (domain "workloadnet.v1",
-//   a reason in capitals, metadata such as "field", "value", "holder"); where a later try can succeed without
-//   anyone doing something, a google.rpc.RetryInfo says when.
+//   A failed call leaves nothing behind, but for one: ORDER_GOES_ON below. Every error of the daemon carries a
+//   google.rpc.ErrorInfo (domain "workloadnet.v1", a reason in capitals, metadata such as "field", "value", "holder");
+//   where a later try can succeed without anyone doing something, a google.rpc.RetryInfo says when. Errors without an
+//   ErrorInfo come from the transport, here or at the caller's: UNIMPLEMENTED (no such method), UNAVAILABLE,
+//   CANCELLED, INTERNAL and UNKNOWN (the connection or the call ended early), DEADLINE_EXCEEDED (the caller's own timer).
 //
 //   INVALID_ARGUMENT     a field's value cannot be used; names field and value. Nothing was changed.
 //   NOT_FOUND            nothing is at netns_path.
-//   FAILED_PRECONDITION  netns_path is not a network namespace, or is the daemon's own or init's; if_name is
-//                        taken inside; a link or a route that is not ours is in the way.
+//   FAILED_PRECONDITION  netns_path is not a network namespace, is the daemon's own or init's, or may not be
+//                        opened; if_name is taken inside; a link or a route that is not ours is in the way.
 //   ALREADY_EXISTS       the key is attached in another way; names the difference and the holder.
 //   RESOURCE_EXHAUSTED   no address is left, or a requested one is held; names the holder.
-//   UNAVAILABLE          not ready (says why), stopping, or overloaded.
-//   DEADLINE_EXCEEDED    the caller's deadline passed before the work began. Nothing was changed.
+//   UNAVAILABLE          not ready (says why), stopping, overloaded, or the node is out of memory or open files.
+//   DEADLINE_EXCEEDED    answered a little before the caller's deadline, and after a minute without one:
+//                        NOT_BEGUN        the work had not begun, and will not. Nothing was changed.
+//                        ORDER_GOES_ON    the order had been taken in. Once begun it is carried out to its end; an
+//                                         Attach whose turn comes only after the deadline is dropped. The same call
+//                                         again waits for it, and tells what came of it.
+//                        NAMESPACE_HANGS  netns_path could not be opened in time. Nothing was changed.
 //   PERMISSION_DENIED    the peer of the socket is not on the allow-list.
 //   INTERNAL             the kernel refused: what was tried, on what, errno and the kernel's own message.
 
@@ -116,8 +124,8 @@ type NetNSAttachment struct {
 	// The path is opened without blocking and checked to be a network namespace; from then on only the
 	// descriptor is used.
 	NetnsPath string `protobuf:"bytes,1,opt,name=netns_path,json=netnsPath,proto3" json:"netns_path,omitempty"`
-	// The name that the link gets inside: 1 to 15 bytes, no '/', ':', white space or control characters;
-	// not ".", "..", "lo", "all" or "default".
+	// The name that the link gets inside: 1 to 15 bytes of ASCII, no '/', ':', '%', white space or control
+	// characters; not ".", "..", "lo", "all" or "default".
 	IfName string `protobuf:"bytes,2,opt,name=if_name,json=ifName,proto3" json:"if_name,omitempty"`
 }
 
