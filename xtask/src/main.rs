@@ -23,6 +23,7 @@ const HELP: &str = "\
 cargo xtask demo [ARGS]     build the daemon and the command line, and show what they do
 cargo xtask test            install what the tests need, then run every check and every test
 cargo xtask ci              the same, the plugin as it is shipped, and the demo
+cargo xtask clients [NAME]  only the tests with real clients, all or those with NAME in theirs
 cargo xtask bench [ARGS]    measure, in a release build (docs/figures.md)
 cargo xtask dist            build what is shipped into target/dist; the plugin static, and not too large
 cargo xtask libcni          the CNI plugin under the real libcni, in Go, and with Debian's plugins behind it
@@ -51,6 +52,7 @@ fn run(command: &str, rest: &[String]) -> Result<ExitCode> {
         "demo" => steps::demo(rest),
         "test" => steps::test(steps::Demo::Without),
         "ci" => steps::test(steps::Demo::With),
+        "clients" => steps::clients(rest),
         "bench" => steps::bench(rest),
         "libcni" => steps::libcni(),
         "dist" => dist::dist(),

@@ -37,6 +37,25 @@ pub(crate) fn demo(args: &[String]) -> Result<ExitCode> {
     Ok(exit(status.success()))
 }
 
+/// Tests with real clients, all of them or by a part of their names.
+pub(crate) fn clients(args: &[String]) -> Result<ExitCode> {
+    packages::ensure(packages::FOR_TESTS)?;
+    // The tests start these, and cargo does not know.
+    run(cargo().args([
+        "build",
+        "--locked",
+        "--package",
+        "workloadnet-daemon",
+        "--package",
+        "workloadnet-cni",
+        "--bins",
+    ]))?;
+    let mut test = cargo();
+    test.args(["test", "--locked", "--package", "workloadnet-client-tests", "--"]);
+    let status = test.args(args).status().context("start the tests")?;
+    Ok(exit(status.success()))
+}
+
 /// Measures in a release build.
 pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
     packages::ensure(packages::FOR_BENCH)?;

@@ -1,0 +1,180 @@
+//! A host with the daemon on it, installed as a user would, and with an outside host beyond its uplink.
+
+use crate::member::Member;
+use crate::room::{Room, Running};
+use crate::wait::{PATIENCE, eventually};
+use client::{Client, inspection};
+use stage::{Echo, NODE, Node, OUTSIDE};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use tokio::runtime::Runtime;
+
+const NETWORK: &str = include_str!("10-workloadnet.conflist");
+
+pub(crate) struct Host {
+    pub(crate) room: Room,
+    pub(crate) stage: Node,
+    runtime: Runtime,
+    client: Client,
+    daemon: RefCell<Option<Running>>,
+    /// What the kernel held before any client came.
+    before: BTreeSet<String>,
+}
+
+impl Host {
+    /// With the daemon ready and the plugin installed.
+    pub(crate) fn new() -> Self {
+        let stage = Node::new().unwrap();
+        for namespace in [&stage.node, &stage.outside] {
+            Echo::start(namespace).unwrap();
+        }
+        let room = Room::new(&stage.node);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let socket = room.reach("/run/workloadnet/workloadnet.sock");
+        let client = runtime.block_on(async { Client::new(socket) }).unwrap();
+        let mut host = Self {
+            room,
+            stage,
+            runtime,
+            client,
+            daemon: RefCell::new(None),
+            before: BTreeSet::new(),
+        };
+        host.install_plugin();
+        host.start_daemon();
+        host.before = host.world();
+        host
+    }
+
+    /// As a user does, beside the plugin for loopback, which containerd 1 starts for every pod.
+    fn install_plugin(&self) {
+        let plugin = stage::sibling("workloadnet-cni").unwrap();
+        self.room.write("/etc/cni/net.d/10-workloadnet.conflist", NETWORK);
+        for program in ["/usr/lib/cni/loopback", plugin.to_str().unwrap()] {
+            self.room.run(&["install", "-D", "-t", "/opt/cni/bin", program]);
+        }
+    }
+
+    /// Starts the daemon and waits until it is ready.
+    pub(crate) fn start_daemon(&self) {
+        assert!(self.daemon.borrow().is_none(), "a daemon is running");
+        let program = stage::sibling("workloadnetd").unwrap();
+        let mut daemon = self.room.start("workloadnetd", &[program.to_str().unwrap()]);
+        let status = || {
+            assert!(!daemon.has_ended(), "the daemon has ended");
+            self.runtime.block_on(self.client.status())
+        };
+        let _ready = eventually(PATIENCE, "the daemon is ready", status, Result::is_ok);
+        *self.daemon.borrow_mut() = Some(daemon);
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill_daemon(&self) {
+        let daemon = self.daemon.take().expect("a daemon is running");
+        self.room.kill(daemon);
+    }
+
+    /// Whether the daemon is down with this many deletions waiting for it.
+    #[track_caller]
+    pub(crate) fn expect_waiting(&self, deletions: usize) {
+        assert!(self.daemon.borrow().is_none(), "a daemon is running");
+        assert_eq!(self.waiting().len(), deletions, "{:?}", self.waiting());
+    }
+
+    /// Deletions that wait for the daemon.
+    fn waiting(&self) -> Vec<PathBuf> {
+        let queue = fs::read_dir(self.room.reach("/run/workloadnet/queue"));
+        queue
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.unwrap().path())
+            .collect()
+    }
+
+    /// What the daemon says is attached.
+    pub(crate) fn attachments(&self) -> Vec<inspection::Attachment> {
+        self.runtime.block_on(self.client.list(None)).unwrap()
+    }
+
+    /// The workload with this id.
+    #[track_caller]
+    pub(crate) fn attachment(&self, workload: &str) -> inspection::Attachment {
+        let all = self.attachments();
+        let is_it = |attachment: &&inspection::Attachment| {
+            attachment
+                .key
+                .as_ref()
+                .is_some_and(|key| key.workload_id == workload)
+        };
+        let found = all.iter().find(is_it).cloned();
+        found.unwrap_or_else(|| panic!("{workload} is not attached: {all:#?}"))
+    }
+
+    /// Whether the daemon lists a workload with the addresses that its client reports.
+    #[track_caller]
+    pub(crate) fn expect_listed(&self, workload: &str, member: &dyn Member) {
+        let listed = self.attachment(workload).ip;
+        let listed: Vec<IpAddr> = listed.iter().map(|text| text.parse().unwrap()).collect();
+        assert_eq!(listed, member.addresses(), "{workload}");
+    }
+
+    /// What the kernel was found to hold otherwise than it is to.
+    pub(crate) fn findings(&self) -> Vec<String> {
+        let findings = self.runtime.block_on(self.client.check(None)).unwrap();
+        findings.into_iter().map(|finding| finding.text).collect()
+    }
+
+    /// Waits until all is as it was before any client came.
+    #[track_caller]
+    pub(crate) fn expect_nothing_left(&self) {
+        assert_eq!(self.attachments(), []);
+        assert_eq!(self.waiting(), Vec::<PathBuf>::new());
+        let prefixes = self.runtime.block_on(self.client.node()).unwrap().prefix;
+        assert!(prefixes.iter().all(|prefix| prefix.used == 0), "{prefixes:#?}");
+        assert_eq!(self.findings(), Vec::<String>::new());
+        let now = self.world();
+        let (left, lost): (Vec<_>, Vec<_>) = (
+            now.difference(&self.before).collect(),
+            self.before.difference(&now).collect(),
+        );
+        assert!(
+            left.is_empty() && lost.is_empty(),
+            "left: {left:#?}\nlost: {lost:#?}"
+        );
+    }
+
+    /// Links, addresses, routes, neighbours that somebody has set, and the whole of nftables; but the uplink's link-local
+    /// address, which comes when the kernel has made sure that nobody else has it.
+    fn world(&self) -> BTreeSet<String> {
+        let commands = [
+            "ip -o link show",
+            "ip -o address show",
+            "ip route show table all",
+            "ip -6 route show table all",
+            "ip neighbour show nud permanent",
+            "nft list ruleset",
+        ];
+        let said = commands.map(|line| self.room.run(&line.split(' ').collect::<Vec<_>>()));
+        commands
+            .iter()
+            .zip(&said)
+            .flat_map(|(command, said)| said.lines().map(move |line| format!("{command}: {line}")))
+            .filter(|line| !(line.contains("uplink") && line.contains(" fe80:")))
+            .collect()
+    }
+}
+
+/// The host's and the outside host's addresses on their link.
+pub(crate) fn host_addresses() -> Vec<IpAddr> {
+    NODE.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+pub(crate) fn outside_addresses() -> Vec<IpAddr> {
+    OUTSIDE.iter().map(|text| text.parse().unwrap()).collect()
+}
