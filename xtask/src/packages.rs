@@ -44,6 +44,10 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
         program: "/usr/lib/cni/loopback",
         package: "containernetworking-plugins",
     },
+    Needed {
+        program: "podman",
+        package: "podman",
+    },
 ];
 
 /// What `cargo xtask bench` compares with.
