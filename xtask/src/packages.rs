@@ -48,6 +48,10 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
         program: "podman",
         package: "podman",
     },
+    Needed {
+        program: "runsc",
+        package: "runsc",
+    },
 ];
 
 /// What `cargo xtask bench` compares with.

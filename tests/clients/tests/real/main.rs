@@ -20,4 +20,5 @@ mod room;
 mod wait;
 mod with_cri;
 mod with_ctr;
+mod with_gvisor;
 mod with_podman;
