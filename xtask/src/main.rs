@@ -1,11 +1,12 @@
 //! Development commands. `cargo xtask help` lists them.
 //!
 //! Each check is a pure function from what was read (cargo's metadata, source text) to a list of violations; only
-//! `cargo`, `packages` and the functions in here start programs.
+//! `cargo`, `packages`, `guest` and the functions in here start programs.
 
 mod cargo;
 mod dist;
 mod graph;
+mod guest;
 mod licences;
 mod packages;
 mod promises;

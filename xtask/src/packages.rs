@@ -52,6 +52,10 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
         program: "runsc",
         package: "runsc",
     },
+    Needed {
+        program: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+    },
 ];
 
 /// What `cargo xtask bench` compares with.

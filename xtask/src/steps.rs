@@ -2,7 +2,7 @@
 
 use crate::cargo::{cargo, count_tests, graph, run};
 use crate::totals::Totals;
-use crate::{dist, licences, packages, promises, rooms, sources};
+use crate::{dist, guest, licences, packages, promises, rooms, sources};
 use anyhow::{Context as _, Result, bail};
 use std::io::{Write, stdout};
 use std::process::{Command, ExitCode};
@@ -40,6 +40,7 @@ pub(crate) fn demo(args: &[String]) -> Result<ExitCode> {
 /// Tests with real clients, all of them or by a part of their names.
 pub(crate) fn clients(args: &[String]) -> Result<ExitCode> {
     packages::ensure(packages::FOR_TESTS)?;
+    guest::ensure(&graph()?.target)?;
     // The tests start these, and cargo does not know.
     run(cargo().args([
         "build",
@@ -129,6 +130,7 @@ pub(crate) fn licences() -> Result<Vec<String>> {
 /// Everything that CI wants to know. Goes on to the end, whatever fails.
 pub(crate) fn test(demo: Demo) -> Result<ExitCode> {
     packages::ensure(packages::FOR_TESTS)?;
+    guest::ensure(&graph()?.target)?;
     let mut report = Report::default();
     report.step("format", || run(cargo().args(["fmt", "--all", "--check"])));
     report.step("rooms", || none(rooms()?));

@@ -11,6 +11,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod containerd;
+mod guest;
 mod host;
 mod image;
 mod member;
@@ -20,5 +21,6 @@ mod room;
 mod wait;
 mod with_cri;
 mod with_ctr;
+mod with_guest;
 mod with_gvisor;
 mod with_podman;

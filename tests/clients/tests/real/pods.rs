@@ -7,6 +7,7 @@ use cri::runtime::{
     DnsConfig, LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PodSandboxStatusRequest,
     RemovePodSandboxRequest, RunPodSandboxRequest, StopPodSandboxRequest,
 };
+use serde_json::Value;
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -90,6 +91,21 @@ impl<'a> Pods<'a> {
             .map(|text| text.parse().unwrap())
             .collect();
         Container::new(self.host, "k8s.io", sandbox, addresses)
+    }
+
+    /// Path of a running sandbox's network namespace.
+    pub(crate) fn network_namespace(&self, sandbox: &str) -> String {
+        let request = PodSandboxStatusRequest {
+            pod_sandbox_id: sandbox.to_owned(),
+            verbose: true,
+        };
+        let answer = self
+            .runtime
+            .block_on(self.client.clone().pod_sandbox_status(request));
+        let info: Value = serde_json::from_str(&answer.unwrap().into_inner().info["info"]).unwrap();
+        let all = info["runtimeSpec"]["linux"]["namespaces"].as_array().unwrap();
+        let network = all.iter().find(|one| one["type"] == "network").unwrap();
+        network["path"].as_str().unwrap().to_owned()
     }
 
     #[track_caller]
