@@ -49,6 +49,8 @@ pub(crate) fn clients(args: &[String]) -> Result<ExitCode> {
         "workloadnet-daemon",
         "--package",
         "workloadnet-cni",
+        "--package",
+        "workloadnet-cli",
         "--bins",
     ]))?;
     let mut test = cargo();

@@ -1,6 +1,6 @@
 //! Debian's containerd, and what `ctr` starts on it.
 
-use crate::host::Host;
+use crate::host::{Host, documented};
 use crate::image;
 use crate::member::{Member, own_addresses};
 use crate::room::Running;
@@ -10,12 +10,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A registry's host has to be in its name: without one it would become docker.io's.
 pub(crate) const IMAGE: &str = "localhost/member:1";
+/// What is not about the network.
 const CONFIG: &str = include_str!("config.toml");
 
 /// Starts containerd with the image in a namespace of its own, and waits until it serves.
 pub(crate) fn start(host: &Host) -> Running {
     let room = &host.room;
-    room.write("/etc/containerd/config.toml", CONFIG);
+    let config = format!("{CONFIG}\n{}", documented("toml"));
+    room.write("/etc/containerd/config.toml", &config);
     let running = room.start("containerd", &["containerd", "--log-level", "warn"]);
     eventually(
         PATIENCE,

@@ -12,8 +12,6 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use tokio::runtime::Runtime;
 
-const NETWORK: &str = include_str!("10-workloadnet.conflist");
-
 pub(crate) struct Host {
     pub(crate) room: Room,
     pub(crate) stage: Node,
@@ -52,13 +50,12 @@ impl Host {
         host
     }
 
-    /// As a user does, beside the plugin for loopback, which containerd 1 starts for every pod.
+    /// As docs/runtimes.md says, with the plugin for loopback, which containerd 1 starts for every pod.
     fn install_plugin(&self) {
-        let plugin = stage::sibling("workloadnet-cni").unwrap();
-        self.room.write("/etc/cni/net.d/10-workloadnet.conflist", NETWORK);
-        for program in ["/usr/lib/cni/loopback", plugin.to_str().unwrap()] {
-            self.room.run(&["install", "-D", "-t", "/opt/cni/bin", program]);
-        }
+        let program = stage::sibling("workloadnet").unwrap();
+        self.room.run(&[program.to_str().unwrap(), "install-cni"]);
+        self.room
+            .run(&["install", "-t", "/opt/cni/bin", "/usr/lib/cni/loopback"]);
     }
 
     /// Starts the daemon and waits until it is ready.
@@ -168,6 +165,13 @@ impl Host {
             .filter(|line| !(line.contains("uplink") && line.contains(" fe80:")))
             .collect()
     }
+}
+
+/// The first part of docs/runtimes.md in a language, so that what it tells users to write is what tests use.
+pub(crate) fn documented(language: &str) -> &'static str {
+    let page = include_str!("../../../../docs/runtimes.md");
+    let part = page.split("```").find_map(|part| part.strip_prefix(language));
+    part.unwrap_or_else(|| panic!("docs/runtimes.md has no {language}"))
 }
 
 /// The host's and the outside host's addresses on their link.
