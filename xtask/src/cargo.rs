@@ -51,7 +51,8 @@ pub(crate) fn host() -> Result<String> {
     host.map(str::to_owned).context("rustc -vV names no host")
 }
 
-fn answer(command: &mut Command) -> Result<String> {
+/// What a program prints; its failure is an error.
+pub(crate) fn answer(command: &mut Command) -> Result<String> {
     let text = spell(command);
     let output = command
         .stderr(Stdio::inherit())

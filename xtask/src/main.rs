@@ -5,6 +5,7 @@
 
 mod cargo;
 mod dist;
+mod go;
 mod graph;
 mod guest;
 mod licences;
@@ -29,6 +30,8 @@ cargo xtask bench [ARGS]    measure, in a release build (docs/figures.md)
 cargo xtask dist            build what is shipped into target/dist; the plugin static, and not too large
 cargo xtask libcni          the CNI plugin under the real libcni, in Go, and with Debian's plugins behind it
 cargo xtask deps            who knows whom: the rooms' dependencies and their source text; what documents promise
+cargo xtask go              checks and tests of the Go modules
+cargo xtask containerd [..] build containerd with go/cni in it: newest, older, oldest (tests/containerd)
 cargo xtask licences        licences, bans and sources of the dependencies
 ";
 
@@ -58,6 +61,8 @@ fn run(command: &str, rest: &[String]) -> Result<ExitCode> {
         "libcni" => steps::libcni(),
         "dist" => dist::dist(),
         "deps" => report(steps::rooms()?),
+        "go" => steps::go(),
+        "containerd" => steps::containerd(rest),
         "licences" => report(steps::licences()?),
         "" | "help" | "--help" | "-h" => {
             print!("{HELP}");

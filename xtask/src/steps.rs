@@ -2,7 +2,7 @@
 
 use crate::cargo::{cargo, count_tests, graph, run};
 use crate::totals::Totals;
-use crate::{dist, guest, licences, packages, promises, rooms, sources};
+use crate::{dist, go, guest, licences, packages, promises, rooms, sources};
 use anyhow::{Context as _, Result, bail};
 use std::io::{Write, stdout};
 use std::process::{Command, ExitCode};
@@ -166,6 +166,7 @@ pub(crate) fn test(demo: Demo) -> Result<ExitCode> {
     for gated in gated_tests()? {
         report.tests(&gated.name, &mut gated.command(), stdout());
     }
+    go_steps(&mut report);
     if demo == Demo::With {
         report.step("plugin", || dist::plugin().map(drop));
         report.step("demo", || match self::demo(&[])? {
@@ -174,6 +175,49 @@ pub(crate) fn test(demo: Demo) -> Result<ExitCode> {
         });
     }
     Ok(report.close())
+}
+
+/// Everything that there is to know of the Go modules.
+pub(crate) fn go() -> Result<ExitCode> {
+    let mut report = Report::default();
+    go_steps(&mut report);
+    Ok(report.close())
+}
+
+fn go_steps(report: &mut Report) {
+    let mut target = None;
+    report.step("go", || {
+        go::is_there()?;
+        // The daemon that their tests start.
+        run(cargo().args(["build", "--locked", "--package", "workloadnet-daemon", "--bins"]))?;
+        target = Some(graph()?.target);
+        Ok(())
+    });
+    let Some(target) = target else { return };
+    report.step("go format", go::format);
+    for folder in go::MODULES {
+        report.step(&format!("vet {folder}"), || go::vet(folder));
+        report.step(&format!("lint {folder}"), || go::lint(&target, folder));
+        report.tests(
+            &format!("tests {folder}"),
+            &mut go::tests(&target, folder),
+            stdout(),
+        );
+    }
+}
+
+/// Builds releases of containerd, all where none is named, and prints where they are.
+pub(crate) fn containerd(releases: &[String]) -> Result<ExitCode> {
+    go::is_there()?;
+    let target = graph()?.target;
+    let all = go::RELEASES.map(str::to_owned);
+    let releases = if releases.is_empty() { &all } else { releases };
+    for release in releases {
+        let start = Instant::now();
+        let folder = go::containerd(&target, release)?;
+        println!("{} ({:.1} s)", folder.display(), start.elapsed().as_secs_f64());
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The build of the daemon that the crash tests start, in a folder of its own, where they look for it: so that the

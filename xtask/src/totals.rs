@@ -1,5 +1,9 @@
-//! Test totals, read from the test programs' own closing lines:
-//! `test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s`.
+//! Test totals, read from the test programs' own lines. Rust's come at the end of each program, Go's at the end of each
+//! test, where those of tests within a test are indented and do not count:
+//! ```text
+//! test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s
+//! --- PASS: TestSomething (0.01s)
+//! ```
 
 use std::fmt;
 use std::ops::AddAssign;
@@ -14,8 +18,24 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
-    /// What a closing line says; `None` for any other line.
+    /// What a line says; `None` for one that says nothing of tests.
     pub(crate) fn parse(line: &str) -> Option<Self> {
+        Self::of_one(line).or_else(|| Self::of_program(line))
+    }
+
+    fn of_one(line: &str) -> Option<Self> {
+        let (verdict, _) = line.strip_prefix("--- ")?.split_once(": Test")?;
+        let mut totals = Self::default();
+        match verdict {
+            "PASS" => totals.passed = 1,
+            "FAIL" => totals.failed = 1,
+            "SKIP" => totals.skipped = 1,
+            _ => return None,
+        }
+        Some(totals)
+    }
+
+    fn of_program(line: &str) -> Option<Self> {
         let counts = line.trim().strip_prefix("test result: ")?;
         let (_, counts) = counts.split_once(". ")?;
         let mut totals = Self::default();
@@ -78,9 +98,26 @@ mod tests {
             skipped: 3,
         };
         assert_eq!(Totals::parse(line), Some(totals));
-        for other in ["test a ... ok", "running 3 tests", "test result: ok", ""] {
+        for other in [
+            "test a ... ok",
+            "running 3 tests",
+            "test result: ok",
+            "",
+            "--- RUN: TestA",
+            "    --- PASS: TestA/part (0.00s)",
+            "=== RUN   TestA",
+            "ok  \tgithub.com/x/y\t1.2s",
+        ] {
             assert_eq!(Totals::parse(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn tests_of_go_are_counted_one_by_one() {
+        let counts = |line| Totals::parse(line).map(|t| (t.passed, t.failed, t.skipped));
+        assert_eq!(counts("--- PASS: TestA (0.00s)\n"), Some((1, 0, 0)));
+        assert_eq!(counts("--- FAIL: TestA (1.50s)"), Some((0, 1, 0)));
+        assert_eq!(counts("--- SKIP: TestA (0.00s)"), Some((0, 0, 1)));
     }
 
     #[test]

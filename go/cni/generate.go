@@ -1,0 +1,3 @@
+package cni
+
+//go:generate go -C ../dev run ./generate

@@ -1,0 +1,117 @@
+//! The Go modules: format, vet, lint, tests under the race detector; and the builds of containerd that tests start.
+
+use crate::cargo::{answer, run};
+use anyhow::{Context as _, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Modules that are checked.
+pub(crate) const MODULES: [&str; 2] = ["go/cni", "go/dev"];
+/// The build tag of tests that start the daemon. Modules without such tests do not mind it.
+const TAGS: &str = "-tags=e2e";
+
+/// Releases of containerd that can be built, by their folders below `tests/containerd`.
+pub(crate) const RELEASES: [&str; 3] = ["newest", "older", "oldest"];
+/// What those builds leave out: file systems that need C libraries or kernel parts which no test has, and man pages.
+const RELEASE_TAGS: &str = "-tags=urfave_cli_no_docs,no_btrfs,no_zfs,no_devmapper";
+
+/// The go command in a module's folder, undisturbed by a workspace around it.
+fn go(folder: &str) -> Command {
+    let mut go = Command::new("go");
+    go.args(["-C", folder]).env("GOWORK", "off").stdin(Stdio::null());
+    go
+}
+
+/// Whether there is Go at all, in words.
+pub(crate) fn is_there() -> Result<()> {
+    answer(Command::new("go").arg("version"))
+        .map(drop)
+        .context("Go 1.26 or later is needed on the path, for go/cni and containerd")
+}
+
+/// Files that gofmt would write otherwise are an error.
+pub(crate) fn format() -> Result<()> {
+    let root = answer(Command::new("go").args(["env", "GOROOT"]))?;
+    let mut gofmt = Command::new(Path::new(root.trim()).join("bin/gofmt"));
+    match answer(gofmt.args(["-l", "go", "tests"]))?.trim() {
+        "" => Ok(()),
+        files => bail!("gofmt would write these otherwise:\n{files}"),
+    }
+}
+
+/// What the compiler's own checker finds.
+pub(crate) fn vet(folder: &str) -> Result<()> {
+    run(go(folder).args(["vet", TAGS, "./..."]))
+}
+
+/// What staticcheck finds, which is a tool of `go/dev`.
+pub(crate) fn lint(target: &Path, folder: &str) -> Result<()> {
+    let program = target.join("go/staticcheck");
+    let mut build = go("go/dev");
+    build.args(["build", "-buildvcs=false", "-o"]).arg(&program);
+    run(build.arg("honnef.co/go/tools/cmd/staticcheck"))?;
+    let mut lint = Command::new(program);
+    run(lint
+        .args([TAGS, "./..."])
+        .env("GOWORK", "off")
+        .current_dir(folder))
+}
+
+/// A module's tests, with the daemon that they are to start. None is answered from a cache: they read what Go does not
+/// know of, as the daemon, and the other module.
+pub(crate) fn tests(target: &Path, folder: &str) -> Command {
+    let mut tests = go(folder);
+    tests
+        .args(["test", "-race", "-count=1", "-v", TAGS, "./..."])
+        .env("WORKLOADNETD", target.join("debug/workloadnetd"));
+    tests
+}
+
+/// Builds a release of containerd with go/cni in it, and says where its programs are.
+pub(crate) fn containerd(target: &Path, release: &str) -> Result<PathBuf> {
+    if !RELEASES.contains(&release) {
+        bail!(
+            "there is no release {release:?} of containerd, but {}",
+            RELEASES.join(", ")
+        );
+    }
+    let folder = target.join("containerd").join(release);
+    std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    let mut build = go(&format!("tests/containerd/{release}"));
+    build
+        .env("CGO_ENABLED", "0")
+        .args(["build", "-buildvcs=false", "-ldflags=-s -w", RELEASE_TAGS, "-o"])
+        .arg(&folder)
+        .arg("tool");
+    run(&mut build)?;
+    Ok(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_release_of_containerd_has_a_module_with_ours_in_it() {
+        for release in RELEASES {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("../tests/containerd")
+                .join(release);
+            let module = std::fs::read_to_string(path.join("go.mod")).unwrap();
+            assert!(
+                module.contains("replace github.com/containerd/go-cni => ../../../go/cni"),
+                "{release}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_release_that_is_not_there_is_named() {
+        assert_eq!(
+            containerd(Path::new("/nowhere"), "latest")
+                .unwrap_err()
+                .to_string(),
+            "there is no release \"latest\" of containerd, but newest, older, oldest"
+        );
+    }
+}
