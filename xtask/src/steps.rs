@@ -41,6 +41,7 @@ pub(crate) fn demo(args: &[String]) -> Result<ExitCode> {
 pub(crate) fn clients(args: &[String]) -> Result<ExitCode> {
     packages::ensure(packages::FOR_TESTS)?;
     guest::ensure(&graph()?.target)?;
+    containerd(&["newest", "older"].map(str::to_owned))?;
     // The tests start these, and cargo does not know.
     run(cargo().args([
         "build",
@@ -156,6 +157,13 @@ pub(crate) fn test(demo: Demo) -> Result<ExitCode> {
         ]);
         run(doc.env("RUSTDOCFLAGS", "--deny warnings"))
     });
+    // The releases that the tests with real clients start.
+    for release in ["newest", "older"] {
+        report.step(&format!("containerd {release}"), || {
+            go::is_there()?;
+            go::containerd(&graph()?.target, release).map(drop)
+        });
+    }
     // Built before any test runs, because a build beside tests is what makes them slow.
     report.step("crash points", || run(&mut daemon_with_crash_points()));
     report.tests(

@@ -1,8 +1,8 @@
-//! Debian's containerd, and what `ctr` starts on it.
+//! containerd, and what `ctr` starts on it.
 
 use crate::host::{Host, documented};
 use crate::image;
-use crate::member::{Member, own_addresses};
+use crate::member::{Member, own_addresses, said, with_errors};
 use crate::room::Running;
 use crate::wait::{PATIENCE, eventually};
 use std::net::IpAddr;
@@ -13,10 +13,23 @@ pub(crate) const IMAGE: &str = "localhost/member:1";
 /// What is not about the network.
 const CONFIG: &str = include_str!("config.toml");
 
-/// Starts containerd with the image in a namespace of its own, and waits until it serves.
+/// Debian's containerd, with the plugin.
 pub(crate) fn start(host: &Host) -> Running {
+    start_with(host, documented("toml"))
+}
+
+/// One with go/cni, which has no folder to watch.
+pub(crate) fn start_without_plugin(host: &Host) -> Running {
+    start_with(
+        host,
+        "[plugins.\"io.containerd.grpc.v1.cri\".cni]\nconf_dir = \"\"\n",
+    )
+}
+
+/// Starts it, waits until it serves, and gives it the image.
+fn start_with(host: &Host, network: &str) -> Running {
     let room = &host.room;
-    let config = format!("{CONFIG}\n{}", documented("toml"));
+    let config = format!("{CONFIG}\n{network}");
     room.write("/etc/containerd/config.toml", &config);
     let running = room.start("containerd", &["containerd", "--log-level", "warn"]);
     eventually(
@@ -70,13 +83,8 @@ impl Member for Container<'_> {
         let output = self
             .host
             .room
-            .output(&[&line, &[&self.id as &str, "sh", "-c", script][..]].concat());
-        // The script's own end is told by what it printed.
-        format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        )
+            .output(&[&line, &[&self.id as &str, "sh", "-c", &with_errors(script)][..]].concat());
+        said(&output)
     }
 
     fn addresses(&self) -> Vec<IpAddr> {

@@ -4,7 +4,7 @@
 //! QEMU emulates the processor, so that it runs where there is no /dev/kvm. The guest's kernel is Debian's for clouds, and
 //! busybox is all that runs on it. It takes one script a line on a virtio port: a serial line loses what comes too fast.
 
-use crate::host::Host;
+use crate::host::{Host, built};
 use crate::image::{BUSYBOX, WHO};
 use crate::member::Member;
 use crate::room::Running;
@@ -153,9 +153,7 @@ impl Member for Guest {
 
 /// A file of the guest's kernel, which `cargo xtask test` puts below the target folder.
 fn part(name: &str) -> PathBuf {
-    let own = std::env::current_exe().unwrap();
-    let target = own.ancestors().nth(3).unwrap();
-    let path = target.join("guest").join(name);
+    let path = built("guest").join(name);
     assert!(
         path.is_file(),
         "{} is missing: cargo xtask clients brings it",

@@ -25,6 +25,29 @@ pub(crate) struct Host {
 impl Host {
     /// With the daemon ready and the plugin installed.
     pub(crate) fn new() -> Self {
+        let mut host = Self::bare();
+        host.install_plugin();
+        host.start_daemon();
+        host.before = host.world();
+        host
+    }
+
+    /// With the daemon ready, no plugin of any kind, and a release of containerd that was built with go/cni.
+    pub(crate) fn with_release(release: &str) -> Self {
+        let folder = built("containerd").join(release);
+        assert!(
+            folder.join("containerd").is_file(),
+            "{} is missing: cargo xtask containerd {release} builds it",
+            folder.display()
+        );
+        let mut host = Self::bare();
+        host.room.prefer(&folder);
+        host.start_daemon();
+        host.before = host.world();
+        host
+    }
+
+    fn bare() -> Self {
         let stage = Node::new().unwrap();
         for namespace in [&stage.node, &stage.outside] {
             Echo::start(namespace).unwrap();
@@ -36,18 +59,14 @@ impl Host {
             .unwrap();
         let socket = room.reach("/run/workloadnet/workloadnet.sock");
         let client = runtime.block_on(async { Client::new(socket) }).unwrap();
-        let mut host = Self {
+        Self {
             room,
             stage,
             runtime,
             client,
             daemon: RefCell::new(None),
             before: BTreeSet::new(),
-        };
-        host.install_plugin();
-        host.start_daemon();
-        host.before = host.world();
-        host
+        }
     }
 
     /// As docs/runtimes.md says, with the plugin for loopback, which containerd 1 starts for every pod.
@@ -165,6 +184,13 @@ impl Host {
             .filter(|line| !(line.contains("uplink") && line.contains(" fe80:")))
             .collect()
     }
+}
+
+/// A folder of things that cargo xtask makes beside the programs.
+pub(crate) fn built(name: &str) -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let target = own.ancestors().nth(3).expect("TARGET/PROFILE/deps/real");
+    target.join(name)
 }
 
 /// The first part of docs/runtimes.md in a language, so that what it tells users to write is what tests use.

@@ -21,6 +21,7 @@ mod room;
 mod wait;
 mod with_cri;
 mod with_ctr;
+mod with_drop_in;
 mod with_guest;
 mod with_gvisor;
 mod with_podman;

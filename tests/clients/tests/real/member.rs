@@ -4,6 +4,7 @@ use crate::host::{Host, host_addresses, outside_addresses};
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::process::Output;
 use std::time::Duration;
 
 /// A container, pod or guest.
@@ -12,6 +13,20 @@ pub(crate) trait Member {
     fn run(&self, script: &str) -> String;
     /// As its client reports them, IPv4 first.
     fn addresses(&self) -> Vec<IpAddr>;
+}
+
+/// A script whose errors are in its output, so that they are not taken for its client's warnings.
+pub(crate) fn with_errors(script: &str) -> String {
+    format!("exec 2>&1; {script}")
+}
+
+/// What a script said that a client was to run; where it said nothing, what the client did.
+pub(crate) fn said(output: &Output) -> String {
+    let by = match output.stdout.is_empty() {
+        true => &output.stderr,
+        false => &output.stdout,
+    };
+    String::from_utf8_lossy(by).into_owned()
 }
 
 /// The addresses that a member's link has, IPv4 first. gVisor lists them in any order.

@@ -2,7 +2,7 @@
 
 use crate::host::Host;
 use crate::image;
-use crate::member::{Member, own_addresses};
+use crate::member::{Member, own_addresses, said, with_errors};
 use crate::wait::{PATIENCE, eventually};
 use std::net::IpAddr;
 
@@ -81,12 +81,8 @@ impl Member for PodmanContainer<'_> {
         let output = self
             .host
             .room
-            .output(&["podman", "exec", &self.name, "sh", "-c", script]);
-        format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        )
+            .output(&["podman", "exec", &self.name, "sh", "-c", &with_errors(script)]);
+        said(&output)
     }
 
     fn addresses(&self) -> Vec<IpAddr> {

@@ -43,6 +43,8 @@ pub(crate) struct Room {
     pid: u32,
     /// Below which control group its containers are.
     cgroup: String,
+    /// Where programs are looked for.
+    path: String,
 }
 
 impl Room {
@@ -78,6 +80,7 @@ impl Room {
             holder,
             pid,
             cgroup: format!("workloadnet-{}-{number}", std::process::id()),
+            path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
         }
     }
 
@@ -94,6 +97,11 @@ impl Room {
     /// The control group for everything that clients start, without a slash at its beginning.
     pub(crate) fn cgroup(&self) -> &str {
         &self.cgroup
+    }
+
+    /// Programs of this folder come before the machine's.
+    pub(crate) fn prefer(&mut self, folder: &Path) {
+        self.path = format!("{}:{}", folder.display(), self.path);
     }
 
     /// Writes a file of the room.
@@ -118,10 +126,7 @@ impl Room {
             .args(words)
             .current_dir("/")
             .env_clear()
-            .env(
-                "PATH",
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            )
+            .env("PATH", &self.path)
             .env("HOME", "/root")
             .stdin(Stdio::null());
         command
