@@ -5,6 +5,7 @@ use crate::image;
 use crate::member::{Member, own_addresses, said, with_errors};
 use crate::wait::{PATIENCE, eventually};
 use std::net::IpAddr;
+use std::process::Output;
 
 const IMAGE: &str = "localhost/member:1";
 const CONFIG: &str = include_str!("containers.conf");
@@ -32,6 +33,25 @@ pub(crate) struct PodmanContainer<'a> {
 
 /// `podman run`.
 pub(crate) fn podman_run<'a>(host: &'a Host, name: &str, network: &str) -> PodmanContainer<'a> {
+    let output = try_podman_run(host, name, network);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "podman run: {errors}");
+    let container = PodmanContainer {
+        host,
+        name: name.to_owned(),
+        id: String::from_utf8(output.stdout).unwrap().trim().to_owned(),
+    };
+    eventually(
+        PATIENCE,
+        "the container has addresses",
+        || own_addresses(&container),
+        |all| all.len() == 2,
+    );
+    container
+}
+
+/// `podman run`, whatever comes of it.
+pub(crate) fn try_podman_run(host: &Host, name: &str, network: &str) -> Output {
     let cgroup = format!("/{}", host.room.cgroup());
     let line = [
         "podman",
@@ -42,21 +62,8 @@ pub(crate) fn podman_run<'a>(host: &'a Host, name: &str, network: &str) -> Podma
         "--cgroup-parent",
         &cgroup,
     ];
-    let id = host
-        .room
-        .run(&[&line, &["--network", network, IMAGE][..]].concat());
-    let container = PodmanContainer {
-        host,
-        name: name.to_owned(),
-        id: id.trim().to_owned(),
-    };
-    eventually(
-        PATIENCE,
-        "the container has addresses",
-        || own_addresses(&container),
-        |all| all.len() == 2,
-    );
-    container
+    let rest = ["--network", network, IMAGE];
+    host.room.output(&[&line[..], &rest].concat())
 }
 
 impl PodmanContainer<'_> {
