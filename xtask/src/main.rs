@@ -1,12 +1,13 @@
 //! Development commands. `cargo xtask help` lists them.
 //!
 //! Each check is a pure function from what was read (cargo's metadata, source text) to a list of violations; only
-//! `cargo`, `packages` and the functions in here start programs.
+//! `cargo`, `packages`, `guest` and the functions in here start programs.
 
 mod cargo;
 mod dist;
 mod go;
 mod graph;
+mod guest;
 mod licences;
 mod packages;
 mod promises;
@@ -24,6 +25,7 @@ const HELP: &str = "\
 cargo xtask demo [ARGS]     build the daemon and the command line, and show what they do
 cargo xtask test            install what the tests need, then run every check and every test
 cargo xtask ci              the same, the plugin as it is shipped, and the demo
+cargo xtask clients [NAME]  only the tests with real clients, all or those with NAME in theirs
 cargo xtask bench [ARGS]    measure, in a release build (docs/figures.md)
 cargo xtask dist            build what is shipped into target/dist; the plugin static, and not too large
 cargo xtask libcni          the CNI plugin under the real libcni, in Go, and with Debian's plugins behind it
@@ -54,6 +56,7 @@ fn run(command: &str, rest: &[String]) -> Result<ExitCode> {
         "demo" => steps::demo(rest),
         "test" => steps::test(steps::Demo::Without),
         "ci" => steps::test(steps::Demo::With),
+        "clients" => steps::clients(rest),
         "bench" => steps::bench(rest),
         "libcni" => steps::libcni(),
         "dist" => dist::dist(),

@@ -31,6 +31,35 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
         program: "kill",
         package: "procps",
     },
+    // The real clients.
+    Needed {
+        program: "/bin/busybox",
+        package: "busybox-static",
+    },
+    Needed {
+        program: "containerd",
+        package: "containerd",
+    },
+    Needed {
+        program: "runc",
+        package: "runc",
+    },
+    Needed {
+        program: "/usr/lib/cni/loopback",
+        package: "containernetworking-plugins",
+    },
+    Needed {
+        program: "podman",
+        package: "podman",
+    },
+    Needed {
+        program: "runsc",
+        package: "runsc",
+    },
+    Needed {
+        program: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+    },
 ];
 
 /// What `cargo xtask bench` compares with.
@@ -59,6 +88,8 @@ pub(crate) fn ensure(needed: &[Needed]) -> Result<()> {
     eprintln!("xtask: installing the Debian packages that are needed and missing: {list}");
     let apt = || {
         let mut apt = Command::new("apt-get");
+        // Some packages bring a service. Tests start their own, and the machine's network stays as it is.
+        apt.env("SYSTEMD_OFFLINE", "1");
         // What is measured or tested has the standard output for itself.
         apt.env("DEBIAN_FRONTEND", "noninteractive")
             .stdout(std::io::stderr());
@@ -83,7 +114,7 @@ fn missing(needed: &[Needed], is_there: impl Fn(&str) -> bool) -> Vec<&'static s
     packages
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt as _;
     std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
@@ -96,8 +127,8 @@ mod tests {
     fn only_what_is_missing_is_installed() {
         assert_eq!(missing(FOR_TESTS, |_| true), Vec::<&str>::new());
         assert_eq!(
-            missing(FOR_TESTS, |program| program == "ip"),
-            ["iputils-ping", "nftables", "procps"]
+            missing(FOR_TESTS, |program| !["nft", "ping"].contains(&program)),
+            ["iputils-ping", "nftables"]
         );
     }
 }

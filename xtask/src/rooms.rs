@@ -31,6 +31,7 @@ const fn room(
 const API: &str = "workloadnet-api";
 const BENCH: &str = "workloadnet-bench";
 const CLIENT: &str = "workloadnet-client";
+const CLIENT_TESTS: &str = "workloadnet-client-tests";
 const CLI: &str = "workloadnet-cli";
 const CNI: &str = "workloadnet-cni";
 const DAEMON: &str = "workloadnet-daemon";
@@ -51,6 +52,7 @@ const ROOMS: &[Room] = &[
     room(CNI, &[CLIENT], &[QUEUE, STAGE]),
     room(DAEMON, &[API, KERNEL, MODEL, QUEUE], &[CLIENT, STAGE]),
     room(BENCH, &[API, CLIENT, KERNEL, MODEL, STAGE], &[]),
+    room(CLIENT_TESTS, &[], &[API, CLIENT, KERNEL, MODEL, STAGE]),
     room(XTASK, &[], &[]),
 ];
 

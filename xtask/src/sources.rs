@@ -55,7 +55,7 @@ const RULES: &[Rule] = &[
         tests_may: false,
     },
     Rule {
-        within: &["crates/", "xtask/", "bench/"],
+        within: &["crates/", "xtask/", "bench/", "tests/"],
         // The rule itself has to name it.
         except: &["crates/kernel/", "xtask/src/sources.rs"],
         words: &["unsafe"],
@@ -143,7 +143,7 @@ pub(crate) fn violations(sources: &[Source]) -> Vec<String> {
 /// All Rust files below the repository's root, but build output.
 pub(crate) fn read(root: &Path) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
-    for folder in ["crates", "xtask", "bench"] {
+    for folder in ["crates", "xtask", "bench", "tests"] {
         let folder = root.join(folder);
         if folder.is_dir() {
             read_folder(root, &folder, &mut sources)?;

@@ -2,7 +2,7 @@
 
 use crate::cargo::{cargo, count_tests, graph, run};
 use crate::totals::Totals;
-use crate::{dist, go, licences, packages, promises, rooms, sources};
+use crate::{dist, go, guest, licences, packages, promises, rooms, sources};
 use anyhow::{Context as _, Result, bail};
 use std::io::{Write, stdout};
 use std::process::{Command, ExitCode};
@@ -34,6 +34,29 @@ pub(crate) fn demo(args: &[String]) -> Result<ExitCode> {
         .args(args)
         .status()
         .context("start workloadnet demo")?;
+    Ok(exit(status.success()))
+}
+
+/// Tests with real clients, all of them or by a part of their names.
+pub(crate) fn clients(args: &[String]) -> Result<ExitCode> {
+    packages::ensure(packages::FOR_TESTS)?;
+    guest::ensure(&graph()?.target)?;
+    containerd(&["newest", "older"].map(str::to_owned))?;
+    // The tests start these, and cargo does not know.
+    run(cargo().args([
+        "build",
+        "--locked",
+        "--package",
+        "workloadnet-daemon",
+        "--package",
+        "workloadnet-cni",
+        "--package",
+        "workloadnet-cli",
+        "--bins",
+    ]))?;
+    let mut test = cargo();
+    test.args(["test", "--locked", "--package", "workloadnet-client-tests", "--"]);
+    let status = test.args(args).status().context("start the tests")?;
     Ok(exit(status.success()))
 }
 
@@ -110,6 +133,7 @@ pub(crate) fn licences() -> Result<Vec<String>> {
 /// Everything that CI wants to know. Goes on to the end, whatever fails.
 pub(crate) fn test(demo: Demo) -> Result<ExitCode> {
     packages::ensure(packages::FOR_TESTS)?;
+    guest::ensure(&graph()?.target)?;
     let mut report = Report::default();
     report.step("format", || run(cargo().args(["fmt", "--all", "--check"])));
     report.step("rooms", || none(rooms()?));
@@ -133,6 +157,13 @@ pub(crate) fn test(demo: Demo) -> Result<ExitCode> {
         ]);
         run(doc.env("RUSTDOCFLAGS", "--deny warnings"))
     });
+    // The releases that the tests with real clients start.
+    for release in ["newest", "older"] {
+        report.step(&format!("containerd {release}"), || {
+            go::is_there()?;
+            go::containerd(&graph()?.target, release).map(drop)
+        });
+    }
     // Built before any test runs, because a build beside tests is what makes them slow.
     report.step("crash points", || run(&mut daemon_with_crash_points()));
     report.tests(

@@ -1,0 +1,162 @@
+//! What a client has started: it runs scripts, serves HTTP, and has addresses.
+
+use crate::host::{Host, host_addresses, outside_addresses};
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::process::Output;
+use std::time::Duration;
+
+/// A container, pod or guest.
+pub(crate) trait Member {
+    /// Runs a script of busybox's shell in it; what it prints.
+    fn run(&self, script: &str) -> String;
+    /// As its client reports them, IPv4 first.
+    fn addresses(&self) -> Vec<IpAddr>;
+}
+
+/// A script whose errors are in its output, so that they are not taken for its client's warnings.
+pub(crate) fn with_errors(script: &str) -> String {
+    format!("exec 2>&1; {script}")
+}
+
+/// What a script said that a client was to run; where it said nothing, what the client did.
+pub(crate) fn said(output: &Output) -> String {
+    let by = match output.stdout.is_empty() {
+        true => &output.stderr,
+        false => &output.stdout,
+    };
+    String::from_utf8_lossy(by).into_owned()
+}
+
+/// The addresses that a member's link has, IPv4 first. gVisor lists them in any order.
+pub(crate) fn own_addresses(member: &dyn Member) -> Vec<IpAddr> {
+    let found: BTreeSet<IpAddr> = listed(&member.run("ip -o address show dev eth0")).collect();
+    found.into_iter().collect()
+}
+
+/// How long one conversation may take. A guest under software emulation is slow.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Each one reaches every other one on both families and is seen by its own address; each reaches the host, and the host
+/// it; each reaches the outside host, which sees the host.
+#[track_caller]
+pub(crate) fn expect_traffic(host: &Host, members: &[&dyn Member]) {
+    let addresses: Vec<Vec<IpAddr>> = members.iter().map(|member| member.addresses()).collect();
+    for (number, own) in addresses.iter().enumerate() {
+        assert_eq!(own.len(), 2, "one address of each family: {own:?}");
+        let others = addresses.iter().enumerate().filter(|(other, _)| *other != number);
+        let others: Vec<&Vec<IpAddr>> = others.map(|(_, other)| other).collect();
+        // All in one script: starting one costs a client up to half a second.
+        let (host_end, outside) = (host_addresses(), outside_addresses());
+        let mut lines: Vec<String> = others
+            .iter()
+            .copied()
+            .flatten()
+            .map(|server| ask(*server))
+            .collect();
+        lines.extend(host_end.iter().chain(&outside).map(|server| ask_stage(*server)));
+        let said = members[number].run(&lines.join("; echo ==; "));
+        let mut answers = said.split("==\n");
+        let mut answer = || answers.next().unwrap_or_default();
+        for (server, family) in others.iter().flat_map(|other| other.iter().zip(0..)) {
+            let who = Who::parse(answer());
+            let all = others.iter().find(|other| other.contains(server));
+            assert_eq!(who.client, Some(own[family]), "who {server} sees: {said:?}");
+            assert_eq!(
+                who.server,
+                all.unwrap().iter().copied().collect(),
+                "who is {server}: {said:?}"
+            );
+        }
+        for (client, server) in own.iter().zip(&host_end) {
+            assert_eq!(
+                address(answer()),
+                Some(*client),
+                "who the host sees at {server}: {said:?}"
+            );
+        }
+        for (by, server) in host_end.iter().zip(&outside) {
+            assert_eq!(
+                address(answer()),
+                Some(*by),
+                "who the outside host sees at {server}: {said:?}"
+            );
+        }
+        for client in own {
+            let said = ask_from_host(host, *client);
+            assert_eq!(
+                Who::parse(&said).server,
+                own.iter().copied().collect(),
+                "{said:?}"
+            );
+        }
+    }
+}
+
+/// Asks a member for `/cgi-bin/who`.
+fn ask(server: IpAddr) -> String {
+    let seconds = LIMIT.as_secs();
+    format!("printf 'GET /cgi-bin/who HTTP/1.0\\r\\n\\r\\n' | timeout {seconds} nc {server} 80")
+}
+
+/// Asks a server of the stage, which says whom it sees.
+fn ask_stage(server: IpAddr) -> String {
+    let seconds = LIMIT.as_secs();
+    format!("timeout {seconds} nc {server} 7 </dev/null; echo")
+}
+
+/// What `/cgi-bin/who` said.
+#[derive(Debug)]
+struct Who {
+    client: Option<IpAddr>,
+    /// But link-local ones.
+    server: BTreeSet<IpAddr>,
+}
+
+impl Who {
+    fn parse(answer: &str) -> Self {
+        let body = answer
+            .split_once("\r\n\r\n")
+            .or_else(|| answer.split_once("\n\n"));
+        let (client, server) = body
+            .and_then(|(_, body)| body.split_once('\n'))
+            .unwrap_or_default();
+        Self {
+            client: address(client),
+            server: listed(server).collect(),
+        }
+    }
+}
+
+/// The addresses in what `ip -o address` says, but link-local ones.
+fn listed(text: &str) -> impl Iterator<Item = IpAddr> {
+    let words = |line: &str| -> Option<IpAddr> {
+        let mut words = line
+            .split_whitespace()
+            .skip_while(|word| !word.starts_with("inet"));
+        address(words.nth(1)?.split('/').next()?)
+    };
+    text.lines()
+        .filter_map(words)
+        .filter(|address| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()))
+}
+
+/// Busybox writes IPv4 addresses as IPv6 ones that hold them.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim().trim_matches(['[', ']']);
+    text.parse().ok().map(|address: IpAddr| address.to_canonical())
+}
+
+fn ask_from_host(host: &Host, server: IpAddr) -> String {
+    let talk = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(server, 80), LIMIT)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.write_all(b"GET /cgi-bin/who HTTP/1.0\r\n\r\n")?;
+        let mut said = String::new();
+        stream.read_to_string(&mut said)?;
+        Ok(said)
+    };
+    let said = host.stage.node.within(talk).unwrap();
+    said.unwrap_or_else(|error| panic!("the host to {server}: {error}"))
+}
