@@ -30,10 +30,12 @@ pub enum Error {
     #[error("{}", .0.message)]
     Refused(Box<Refused>),
     /// The daemon is too old for what was asked, or was built without it. Nothing was changed.
-    #[error("workloadnetd (version {version}) cannot do {feature:?}")]
+    #[error("workloadnetd (version {version}) cannot do {feature:?}{}", with(value))]
     Lacks {
         /// As GetNode names it.
         feature: String,
+        /// What was asked for; empty where it is no value.
+        value: String,
         /// What the daemon says of itself, or `unknown`.
         version: String,
     },
@@ -75,6 +77,13 @@ pub struct Refused {
     pub retry_after: Option<Duration>,
     /// All that was said for programs.
     pub metadata: HashMap<String, String>,
+}
+
+fn with(value: &str) -> String {
+    match value {
+        "" => String::new(),
+        value => format!(": {value}"),
+    }
 }
 
 /// How one try of a call failed.

@@ -271,7 +271,7 @@ async fn a_daemon_that_lacks_a_feature_is_named_and_not_asked() {
     let error = setup(&network, &options).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        r#"workloadnetd (version 0.1.0) cannot do "alias""#
+        r#"workloadnetd (version 0.1.0) cannot do "alias": db"#
     );
     assert_eq!(stand.played.calls(), ["node"]);
     // What every one of ours can do needs no question.

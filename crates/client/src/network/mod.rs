@@ -130,6 +130,7 @@ impl Network {
             self.client.detach(detach(&this)).await?;
             return Err(Error::Lacks {
                 feature: "result".to_owned(),
+                value: String::new(),
                 version: "unknown".to_owned(),
             });
         }
@@ -210,20 +211,21 @@ impl Network {
 
     /// An older daemon would drop what it does not know. Every one of ours knows owner, MTU, labels and addresses, and
     /// shows by its answer that it is one; for the rest it is asked.
-    async fn handshake(&self, began: Instant, needs: &[&'static str]) -> Result<(), Error> {
+    async fn handshake(&self, began: Instant, needs: &[(&'static str, String)]) -> Result<(), Error> {
         if needs.is_empty() {
             return Ok(());
         }
         let node = self
             .patiently(began, |client| async move { client.node().await })
             .await
-            .map_err(|error| lacks(needs[0], error))?;
+            .map_err(|error| lacks(needs[0].0, error))?;
         match needs
             .iter()
-            .find(|need| !node.feature.iter().any(|has| has == *need))
+            .find(|(need, _)| !node.feature.iter().any(|has| has == need))
         {
-            Some(missing) => Err(Error::Lacks {
+            Some((missing, value)) => Err(Error::Lacks {
                 feature: (*missing).to_owned(),
+                value: value.clone(),
                 version: node.version,
             }),
             None => Ok(()),
@@ -302,6 +304,7 @@ fn lacks(feature: &str, error: Error) -> Error {
         Error::Refused(refused) if refused.code == Code::Unimplemented && refused.reason.is_empty() => {
             Error::Lacks {
                 feature: feature.to_owned(),
+                value: String::new(),
                 version: "unknown".to_owned(),
             }
         }

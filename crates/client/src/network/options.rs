@@ -67,6 +67,23 @@ pub struct HostPort {
     pub host_ip: Option<IpAddr>,
 }
 
+impl fmt::Display for HostPort {
+    /// As in `podman run --publish`: `192.0.2.1:8080:80/tcp`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host_ip {
+            Some(IpAddr::V6(address)) => write!(f, "[{address}]:")?,
+            Some(address) => write!(f, "{address}:")?,
+            None => {}
+        }
+        let protocol = match self.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        };
+        write!(f, "{}:{}/{protocol}", self.host_port, self.container_port)
+    }
+}
+
 /// Limits of the link, in bits per second and bits; 0: none. Ingress is towards the workload.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bandwidth {
@@ -78,6 +95,17 @@ pub struct Bandwidth {
     pub egress_rate: u64,
     /// Bits.
     pub egress_burst: u64,
+}
+
+impl fmt::Display for Bandwidth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            ingress_rate,
+            egress_rate,
+            ..
+        } = self;
+        write!(f, "{ingress_rate} bit/s in, {egress_rate} bit/s out")
+    }
 }
 
 /// How the workload is to resolve names. The daemon writes no file of a workload: what is given comes back with the result.
@@ -173,17 +201,19 @@ impl Options {
         self
     }
 
-    /// What a daemon has to be able to do for all of this, beyond what every one of ours can: its features' names.
-    pub(crate) fn needs(&self) -> Vec<&'static str> {
+    /// What a daemon has to be able to do for all of this, beyond what every one of ours can: its features' names, and the
+    /// values that are asked for.
+    pub(crate) fn needs(&self) -> Vec<(&'static str, String)> {
+        let ports: Vec<String> = self.host_ports.iter().map(ToString::to_string).collect();
         let needs = [
-            ("requested-mac", self.mac.is_some()),
-            ("port-mapping", !self.host_ports.is_empty()),
-            ("bandwidth", self.bandwidth.is_some()),
-            ("alias", !self.aliases.is_empty()),
+            ("requested-mac", self.mac.map(|mac| mac.to_string())),
+            ("port-mapping", Some(ports.join(", "))),
+            ("bandwidth", self.bandwidth.map(|bandwidth| bandwidth.to_string())),
+            ("alias", Some(self.aliases.join(", "))),
         ];
         needs
             .into_iter()
-            .filter_map(|(feature, is_needed)| is_needed.then_some(feature))
+            .filter_map(|(feature, value)| Some((feature, value.filter(|value| !value.is_empty())?)))
             .collect()
     }
 
@@ -264,7 +294,10 @@ mod tests {
                 egress_rate: 1,
                 ..Bandwidth::default()
             });
-        assert_eq!(all.needs(), ["requested-mac", "bandwidth"]);
+        assert_eq!(
+            all.needs().iter().map(|need| need.0).collect::<Vec<_>>(),
+            ["requested-mac", "bandwidth"]
+        );
         let mut request = AttachRequest::default();
         all.put_into(&mut request);
         assert_eq!(request.labels, [("app".to_owned(), "web".to_owned())].into());

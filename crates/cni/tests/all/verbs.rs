@@ -124,7 +124,10 @@ fn what_the_daemon_cannot_do_is_refused_by_name() {
     let (code, msg) = network.call("ADD", "web-1", OWN_NETNS).failure();
     assert_eq!(
         (code, &*msg),
-        (2, r#"workloadnetd (version 0.1.0) cannot do "requested-mac""#)
+        (
+            2,
+            r#"workloadnetd (version 0.1.0) cannot do "requested-mac": 02:00:00:00:00:77"#
+        )
     );
     assert!(played.script().attached.is_empty());
 }

@@ -51,7 +51,7 @@ pub(crate) fn podman_run<'a>(host: &'a Host, name: &str, network: &str) -> Podma
 }
 
 /// `podman run`, whatever comes of it.
-pub(crate) fn try_podman_run(host: &Host, name: &str, network: &str) -> Output {
+fn try_podman_run(host: &Host, name: &str, network: &str) -> Output {
     let cgroup = format!("/{}", host.room.cgroup());
     let line = [
         "podman",
