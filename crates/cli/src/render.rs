@@ -59,8 +59,8 @@ pub(crate) fn attached(answer: &AttachResponse, output: Output) -> String {
 /// What is so after a Detach, whether or not there was anything to take off.
 pub(crate) fn detached(workload_id: &str, netns: Option<&str>, output: Output) -> String {
     match (output, netns) {
-        (Output::Table, None) => format!("{workload_id} is not attached\n"),
-        (Output::Table, Some(netns)) => format!("{workload_id} is not attached to {netns}\n"),
+        (Output::Table, None) => format!("{workload_id} is detached\n"),
+        (Output::Table, Some(netns)) => format!("{workload_id} is detached from {netns}\n"),
         (Output::Json, _) => "{}\n".to_owned(),
     }
 }

@@ -113,7 +113,7 @@ MTU               1400
 
     assert_eq!(
         stdout_of(fake.socket(), &["detach", "web-1", "--owner", "k8s.io"]),
-        "web-1 is not attached\n"
+        "web-1 is detached\n"
     );
     let asked = fake.detach_asked();
     assert_eq!((&*asked.workload_id, &*asked.owner), ("web-1", "k8s.io"));
@@ -123,7 +123,7 @@ MTU               1400
     // It may be another sandbox that is attached: then that one stays, and this is still true.
     assert_eq!(
         stdout_of(fake.socket(), &["detach", "web-1", "--netns", "web"]),
-        "web-1 is not attached to /run/netns/web\n"
+        "web-1 is detached from /run/netns/web\n"
     );
     assert_eq!(fake.detach_asked().netns.unwrap().netns_path, "/run/netns/web");
 }
