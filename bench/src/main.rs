@@ -9,7 +9,8 @@ mod stand;
 
 use anyhow::{Context as _, Result, bail};
 use samples::{Samples, ms, ratio, table};
-use stand::{EightCallers, OneCaller, Stand, Thousand, Way};
+use stand::{EightCallers, Executed, OneCaller, Stand, Thousand, Way};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How much is measured.
@@ -45,20 +46,29 @@ fn main() -> Result<()> {
 }
 
 fn run(size: &Size) -> Result<()> {
+    // As it is shipped, which cargo xtask bench builds.
+    let plugin: PathBuf = std::env::var_os("WORKLOADNET_CNI")
+        .context("WORKLOADNET_CNI has to name the plugin")?
+        .into();
     let data = tempfile::tempdir_in("/dev/shm").context("make a folder in memory for host-local")?;
     let mut stand = Stand::here(data.path())?;
     let one = stand.one_caller(size.blocks, size.plugins)?;
+    let executed = stand.executed(&plugin, size.blocks.div_ceil(2))?;
     let eight = stand.eight_callers(size.blocks.div_ceil(5), size.plugins)?;
     let thousand = stand.thousand(size.attachments, size.starts)?;
-    print!("{}", report(&one, &eight, &thousand, size));
+    let bytes = std::fs::metadata(&plugin).context("look at the plugin")?.len();
+    let plugins = plugins(&executed, bytes);
+    print!("{}", report(&one, &eight, &plugins, &thousand, size));
     Ok(())
 }
 
-fn report(one: &OneCaller, eight: &EightCallers, thousand: &Thousand, size: &Size) -> String {
+fn report(one: &OneCaller, eight: &EightCallers, plugins: &str, thousand: &Thousand, size: &Size) -> String {
     [
         machine(),
         "## Attach and detach, dual stack\n\nMilliseconds. Ratios are to the bare sequence of the same run.\n".to_owned(),
         latencies(one, eight),
+        "## Plugins, executed for every call\n".to_owned(),
+        plugins.to_owned(),
         format!("## With up to {} attachments\n", size.attachments),
         growth(thousand),
         costs(one, thousand, size),
@@ -130,6 +140,42 @@ fn latencies(one: &OneCaller, eight: &EightCallers) -> String {
             &["8 callers", "attaches per second", "detaches per second"],
             &rates
         )
+    )
+}
+
+/// Fork to exit, as a runtime sees it.
+fn plugins(executed: &Executed, bytes: u64) -> String {
+    let Executed {
+        nothing,
+        version,
+        ours,
+        ptp,
+    } = executed;
+    let row = |what: &str, samples: &Samples| {
+        let p50 = samples.p50();
+        let ratio = format!("{:.2}", ratio(p50, nothing.p50()));
+        vec![
+            what.to_owned(),
+            samples.len().to_string(),
+            ms(p50),
+            ms(samples.percentile(99)),
+            ratio,
+        ]
+    };
+    let rows = [
+        row("a static program that does nothing", nothing),
+        row("**workloadnet-cni** VERSION", &version[0]),
+        row("ptp VERSION", &version[1]),
+        row("**workloadnet-cni** ADD, dual stack", &ours.attach),
+        row("ptp + host-local ADD, dual stack, DAD off", &ptp.attach),
+        row("**workloadnet-cni** DEL", &ours.detach),
+        row("ptp + host-local DEL", &ptp.detach),
+    ];
+    format!(
+        "{}\nThe plugin has {bytes} bytes. It comes {:.1} times as fast as ptp for an ADD, and {:.1} times for a DEL.\n",
+        table(&["what", "n", "p50", "p99", "beside nothing"], &rows),
+        ratio(ptp.attach.p50(), ours.attach.p50()),
+        ratio(ptp.detach.p50(), ours.detach.p50()),
     )
 }
 

@@ -41,7 +41,7 @@ impl Daemon {
         })
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("workloadnet.sock")
     }
 

@@ -4,7 +4,7 @@
 //! block the namespaces are as a runtime makes them: loopback is down.
 
 use crate::bare::{Bare, as_new, indexes};
-use crate::cni::Cni;
+use crate::cni::{Cni, nothing};
 use crate::product::{Daemon, KernelRoom, attach, detach};
 use crate::samples::Samples;
 use anyhow::{Context as _, Result, ensure};
@@ -51,6 +51,17 @@ pub(crate) struct EightCallers {
     pub(crate) ptp_took: [Duration; 2],
 }
 
+/// What it costs to execute a plugin.
+#[derive(Debug, Default)]
+pub(crate) struct Executed {
+    /// A program that does nothing.
+    pub(crate) nothing: Samples,
+    /// VERSION: ours, ptp.
+    pub(crate) version: [Samples; 2],
+    pub(crate) ours: Way,
+    pub(crate) ptp: Way,
+}
+
 /// What a thousand attachments cost.
 #[derive(Debug, Default)]
 pub(crate) struct Thousand {
@@ -79,6 +90,8 @@ pub(crate) struct Stand {
 
 const CALLERS: usize = 8;
 const BLOCK: usize = 40;
+/// Executions of each plugin in a block.
+const EXECUTED: usize = 10;
 /// Twice what the kernel takes for a deletion.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -177,6 +190,33 @@ impl Stand {
             way.detach.time(|| self.cni.del(id, &namespace.path()))?;
         }
         Ok(way)
+    }
+
+    /// Our plugin beside `ptp`, each executed for every call, in turn.
+    pub(crate) fn executed(&mut self, plugin: &Path, blocks: usize) -> Result<Executed> {
+        let mut all = Executed::default();
+        let ours = Cni::ours(plugin.to_owned(), &self.daemon.socket());
+        for _ in 0..blocks {
+            let pairs = namespaces_for_plugins(2 * EXECUTED, Dad::Off)?;
+            for namespace in &pairs {
+                as_new(namespace)?;
+            }
+            let mut made = Vec::new();
+            for pair in pairs.chunks(2) {
+                let (id, path) = (self.id(), pair.iter().map(Namespace::path).collect::<Vec<_>>());
+                all.nothing.time(nothing)?;
+                all.version[0].time(|| ours.version())?;
+                all.version[1].time(|| self.cni.version())?;
+                all.ours.attach.time(|| ours.add(&id, &path[0]))?;
+                all.ptp.attach.time(|| self.cni.add(&id, &path[1]))?;
+                made.push((id, path));
+            }
+            for (id, path) in made {
+                all.ours.detach.time(|| ours.del(&id, &path[0]))?;
+                all.ptp.detach.time(|| self.cni.del(&id, &path[1]))?;
+            }
+        }
+        Ok(all)
     }
 
     /// Eight callers at once, each with a connection of its own.

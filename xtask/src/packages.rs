@@ -63,10 +63,16 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
 ];
 
 /// What `cargo xtask bench` compares with.
-pub(crate) const FOR_BENCH: &[Needed] = &[Needed {
-    program: "/usr/lib/cni/ptp",
-    package: "containernetworking-plugins",
-}];
+pub(crate) const FOR_BENCH: &[Needed] = &[
+    Needed {
+        program: "/usr/lib/cni/ptp",
+        package: "containernetworking-plugins",
+    },
+    Needed {
+        program: "/bin/busybox",
+        package: "busybox-static",
+    },
+];
 
 /// Installs what is missing, and says so.
 pub(crate) fn ensure(needed: &[Needed]) -> Result<()> {

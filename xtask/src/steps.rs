@@ -5,6 +5,7 @@ use crate::totals::Totals;
 use crate::{dist, go, guest, licences, packages, promises, rooms, sources};
 use anyhow::{Context as _, Result, bail};
 use std::io::{Write, stdout};
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -63,6 +64,7 @@ pub(crate) fn clients(args: &[String]) -> Result<ExitCode> {
 /// Measures in a release build.
 pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
     packages::ensure(packages::FOR_BENCH)?;
+    let plugin = dist::plugin()?;
     run(cargo().args([
         "build",
         "--locked",
@@ -80,6 +82,7 @@ pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
         "workloadnet-bench",
         "--",
     ]);
+    bench.env("WORKLOADNET_CNI", plugin);
     let status = bench.args(args).status().context("start the bench")?;
     Ok(exit(status.success()))
 }
@@ -87,6 +90,13 @@ pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
 /// The plugin under the real libcni. Needs Go, which Debian 12 has too old, so it is no part of `test`.
 pub(crate) fn libcni() -> Result<ExitCode> {
     packages::ensure(packages::FOR_BENCH)?;
+    let driver = libcni_driver()?;
+    run(&mut libcni_tests(&driver))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The driver on libcni, and what its tests start beside the plugin.
+fn libcni_driver() -> Result<PathBuf> {
     let driver = graph()?.target.join("cnitool");
     let mut go = Command::new("go");
     go.args(["build", "-o"]).arg(&driver).arg(".");
@@ -100,19 +110,15 @@ pub(crate) fn libcni() -> Result<ExitCode> {
         "workloadnet-cli",
         "--bins",
     ]))?;
+    Ok(driver)
+}
+
+fn libcni_tests(driver: &Path) -> Command {
     let mut test = cargo();
-    test.args([
-        "test",
-        "--locked",
-        "--package",
-        "workloadnet-cni",
-        "--features",
-        "libcni",
-    ]);
-    test.args(["--test", "all", "libcni"])
-        .env("WORKLOADNET_CNITOOL", &driver);
-    run(&mut test)?;
-    Ok(ExitCode::SUCCESS)
+    test.args(["test", "--locked", "--package", "workloadnet-cni"]);
+    test.args(["--features", "libcni", "--test", "all", "libcni"]);
+    test.env("WORKLOADNET_CNITOOL", driver);
+    test
 }
 
 /// Who knows whom, by declaration and by source text; and whether the checks exist that documents name.
@@ -175,6 +181,14 @@ pub(crate) fn test(demo: Demo) -> Result<ExitCode> {
         report.tests(&gated.name, &mut gated.command(), stdout());
     }
     go_steps(&mut report);
+    let mut driver = None;
+    report.step("libcni", || {
+        driver = Some(libcni_driver()?);
+        Ok(())
+    });
+    if let Some(driver) = driver {
+        report.tests("tests libcni", &mut libcni_tests(&driver), stdout());
+    }
     if demo == Demo::With {
         report.step("plugin", || dist::plugin().map(drop));
         report.step("demo", || match self::demo(&[])? {
