@@ -44,6 +44,11 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
         program: "runc",
         package: "runc",
     },
+    // portmap and firewall behind our plugin.
+    Needed {
+        program: "iptables",
+        package: "iptables",
+    },
     Needed {
         program: "/usr/lib/cni/loopback",
         package: "containernetworking-plugins",

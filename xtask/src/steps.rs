@@ -89,7 +89,7 @@ pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
 
 /// The plugin under the real libcni. Needs Go, which Debian 12 has too old, so it is no part of `test`.
 pub(crate) fn libcni() -> Result<ExitCode> {
-    packages::ensure(packages::FOR_BENCH)?;
+    packages::ensure(packages::FOR_TESTS)?;
     let driver = libcni_driver()?;
     run(&mut libcni_tests(&driver))?;
     Ok(ExitCode::SUCCESS)
