@@ -116,7 +116,8 @@ fn libcni_driver() -> Result<PathBuf> {
 fn libcni_tests(driver: &Path) -> Command {
     let mut test = cargo();
     test.args(["test", "--locked", "--package", "workloadnet-cni"]);
-    test.args(["--features", "libcni", "--test", "all", "libcni"]);
+    // All of them, because a test that is left out counts as skipped.
+    test.args(["--features", "libcni", "--test", "all"]);
     test.env("WORKLOADNET_CNITOOL", driver);
     test
 }

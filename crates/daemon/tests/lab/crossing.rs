@@ -306,7 +306,7 @@ fn a_second_daemon_on_the_same_socket_is_refused_and_the_first_goes_on() {
     .unwrap();
     assert!(!status.success());
     let socket = daemon.socket().display().to_string();
-    let text = format!("Error: another daemon serves {socket} (it holds {socket}.lock)");
+    let text = format!("workloadnetd: another daemon serves {socket} (it holds {socket}.lock)");
     assert!(
         daemon.logged().lines().any(|line| line == text),
         "not said: {text}"
