@@ -4,9 +4,12 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -35,6 +38,7 @@ type daemon struct {
 // newDaemon starts one with a folder of its own.
 func newDaemon(t *testing.T) *daemon {
 	t.Helper()
+	noneIsLeft(t)
 	folder, err := os.MkdirTemp("", "wn")
 	if err != nil {
 		t.Fatal(err)
@@ -48,6 +52,24 @@ func newDaemon(t *testing.T) *daemon {
 	d.start(t)
 	t.Cleanup(func() { d.end(syscall.SIGTERM) })
 	return d
+}
+
+// noneIsLeft waits for the links of the test before: the kernel takes them away some time after their namespaces.
+func noneIsLeft(t *testing.T) {
+	t.Helper()
+	ours := func(link net.Interface) bool { return strings.HasPrefix(link.Name, "wk") }
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		all, err := net.Interfaces()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(all, ours) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("left over: %v", all)
+		}
+	}
 }
 
 func (d *daemon) settings() string { return filepath.Join(d.folder, "workloadnetd.toml") }
