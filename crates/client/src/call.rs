@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// By how much two clocks that began together may disagree.
+const EARLY: Duration = Duration::from_millis(10);
 
 impl Client {
     /// Sends a message until it is answered, refused, or out of time.
@@ -40,7 +42,14 @@ impl Client {
                     }
                     Err(Failure::Lost(_)) if !was_lost => was_lost = true,
                     Err(Failure::Lost(error)) => return Err(self.unreachable(error)),
-                    Err(Failure::Deadline) => return Err(Error::Deadline(limit)),
+                    Err(Failure::Deadline) => {
+                        // The server's timer runs on what we told it to be left, and may be a little early: ours counts.
+                        let left = limit.saturating_sub(began.elapsed());
+                        if left <= EARLY {
+                            tokio::time::sleep(left).await;
+                        }
+                        return Err(Error::Deadline(limit));
+                    }
                     // The daemon has less patience than the caller, or is a little early.
                     Err(Failure::NoOutcomeYet) => {
                         tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
