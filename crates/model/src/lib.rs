@@ -7,6 +7,7 @@ pub mod address;
 pub mod datapath;
 pub mod ipam;
 pub mod key;
+pub mod peer;
 pub mod plan;
 pub mod prefix;
 pub mod record;

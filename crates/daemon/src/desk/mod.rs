@@ -22,6 +22,7 @@ use model::address::Family;
 use model::datapath::{Datapath, Event, Fault, Target};
 use model::ipam::{Ipam, Moment};
 use model::key::{HostLink, Key, Owner};
+use model::peer::Peer;
 use model::prefix::Prefix;
 use model::ruleset::Ruleset;
 use model::survey::Uplink;
@@ -100,6 +101,8 @@ struct State<D: Datapath> {
     phase: Phase,
     turns: Turns<D>,
     ipam: Ipam,
+    /// The other nodes; `None`: nobody has said yet.
+    peers: Option<Arc<[Peer]>>,
     attachments: BTreeMap<Key, Attachment>,
     by_index: HashMap<u32, Key>,
     /// Detaches that wait for the kernel's announcement, by interface index.
@@ -143,6 +146,7 @@ impl<D: Datapath> Desk<D> {
                 phase: Phase::Recovering,
                 turns: Turns::default(),
                 ipam,
+                peers: None,
                 attachments: BTreeMap::new(),
                 by_index: HashMap::new(),
                 leaving: HashMap::new(),
@@ -181,6 +185,18 @@ impl<D: Datapath> Desk<D> {
         let mut state = self.state();
         state.ipam.set_prefixes(prefixes, &mut random);
         self.tell_readiness(&mut state);
+    }
+
+    /// These are the other nodes from now on; the node itself may be among them. Until it is called for the first time
+    /// nothing is known of them, and what the kernel holds for them stays as it is.
+    pub fn set_peers(&self, peers: Vec<Peer>) {
+        tracing::info!(peers = peers.len(), "the other nodes are known");
+        self.state().peers = Some(peers.into());
+    }
+
+    /// The other nodes, as they were told last.
+    pub fn peers(&self) -> Option<Arc<[Peer]>> {
+        self.state().peers.clone()
     }
 
     /// Attachments in the order of their keys. Refused until the kernel has been read: who takes a list for the truth
