@@ -9,6 +9,7 @@ use crate::netns::Home;
 use crate::nft::Nft;
 use crate::socket::{ROUTE, Refused, Socket};
 use crate::{fault, survey, sysctl, watch};
+use ipnet::IpNet;
 use model::address::{Family, IPV6_MTU};
 use model::datapath::{Datapath, Event, Fault, OpenError, Target, WireError};
 use model::key::HostLink;
@@ -237,6 +238,10 @@ impl Datapath for Linux {
     fn publish(&self, ruleset: &Ruleset) -> Result<(), Fault> {
         self.nft.publish(ruleset)?;
         sysctl::ensure_forwarding(|| survey::advertised(&mut self.reader()))
+    }
+
+    fn spare(&self, gone: &[IpNet], came: &[IpNet]) -> Result<(), Fault> {
+        self.nft.spare(gone, came)
     }
 
     fn drift(&self, ruleset: &Ruleset) -> Result<Vec<String>, Fault> {

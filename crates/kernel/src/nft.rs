@@ -2,6 +2,7 @@
 //! back to see what is left of it.
 
 mod expression;
+mod nets;
 
 use crate::message::{Attributes, Message, flag};
 use crate::socket::{Answer, NETFILTER, Socket};
@@ -27,6 +28,11 @@ const GETCHAIN: u16 = SUBSYSTEM | 4;
 const NEWRULE: u16 = SUBSYSTEM | 6;
 const GETRULE: u16 = SUBSYSTEM | 7;
 const NEWSET: u16 = SUBSYSTEM | 9;
+const NEWSETELEM: u16 = SUBSYSTEM | 12;
+const GETSETELEM: u16 = SUBSYSTEM | 13;
+const DELSETELEM: u16 = SUBSYSTEM | 14;
+/// Numbers of sets in a transaction, behind the meters'.
+const FIRST_SET: u32 = 100;
 pub(crate) const NEWGEN: u16 = SUBSYSTEM | 15;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -52,7 +58,7 @@ pub(crate) struct Nft {
 impl Nft {
     pub(crate) fn open() -> Result<Self, Fault> {
         Ok(Self {
-            socket: Mutex::new(Socket::open(NETFILTER)?),
+            socket: Mutex::new(Socket::open_for_long_batches(NETFILTER)?),
             no_arp: AtomicBool::new(false),
         })
     }
@@ -69,11 +75,11 @@ impl Nft {
     pub(crate) fn publish(&self, ruleset: &Ruleset) -> Result<(), Fault> {
         let mut tables = ruleset.tables();
         tables.retain(|table| self.can(table.family));
-        let replaced = self.replace(&tables);
+        let replaced = self.replace(ruleset, &tables);
         if replaced.as_ref().is_err_and(is_lacking) && self.can(TableFamily::Arp) {
             // Some kernels have no such tables.
             tables.retain(|table| table.family != TableFamily::Arp);
-            if self.replace(&tables).is_ok() {
+            if self.replace(ruleset, &tables).is_ok() {
                 tracing::warn!("this kernel has no nftables for ARP: requests of workloads are not limited");
                 self.no_arp.store(true, Ordering::Relaxed);
                 return Ok(());
@@ -87,7 +93,7 @@ impl Nft {
         family != TableFamily::Arp || !self.no_arp.load(Ordering::Relaxed)
     }
 
-    fn replace(&self, tables: &[Table]) -> Result<(), Fault> {
+    fn replace(&self, ruleset: &Ruleset, tables: &[Table]) -> Result<(), Fault> {
         let tried = format!("nft replace table inet {TABLE}");
         let mut batch = vec![Message::new(BATCH_BEGIN, 0, &*tried).fixed(&[0, 0, 0, 10])];
         for table in tables {
@@ -104,6 +110,10 @@ impl Nft {
             ]);
             for (id, meter) in (1..).zip(&table.meters) {
                 batch.push(new_meter(table.family, meter, id));
+            }
+            for (id, set) in (FIRST_SET..).zip(&table.sets) {
+                batch.push(nets::new_set(set, id));
+                batch.extend(nets::elements(NEWSETELEM, set, ruleset.spared.of(set.family)));
             }
             batch.extend(table.chains.iter().map(|chain| new_chain(table.family, chain)));
             for chain in &table.chains {
@@ -125,6 +135,7 @@ impl Nft {
         for table in ruleset.tables() {
             if self.can(table.family) {
                 self.drift_of(&table, &mut drift)?;
+                self.drift_of_sets(ruleset, &table, &mut drift)?;
             }
         }
         Ok(drift)
@@ -366,11 +377,7 @@ mod tests {
 
     #[test]
     fn garbage_is_no_table_of_ours() {
-        let tables = Ruleset {
-            group: 8,
-            masquerade: true,
-        }
-        .tables();
+        let tables = Ruleset::new(8, true).tables();
         let chain = &tables[0].chains[0];
         let inet = TableFamily::Inet;
         let written = new_rule(inet, chain, &chain.rules[5]);

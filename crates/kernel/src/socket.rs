@@ -6,7 +6,7 @@ use crate::message::{Attributes, HEADER, Message, Received, flag, messages, u32_
 use model::datapath::Fault;
 use netlink_sys::{Socket as Raw, SocketAddr};
 use rustix::fd::BorrowedFd;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size_force, set_socket_timeout};
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
@@ -29,6 +29,8 @@ const HAS_MESSAGE: u16 = 0x200;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The kernel's dumps never have larger datagrams (`netlink_dump`, net/netlink/af_netlink.c).
 const DATAGRAM: usize = 64 * 1024;
+/// Bytes of a transaction with some hundred thousand elements.
+const LONG_BATCH: usize = 16 << 20;
 /// How often an interrupted dump is repeated.
 const DUMP_TRIES: usize = 20;
 
@@ -102,6 +104,15 @@ impl Socket {
             unread: false,
         };
         set_socket_timeout(socket.fd(), Timeout::Recv, Some(PATIENCE)).map_err(|errno| sys(tried, errno))?;
+        Ok(socket)
+    }
+
+    /// As [`Self::open`]. A batch may have up to 16 MB where root opens it, and else as much as the node lets anybody send
+    /// at once (`net.core.wmem_max`).
+    pub(crate) fn open_for_long_batches(protocol: isize) -> Result<Self, Fault> {
+        let socket = Self::open(protocol)?;
+        // A batch that does not fit is refused by itself (EMSGSIZE).
+        let _ = set_socket_send_buffer_size_force(socket.fd(), LONG_BATCH);
         Ok(socket)
     }
 

@@ -6,19 +6,14 @@ use kernel::linux::Linux;
 use kernel::netns;
 use model::datapath::{Datapath as _, Event};
 use model::ruleset::Ruleset;
+use model::spared::Spared;
 use std::os::fd::AsFd as _;
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
 
-const WITH_MASQUERADE: Ruleset = Ruleset {
-    group: 8,
-    masquerade: true,
-};
-const WITHOUT: Ruleset = Ruleset {
-    group: 8,
-    masquerade: false,
-};
+const WITH_MASQUERADE: Ruleset = Ruleset::new(8, true);
+const WITHOUT: Ruleset = Ruleset::new(8, false);
 
 fn on_a_node(test: impl FnOnce(Linux) + Send) {
     let node = netns::create().unwrap();
@@ -83,7 +78,7 @@ fn every_damage_is_told_in_words() {
             &["flush table inet workloadnet"],
             &[
                 "nftables chain guard has 0 rules instead of 10",
-                "nftables chain outbound has 0 rules instead of 1",
+                "nftables chain outbound has 0 rules instead of 3",
             ],
         ),
         (
@@ -114,6 +109,8 @@ fn every_damage_is_told_in_words() {
                 "flush chain inet workloadnet outbound",
                 "delete chain inet workloadnet outbound",
                 "add chain inet workloadnet outbound { type nat hook postrouting priority 99; policy accept; }",
+                "add rule inet workloadnet outbound iifgroup 8 ip daddr @cluster4 accept",
+                "add rule inet workloadnet outbound iifgroup 8 ip6 daddr @cluster6 accept",
                 "add rule inet workloadnet outbound iifgroup 8 oifgroup != 8 masquerade",
             ],
             &["nftables chain outbound is not `type nat hook postrouting priority srcnat; policy accept;`"],
@@ -123,6 +120,8 @@ fn every_damage_is_told_in_words() {
                 "flush chain inet workloadnet outbound",
                 "delete chain inet workloadnet outbound",
                 "add chain inet workloadnet outbound",
+                "add rule inet workloadnet outbound iifgroup 8 ip daddr @cluster4 accept",
+                "add rule inet workloadnet outbound iifgroup 8 ip6 daddr @cluster6 accept",
                 "add rule inet workloadnet outbound iifgroup 8 oifgroup != 8 accept",
             ],
             &[
@@ -133,6 +132,8 @@ fn every_damage_is_told_in_words() {
         (
             &[
                 "flush chain inet workloadnet outbound",
+                "add rule inet workloadnet outbound iifgroup 8 ip daddr @cluster4 accept",
+                "add rule inet workloadnet outbound iifgroup 8 ip6 daddr @cluster6 accept",
                 "add rule inet workloadnet outbound iifgroup 8 oifgroup != 9 masquerade",
             ],
             &["nftables chain outbound: a rule is not `iifgroup 8 oifgroup != 8 masquerade`"],
@@ -140,6 +141,8 @@ fn every_damage_is_told_in_words() {
         (
             &[
                 "flush chain inet workloadnet outbound",
+                "add rule inet workloadnet outbound iifgroup 8 ip daddr @cluster4 accept",
+                "add rule inet workloadnet outbound iifgroup 8 ip6 daddr @cluster6 accept",
                 "add rule inet workloadnet outbound iifgroup 8 oifgroup != 8 masquerade random",
             ],
             &["nftables chain outbound: a rule is not `iifgroup 8 oifgroup != 8 masquerade`"],
@@ -160,6 +163,8 @@ fn a_rule_that_nft_put_back_is_no_drift() {
         // Of this rule nft makes the same expressions; where it asks for the family once more, it does not.
         linux.publish(&WITH_MASQUERADE).unwrap();
         nft("flush chain inet workloadnet outbound");
+        nft("add rule inet workloadnet outbound iifgroup 8 ip daddr @cluster4 accept");
+        nft("add rule inet workloadnet outbound iifgroup 8 ip6 daddr @cluster6 accept");
         nft("add rule inet workloadnet outbound iifgroup 8 oifgroup != 8 masquerade");
         assert_eq!(linux.drift(&WITH_MASQUERADE), Ok(Vec::new()));
     });
@@ -224,5 +229,69 @@ fn tables_of_others_stay_as_they_are_and_are_nothing_to_us() {
         assert!(!touched(&events), "nobody touched our table but we");
         nft("add chain inet workloadnet guard { policy drop; }");
         assert!(touched(&events), "somebody did");
+    });
+}
+
+fn nets(texts: &[&str]) -> Vec<ipnet::IpNet> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+#[test]
+fn prefixes_of_the_cluster_are_in_sets_that_change_alone_and_come_back_with_the_table() {
+    on_a_node(|linux| {
+        let before = [
+            "10.0.0.0/8",
+            "10.0.0.0/24",
+            "11.0.0.0/24",
+            "11.0.1.0/24",
+            "fd00::/64",
+        ];
+        let mut ruleset = Ruleset {
+            spared: Spared::new(nets(&before)),
+            ..WITH_MASQUERADE
+        };
+        linux.publish(&ruleset).unwrap();
+        assert_eq!(linux.drift(&ruleset), Ok(Vec::new()));
+        let set = |name: &str| nft(&format!("list set inet workloadnet {name}"));
+        assert!(
+            set("cluster4").contains("{ 10.0.0.0/8, 11.0.0.0/24,\n\t\t\t     11.0.1.0/24 }"),
+            "{}",
+            set("cluster4")
+        );
+        // The wide one goes, and what was inside it comes; its neighbours stay.
+        let after = Spared::new(nets(&[
+            "10.0.0.0/24",
+            "10.0.1.0/24",
+            "11.0.1.0/24",
+            "fd00::/64",
+            "fd01::/64",
+        ]));
+        let (gone, came) = ruleset.spared.differences(&after);
+        linux.spare(&gone, &came).unwrap();
+        ruleset.spared = after;
+        assert_eq!(linux.drift(&ruleset), Ok(Vec::new()));
+        assert!(set("cluster6").contains("fd01::/64"));
+        for damage in [
+            "delete element inet workloadnet cluster4 { 11.0.1.0/24 }",
+            "add element inet workloadnet cluster6 { fd09::/64 }",
+            "flush set inet workloadnet cluster4",
+        ] {
+            nft(damage);
+            assert_ne!(linux.drift(&ruleset), Ok(Vec::new()), "{damage}");
+            linux.publish(&ruleset).unwrap();
+            assert_eq!(linux.drift(&ruleset), Ok(Vec::new()), "{damage}");
+        }
+        // What cannot be done changes nothing.
+        let fault = linux
+            .spare(&nets(&["12.0.0.0/24"]), &nets(&["13.0.0.0/24"]))
+            .unwrap_err();
+        assert!(fault.tried.contains("12.0.0.0/24"), "{fault}");
+        assert_eq!(linux.drift(&ruleset), Ok(Vec::new()));
+        // More than fits into one message, by far.
+        let many = (0..20_000_u32)
+            .map(|n| ipnet::IpNet::new(std::net::Ipv4Addr::from(0x0b00_0000 + n * 256).into(), 24).unwrap());
+        ruleset.spared = Spared::new(many);
+        linux.publish(&ruleset).unwrap();
+        assert_eq!(linux.drift(&ruleset), Ok(Vec::new()));
     });
 }

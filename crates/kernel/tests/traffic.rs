@@ -43,10 +43,7 @@ struct Workload {
 impl World {
     fn new() -> Self {
         let world = Self::unguarded();
-        let ruleset = Ruleset {
-            group: GROUP,
-            masquerade: true,
-        };
+        let ruleset = Ruleset::new(GROUP, true);
         world.on_the_node(|| world.linux.publish(&ruleset).unwrap());
         world
     }
@@ -306,10 +303,7 @@ fn the_nodes_advertised_routes_outlive_forwarding() {
         text.trim().to_owned()
     };
     assert_eq!(accept_ra("uplink"), "1");
-    let ruleset = Ruleset {
-        group: GROUP,
-        masquerade: true,
-    };
+    let ruleset = Ruleset::new(GROUP, true);
     node.node.within(|| linux.publish(&ruleset)).unwrap().unwrap();
     assert!(ip("-6 route show").contains(&default), "{}", ip("-6 route show"));
     assert_eq!([accept_ra("uplink"), accept_ra("quiet")], ["2", "1"]);

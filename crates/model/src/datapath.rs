@@ -53,6 +53,10 @@ pub trait Datapath: Send + Sync + 'static {
     /// families.
     fn publish(&self, ruleset: &Ruleset) -> Result<(), Fault>;
 
+    /// Where packets keep their workload's address, changed in one transaction: what is no longer spared, and what is from
+    /// now on. An error leaves all as it was.
+    fn spare(&self, gone: &[IpNet], came: &[IpNet]) -> Result<(), Fault>;
+
     /// What of the ruleset and of forwarding is not as published, in words; empty: nothing.
     fn drift(&self, ruleset: &Ruleset) -> Result<Vec<String>, Fault>;
 

@@ -12,4 +12,5 @@ pub mod plan;
 pub mod prefix;
 pub mod record;
 pub mod ruleset;
+pub mod spared;
 pub mod survey;

@@ -4,6 +4,8 @@
 //! which source belongs to which link. Loading the tables is one transaction, and costs the same for any number of
 //! workloads.
 
+use crate::address::Family;
+use crate::spared::Spared;
 use crate::survey::DYING_GROUPS;
 use ipnet::Ipv6Net;
 use std::fmt;
@@ -18,6 +20,8 @@ pub struct Ruleset {
     pub group: u32,
     /// Whether packets that leave our links for the world get the node's address.
     pub masquerade: bool,
+    /// Where they keep their own all the same. It stands in sets, whose elements may be changed alone.
+    pub spared: Spared,
 }
 
 /// One table.
@@ -27,6 +31,8 @@ pub struct Table {
     pub family: TableFamily,
     /// Its meters.
     pub meters: Vec<Meter>,
+    /// Its sets of prefixes.
+    pub sets: Vec<NetSet>,
     /// Its chains.
     pub chains: Vec<Chain>,
 }
@@ -45,6 +51,15 @@ pub enum TableFamily {
 pub struct Meter {
     /// Its name.
     pub name: &'static str,
+}
+
+/// A set of prefixes of one family, none inside another. It prints itself without them: they are no part of the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NetSet {
+    /// Its name.
+    pub name: &'static str,
+    /// Of what.
+    pub family: Family,
 }
 
 /// One chain of a table.
@@ -99,6 +114,8 @@ pub enum Condition {
     Source6(Ipv6Net),
     /// Its IPv6 destination is inside.
     Destination6(Ipv6Net),
+    /// Its destination is in the set.
+    DestinationIn(NetSet),
     /// It is an ARP request (RFC 826).
     ArpRequest,
     /// Its link has sent more of its kind than [`RATE`] and [`BURST`] allow.
@@ -132,6 +149,18 @@ const SOLICITATIONS: Meter = Meter {
 /// Where ARP requests are counted.
 const REQUESTS: Meter = Meter { name: "requests" };
 
+/// Where packets keep their workload's address. There also while nothing is in them.
+pub const CLUSTER: [NetSet; 2] = [
+    NetSet {
+        name: "cluster4",
+        family: Family::V4,
+    },
+    NetSet {
+        name: "cluster6",
+        family: Family::V6,
+    },
+];
+
 /// ICMPv6 router solicitation.
 const ROUTER_SOLICITATION: u8 = 133;
 /// ICMPv6 neighbour solicitation.
@@ -144,6 +173,15 @@ const REDIRECT_V6: u8 = 137;
 const REDIRECT_V4: u8 = 5;
 
 impl Ruleset {
+    /// For links of a group; nothing is spared yet.
+    pub const fn new(group: u32, masquerade: bool) -> Self {
+        Self {
+            group,
+            masquerade,
+            spared: Spared::NONE,
+        }
+    }
+
     /// Our tables.
     pub fn tables(&self) -> Vec<Table> {
         use Condition as C;
@@ -199,7 +237,11 @@ impl Ruleset {
                 kind: "nat",
                 hook: Hook::Postrouting,
                 priority: 100,
-                rules: vec![rule(&[from, C::ToOtherGroup(self.group)], Verdict::Masquerade)],
+                rules: CLUSTER
+                    .map(|set| rule(&[from, C::DestinationIn(set)], Verdict::Accept))
+                    .into_iter()
+                    .chain([rule(&[from, C::ToOtherGroup(self.group)], Verdict::Masquerade)])
+                    .collect(),
             });
         }
         let arp = Chain {
@@ -216,11 +258,16 @@ impl Ruleset {
             Table {
                 family: TableFamily::Inet,
                 meters: vec![SOLICITATIONS],
+                sets: match self.masquerade {
+                    true => CLUSTER.to_vec(),
+                    false => Vec::new(),
+                },
                 chains,
             },
             Table {
                 family: TableFamily::Arp,
                 meters: vec![REQUESTS],
+                sets: Vec::new(),
                 chains: vec![arp],
             },
         ]
@@ -284,6 +331,13 @@ impl fmt::Display for Table {
             writeln!(f, "\t\ttimeout 1m")?;
             writeln!(f, "\t}}\n")?;
         }
+        for NetSet { name, family } in &self.sets {
+            let key = match family {
+                Family::V4 => "ipv4_addr",
+                Family::V6 => "ipv6_addr",
+            };
+            writeln!(f, "\tset {name} {{\n\t\ttype {key}\n\t\tflags interval\n\t}}\n")?;
+        }
         for (n, chain) in self.chains.iter().enumerate() {
             if n > 0 {
                 writeln!(f)?;
@@ -318,6 +372,10 @@ impl fmt::Display for Rule {
                 Condition::IcmpType(n) => write!(f, "icmp type {n} ")?,
                 Condition::Source6(net) => write!(f, "ip6 saddr {} ", short(net))?,
                 Condition::Destination6(net) => write!(f, "ip6 daddr {} ", short(net))?,
+                Condition::DestinationIn(NetSet { name, family }) => match family {
+                    Family::V4 => write!(f, "ip daddr @{name} ")?,
+                    Family::V6 => write!(f, "ip6 daddr @{name} ")?,
+                },
                 Condition::ArpRequest => write!(f, "arp operation request ")?,
                 Condition::OverRate(Meter { name }) => write!(
                     f,
@@ -340,11 +398,7 @@ mod tests {
 
     #[test]
     fn the_tables_print_as_nft_lists_them() {
-        let text = Ruleset {
-            group: 8,
-            masquerade: true,
-        }
-        .to_string();
+        let text = Ruleset::new(8, true).to_string();
         assert_eq!(text, include_str!("../tests/golden/ruleset.nft"));
     }
 }

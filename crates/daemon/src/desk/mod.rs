@@ -136,10 +136,7 @@ impl<D: Datapath> Desk<D> {
         let mut ipam = Ipam::new(settings.cool_down);
         ipam.set_prefixes(&settings.prefixes, &mut random);
         let desk = Arc::new(Self {
-            ruleset: Ruleset {
-                group: settings.group,
-                masquerade: settings.masquerade,
-            },
+            ruleset: Ruleset::new(settings.group, settings.masquerade),
             datapath,
             settings,
             state: Mutex::new(State {

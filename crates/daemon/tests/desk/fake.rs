@@ -1,6 +1,7 @@
 //! A datapath that holds its world as values, prints it as text, fails at a step of one's choice, and waits where it is
 //! told to.
 
+use ipnet::IpNet;
 use model::address::{Addresses, Family};
 use model::datapath::{Datapath, Event, Fault, OpenError, Target, WireError};
 use model::key::HostLink;
@@ -36,6 +37,8 @@ struct Held {
     /// Interface indexes of links that are nobody's business.
     foreign: BTreeSet<u32>,
     ruleset: Option<String>,
+    /// Where packets are not masqueraded.
+    spared: BTreeSet<IpNet>,
     uplink_mtu: Option<u32>,
     failure: Option<Failure>,
     refuse_deletions: bool,
@@ -292,6 +295,11 @@ impl Held {
     }
 }
 
+fn spared(ruleset: &Ruleset) -> BTreeSet<IpNet> {
+    let all = Family::ALL.iter().flat_map(|family| ruleset.spared.of(*family));
+    all.copied().collect()
+}
+
 fn inode(path: &str) -> Option<u64> {
     path.strip_prefix("/n/")?.parse().ok()
 }
@@ -463,12 +471,25 @@ impl Datapath for Fake {
     }
 
     fn publish(&self, ruleset: &Ruleset) -> Result<(), Fault> {
-        self.world.change(|held| held.ruleset = Some(ruleset.to_string()));
+        self.world.change(|held| {
+            held.ruleset = Some(ruleset.to_string());
+            held.spared = spared(ruleset);
+        });
+        Ok(())
+    }
+
+    fn spare(&self, gone: &[IpNet], came: &[IpNet]) -> Result<(), Fault> {
+        self.world.change(|held| {
+            let kept = held.spared.iter().filter(|net| !gone.contains(net));
+            held.spared = kept.chain(came).copied().collect();
+        });
         Ok(())
     }
 
     fn drift(&self, ruleset: &Ruleset) -> Result<Vec<String>, Fault> {
-        let same = self.world.held().ruleset.as_ref() == Some(&ruleset.to_string());
+        let held = self.world.held();
+        let same = held.ruleset.as_ref() == Some(&ruleset.to_string()) && held.spared == spared(ruleset);
+        drop(held);
         Ok(if same {
             Vec::new()
         } else {

@@ -1,8 +1,9 @@
 //! Conditions and verdicts as the expressions that a rule is made of, written, and compared with what was read.
 
-use super::IPV6;
+use super::{IPV4, IPV6};
 use crate::message::{Attributes, Message};
 use ipnet::Ipv6Net;
+use model::address::Family;
 use model::ruleset::{BURST, Condition, Meter, RATE, Verdict};
 use model::survey::DYING_GROUPS;
 
@@ -30,6 +31,16 @@ pub(super) fn condition(list: Message, condition: &Condition) -> Message {
         // Offsets of the addresses in an IPv6 header (RFC 8200, section 3).
         Condition::Source6(net) => inside(list, 8, net),
         Condition::Destination6(net) => inside(list, 24, net),
+        Condition::DestinationIn(set) => {
+            // Offsets and lengths of the address in the header (RFC 791, section 3.1).
+            let (family, offset, length) = match set.family {
+                Family::V4 => (IPV4, 16, 4),
+                Family::V6 => (IPV6, 24, 16),
+            };
+            let list = payload(equal(meta(list, 15), &[family]), 1, offset, length);
+            // NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG.
+            expression(list, "lookup", |e| e.text(1, set.name).be32(2, REGISTER))
+        }
         // The operation in an ARP packet (RFC 826).
         Condition::ArpRequest => equal(payload(list, 1, 6, 2), &1_u16.to_be_bytes()),
         Condition::OverRate(meter) => over_rate(list, meter),

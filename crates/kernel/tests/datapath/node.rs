@@ -13,10 +13,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-pub(crate) const RULESET: Ruleset = Ruleset {
-    group: 8,
-    masquerade: true,
-};
+pub(crate) const RULESET: Ruleset = Ruleset::new(8, true);
 
 /// Runs a test's body in a namespace of its own.
 pub(crate) fn on_a_node(test: impl FnOnce() + Send) {

@@ -1,0 +1,165 @@
+//! Sets of prefixes: as intervals, each with its first address and, as the interval's end, the one behind its last.
+
+use super::{BATCH_BEGIN, BATCH_END, ENOENT};
+use super::{DELSETELEM, GETSETELEM, NEWSET, NEWSETELEM, Nft, get, head};
+use crate::message::{Attributes, Message, flag};
+use crate::socket::Answer;
+use ipnet::IpNet;
+use model::address::Family;
+use model::datapath::Fault;
+use model::ruleset::{CLUSTER, NetSet, Ruleset, TABLE, Table, TableFamily};
+use std::collections::HashSet;
+
+/// `NFT_SET_INTERVAL`; `NFT_SET_ELEM_INTERVAL_END`.
+const INTERVAL: u32 = 4;
+const END: u32 = 1;
+/// How nft calls the keys: `TYPE_IPADDR`, `TYPE_IP6ADDR` (include/datatype.h of nftables).
+const IP_ADDRESS: u32 = 7;
+const IP6_ADDRESS: u32 = 8;
+/// So many prefixes of IPv6 fit into one attribute of 64 KB.
+const CHUNK: usize = 700;
+
+/// One boundary of an interval.
+type Bound = (Vec<u8>, bool);
+
+impl Nft {
+    /// Changes elements in one transaction.
+    pub(crate) fn spare(&self, gone: &[IpNet], came: &[IpNet]) -> Result<(), Fault> {
+        let tried = format!("nft change the sets of table inet {TABLE}");
+        let mut batch = vec![Message::new(BATCH_BEGIN, 0, &*tried).fixed(&[0, 0, 0, 10])];
+        for (kind, nets) in [(DELSETELEM, gone), (NEWSETELEM, came)] {
+            for set in &CLUSTER {
+                let of = |net: &&IpNet| Family::of(net.addr()) == set.family;
+                let nets: Vec<IpNet> = nets.iter().filter(of).copied().collect();
+                batch.extend(elements(kind, set, &nets));
+            }
+        }
+        let last = batch.len() - 1;
+        if last == 0 {
+            return Ok(());
+        }
+        batch.push(Message::new(BATCH_END, 0, &*tried).fixed(&[0, 0, 0, 10]));
+        let answer = self.socket().batch_with_ack_on(&batch, last)?;
+        Answer::ok(answer).map(drop)
+    }
+
+    pub(super) fn drift_of_sets(
+        &self,
+        ruleset: &Ruleset,
+        table: &Table,
+        drift: &mut Vec<String>,
+    ) -> Result<(), Fault> {
+        for set in &table.sets {
+            let tried = format!("nft list set inet {TABLE} {}", set.name);
+            let request = get(TableFamily::Inet, GETSETELEM, flag::DUMP, &tried)
+                .text(1, TABLE)
+                .text(2, set.name);
+            let dumped = match self.socket().dump(&request) {
+                Ok(dumped) => dumped,
+                // With the rules that read it, which is told already.
+                Err(fault) if fault.errno == ENOENT => continue,
+                Err(fault) => return Err(fault),
+            };
+            let found: HashSet<Bound> = dumped.iter().flat_map(|payload| bounds_in(payload)).collect();
+            let wanted: HashSet<Bound> = ruleset
+                .spared
+                .of(set.family)
+                .iter()
+                .flat_map(|net| bounds(*net))
+                .collect();
+            let missing = wanted.difference(&found).count();
+            let foreign = found.difference(&wanted).count();
+            if missing + foreign > 0 {
+                drift.push(format!(
+                    "nftables set {} lacks {missing} boundaries of intervals, and has {foreign} that are none of ours",
+                    set.name
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn new_set(set: &NetSet, id: u32) -> Message {
+    let (kind, length) = match set.family {
+        Family::V4 => (IP_ADDRESS, 4),
+        Family::V6 => (IP6_ADDRESS, 16),
+    };
+    Message::new(
+        NEWSET,
+        flag::CREATE,
+        format!("nft add set inet {TABLE} {}", set.name),
+    )
+    .fixed(&head(TableFamily::Inet))
+    .text(1, TABLE)
+    .text(2, set.name)
+    .be32(3, INTERVAL)
+    .be32(4, kind)
+    .be32(5, length)
+    .be32(10, id)
+}
+
+/// Messages that add elements to a set, or take them away.
+pub(super) fn elements(kind: u16, set: &NetSet, nets: &[IpNet]) -> Vec<Message> {
+    let word = if kind == DELSETELEM { "delete" } else { "add" };
+    let flags = if kind == DELSETELEM { 0 } else { flag::CREATE };
+    let message = |nets: &[IpNet]| {
+        let first = nets.first().map(ToString::to_string).unwrap_or_default();
+        let tried = format!(
+            "nft {word} element inet {TABLE} {} {{ {first}, ... }} ({} prefixes)",
+            set.name,
+            nets.len()
+        );
+        Message::new(kind, flags, tried)
+            .fixed(&head(TableFamily::Inet))
+            .text(1, TABLE)
+            .text(2, set.name)
+            .nest(3, |list| {
+                nets.iter().flat_map(|net| bounds(*net)).fold(list, element)
+            })
+    };
+    nets.chunks(CHUNK).map(message).collect()
+}
+
+fn element(list: Message, (key, end): Bound) -> Message {
+    list.nest(1, |element| {
+        let element = element.nest(1, |data| data.bytes(1, &key));
+        if end { element.be32(3, END) } else { element }
+    })
+}
+
+/// A prefix that reaches to the family's last address has no end; no workload's prefix does.
+fn bounds(net: IpNet) -> Vec<Bound> {
+    let (first, behind) = match net {
+        IpNet::V4(net) => (
+            net.network().octets().to_vec(),
+            u32::from(net.broadcast())
+                .checked_add(1)
+                .map(|a| a.to_be_bytes().to_vec()),
+        ),
+        IpNet::V6(net) => (
+            net.network().octets().to_vec(),
+            u128::from(net.broadcast())
+                .checked_add(1)
+                .map(|a| a.to_be_bytes().to_vec()),
+        ),
+    };
+    [(first, false)]
+        .into_iter()
+        .chain(behind.map(|end| (end, true)))
+        .collect()
+}
+
+/// The boundaries that RTM_NEWSETELEM tells of. The end of everything, which the kernel may tell of, is none.
+fn bounds_in(payload: &[u8]) -> Vec<Bound> {
+    let list = Attributes::after(payload, 4).inside(3);
+    list.filter_map(|(_, element)| {
+        let element = Attributes::after(element, 0);
+        let key = element.inside(1).value(1)?.to_vec();
+        let end = element
+            .value(3)
+            .is_some_and(|flags| flags.last().is_some_and(|f| f & 1 == 1));
+        (!(end && key.iter().all(|byte| *byte == 0))).then_some((key, end))
+    })
+    .collect()
+}
