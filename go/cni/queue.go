@@ -9,16 +9,26 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"unicode/utf8"
+
+	"google.golang.org/grpc/codes"
 
 	"github.com/containerd/go-cni/internal/workload"
 )
 
-// queueVersion is that of the files' content.
-const queueVersion = 1
+const (
+	// queueVersion is that of the files' content.
+	queueVersion = 1
+	// queueFileBytes is more than any file of ours has, as in crates/queue.
+	queueFileBytes = 64 << 10
+	// namespacePathBytes is what a namespace's path has at most (proto/).
+	namespacePathBytes = 4095
+)
 
 // deletion is what the daemon is to detach when it is there again. It reads the folder when it starts, before it serves.
 // The form is shared with workloadnet-cni: one file for each key, so that a deletion which comes again takes no more room.
@@ -109,7 +119,7 @@ type waiting struct {
 
 // find is the one of a key, if one waits. What cannot be read is none: the daemon says so when it starts.
 func (q queue) find(key deletion) *waiting {
-	content, err := os.ReadFile(filepath.Join(q.folder, key.name()))
+	content, err := q.content(key.name())
 	if err != nil {
 		return nil
 	}
@@ -120,12 +130,33 @@ func (q queue) find(key deletion) *waiting {
 	return found
 }
 
+// content is a file's. It is looked at before it is opened: opening a pipe waits for whoever writes into it.
+func (q queue) content(name string) ([]byte, error) {
+	path := filepath.Join(q.folder, name)
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no file", path)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	content, err := io.ReadAll(io.LimitReader(file, queueFileBytes+1))
+	if err == nil && len(content) > queueFileBytes {
+		err = fmt.Errorf("%s has more than %d bytes", path, queueFileBytes)
+	}
+	return content, err
+}
+
 // remove takes away what was carried out, unless another has taken its place.
 func (q queue) remove(done *waiting) error {
-	path := filepath.Join(q.folder, done.name())
-	content, err := os.ReadFile(path)
+	content, err := q.content(done.name())
 	if err == nil && bytes.Equal(content, done.content) {
-		err = os.Remove(path)
+		err = os.Remove(filepath.Join(q.folder, done.name()))
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -145,30 +176,34 @@ func (d *daemon) settle(ctx context.Context, bears patience, key deletion) error
 	return d.queue().remove(found)
 }
 
-// detach sends a Detach. What is not there, and what never can have been, is a success.
+// detach sends a Detach. What is not there, and what never can have been, is a success: a deletion that fails is repeated
+// for ever.
 func (d *daemon) detach(ctx context.Context, bears patience, key *workload.DetachRequest) error {
-	// Protobuf has no words for such an id, so none can have been attached.
-	if !utf8.ValidString(key.GetWorkloadId()) || !utf8.ValidString(key.GetOwner()) {
+	if !canBeAttached(key) {
 		return nil
 	}
 	err := d.ask(ctx, bears, func(ctx context.Context) error {
 		_, err := d.workloads.Detach(ctx, key)
 		return err
 	})
-	if refused := asError(err); refused != nil && (IsNotFound(refused) || isNoKey(refused)) {
+	if refused := asError(err); refused != nil &&
+		(refused.Code == codes.NotFound || refused.Code == codes.InvalidArgument) {
 		return nil
 	}
 	return err
 }
 
-// isNoKey says whether the key itself was refused: then nothing can be attached under it.
-func isNoKey(refused *Error) bool {
-	if !IsInvalidConfig(refused) {
+// canBeAttached says whether anything can have been attached by this key and path. An order for what cannot is not worth
+// asking anybody, nor a file. Protobuf has no words for what is not UTF-8; the daemon takes no other paths (proto/).
+func canBeAttached(key *workload.DetachRequest) bool {
+	path := key.GetNetns().GetNetnsPath()
+	for _, text := range []string{key.GetWorkloadId(), key.GetOwner(), key.GetNetns().GetIfName(), path} {
+		if !utf8.ValidString(text) {
+			return false
+		}
+	}
+	if key.GetWorkloadId() == "" {
 		return false
 	}
-	switch refused.Field {
-	case "owner", "workload_id", "netns.if_name":
-		return true
-	}
-	return false
+	return path == "" || (filepath.IsAbs(path) && !strings.ContainsRune(path, 0) && len(path) <= namespacePathBytes)
 }

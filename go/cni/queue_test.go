@@ -1,11 +1,13 @@
 package cni
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -207,6 +209,66 @@ func TestADaemonThatEndsUnderARemovalIsNotWaitedFor(t *testing.T) {
 		}
 		if took := time.Since(began); took > 2*time.Second || len(queued(t, f)) != 1 {
 			t.Errorf("%v wait after %v", queued(t, f), took)
+		}
+	}
+}
+
+func TestADeletionOfWhatCannotHaveBeenAttachedIsDone(t *testing.T) {
+	there, absent := newFake(t), absentFake(t)
+	// As the daemon does.
+	there.answerWith("Detach", refuse(codes.InvalidArgument, "INVALID_FIELD", "it cannot be one"))
+	for name, path := range map[string]string{
+		"relative": "run/netns/pod-1", "with NUL": "/run/\x00", "no UTF-8": "/run/\xff", "long": "/" + strings.Repeat("x", 4095),
+	} {
+		for _, f := range []*fake{there, absent} {
+			if err := f.cni(t).Remove(context.Background(), "pod-1", path); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	for _, id := range []string{"", "\xff"} {
+		for _, f := range []*fake{there, absent} {
+			if err := f.cni(t).Remove(context.Background(), id, ""); err != nil {
+				t.Errorf("%q: %v", id, err)
+			}
+		}
+	}
+	if names := queued(t, absent); len(names) != 0 {
+		t.Errorf("%v wait for nothing", names)
+	}
+}
+
+func TestWhatIsNoFileInTheQueueKeepsNobodyWaiting(t *testing.T) {
+	f := newFake(t)
+	folder := filepath.Join(filepath.Dir(f.socket), "queue")
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(folder, "adae0238162581e2abaf98c26b265849")
+	for name, put := range map[string]func() error{
+		"pipe":   func() error { return syscall.Mkfifo(file, 0o600) },
+		"link":   func() error { return os.Symlink("/dev/zero", file) },
+		"folder": func() error { return os.Mkdir(file, 0o700) },
+		"large":  func() error { return os.WriteFile(file, bytes.Repeat([]byte(" "), 1<<20), 0o600) },
+	} {
+		if err := put(); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() {
+			_, err := f.cni(t).Setup(context.Background(), "pod-1", path)
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatalf("%s: it waits still", name)
+		}
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
