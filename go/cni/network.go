@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
@@ -110,6 +111,16 @@ func (n *Network) ready() (*Network, error) {
 	return s.network(wanted{ifName: s.interfaceName(0)})
 }
 
+// words says whether the contract has words for a workload: protobuf's texts are UTF-8.
+func (n *Network) words(ns *Namespace) error {
+	for what, text := range map[string]string{"owner": n.owner, "id": ns.id, "path": ns.path, "interface": n.ifName} {
+		if !utf8.ValidString(text) {
+			return fmt.Errorf("%w: the %s %q is not UTF-8", ErrInvalidConfig, what, text)
+		}
+	}
+	return nil
+}
+
 func (n *Network) key(ns *Namespace) *workload.DetachRequest {
 	return &workload.DetachRequest{
 		WorkloadId: ns.id, Owner: n.owner,
@@ -125,6 +136,9 @@ func (n *Network) Attach(ctx context.Context, ns *Namespace) (*types100.Result, 
 	}
 	if n.isLoopback() {
 		return loopbackResult(ns.path, nil), nil
+	}
+	if err := n.words(ns); err != nil {
+		return nil, err
 	}
 	key := n.key(ns)
 	asked, err := ns.ask(key, n.mtu)
@@ -211,6 +225,9 @@ func (n *Network) Remove(ctx context.Context, ns *Namespace) error {
 func (n *Network) Check(ctx context.Context, ns *Namespace) error {
 	n, err := n.ready()
 	if err != nil || n.isLoopback() {
+		return err
+	}
+	if err := n.words(ns); err != nil {
 		return err
 	}
 	key := &inspection.Key{Owner: n.owner, WorkloadId: ns.id, IfName: n.ifName}

@@ -1,6 +1,7 @@
 package cni
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -8,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -108,9 +110,18 @@ func (a *asked) arg(name, value string) error {
 	case "IgnoreUnknown":
 		return nil
 	case "IP":
+		if value == "" {
+			return nil
+		}
 		return a.addresses(strings.Split(value, ","), "the argument IP")
 	case "MAC":
+		if value == "" {
+			return nil
+		}
 		return a.mac(value, "the argument MAC")
+	}
+	if !utf8.ValidString(name) || !utf8.ValidString(value) {
+		return fmt.Errorf("%q=%q is not UTF-8", name, value)
 	}
 	a.request.Labels[name] = value
 	return nil
@@ -189,11 +200,11 @@ func (a *asked) addresses(list []string, by string) error {
 		if err != nil || address.Zone() != "" {
 			return fmt.Errorf("%q is no address", text)
 		}
-		bytes := address.Unmap().AsSlice()
-		isKnown := func(other []byte) bool { return slices.Equal(other, bytes) }
+		octets := address.Unmap().AsSlice()
+		isKnown := func(other []byte) bool { return bytes.Equal(other, octets) }
 		// nerdctl may name one twice: as an argument, and as a capability.
 		if !slices.ContainsFunc(a.request.RequestedIp, isKnown) {
-			a.request.RequestedIp = append(a.request.RequestedIp, bytes)
+			a.request.RequestedIp = append(a.request.RequestedIp, octets)
 		}
 		a.need("requested-ip", by)
 	}
@@ -204,6 +215,9 @@ func (a *asked) mac(text, by string) error {
 	address, err := net.ParseMAC(text)
 	if err != nil || len(address) != 6 {
 		return fmt.Errorf("%q is no MAC of 6 bytes", text)
+	}
+	if other := a.request.GetRequestedMac(); other != nil && !bytes.Equal(other, address) {
+		return fmt.Errorf("%s is another MAC than %s, which is asked for as well", address, net.HardwareAddr(other))
 	}
 	a.request.RequestedMac = address
 	a.need("requested-mac", by)

@@ -2,6 +2,7 @@ package cni
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 
@@ -73,7 +74,10 @@ func TestWhatCannotBeHadIsRefusedByName(t *testing.T) {
 		"mac":       {WithArgs("MAC", "02:00"), `"02:00" is no MAC`},
 		"ips":       {WithCapability("ips", []any{"x"}), `"x" is no address`},
 		"channel":   {WithCapability("aliases", make(chan int)), "capability aliases"},
-		"nil":       {nil, "option 0 of workload"},
+		"two MACs": {func(ns *Namespace) error {
+			return errors.Join(WithArgs("MAC", "02:00:00:00:00:01")(ns), WithCapability("mac", "02:00:00:00:00:02")(ns))
+		}, "02:00:00:00:00:01 is another MAC than 02:00:00:00:00:02"},
+		"nil": {nil, "option 0 of workload"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := f.cni(t).Setup(context.Background(), "pod-1", path, c.opt)
@@ -91,11 +95,31 @@ func TestWhatAsksForNothingIsNotRefused(t *testing.T) {
 	f := newFake(t)
 	_, err := f.cni(t).Setup(context.Background(), "pod-1", path,
 		WithCapabilityIPRanges(nil), WithCapability("infinibandGUID", ""), WithCapability("ips", nil),
-		WithCapability("mac", ""), WithCapabilityPortMap(nil), WithCapabilityBandWidth(BandWidth{}), WithLabels(nil))
+		WithCapability("mac", ""), WithCapabilityPortMap(nil), WithCapabilityBandWidth(BandWidth{}), WithLabels(nil),
+		WithArgs("IP", ""), WithArgs("MAC", ""))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if sent := f.lastAttach(t); sent.Bandwidth != nil || len(sent.PortMapping) > 0 || len(sent.RequestedIp) > 0 {
 		t.Errorf("%v", sent)
+	}
+}
+
+func TestTextsThatAreNotUTF8AreRefusedByName(t *testing.T) {
+	f := newFake(t)
+	setup := func(id, path string, opts ...NamespaceOpts) error {
+		_, err := f.cni(t).Setup(context.Background(), id, path, opts...)
+		return err
+	}
+	for says, err := range map[string]error{
+		`the id "\xff" is not UTF-8`:     setup("\xff", path),
+		`the path "/\xff" is not UTF-8`:  setup("pod-1", "/\xff"),
+		`"app"="\xff" is not UTF-8`:      setup("pod-1", path, WithArgs("app", "\xff")),
+		`"\xff"="" is not UTF-8`:         setup("pod-1", path, WithArgs("\xff", "")),
+		`the id "\xff\xfe" is not UTF-8`: f.cni(t).Check(context.Background(), "\xff\xfe", ""),
+	} {
+		if err == nil || !strings.Contains(err.Error(), says) || !IsInvalidConfig(err) {
+			t.Errorf("%s: %v", says, err)
+		}
 	}
 }

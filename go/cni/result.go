@@ -125,6 +125,9 @@ func resultOf(first string, results []*types100.Result) (*Result, error) {
 			return nil, fmt.Errorf("%w: it is missing", ErrInvalidResult)
 		}
 		for _, made := range raw.Interfaces {
+			if made == nil {
+				return nil, fmt.Errorf("%w: an interface is missing", ErrInvalidResult)
+			}
 			r.Interfaces[made.Name] = &Config{
 				Mac: made.Mac, Sandbox: made.Sandbox, PciID: made.PciID, SocketPath: made.SocketPath,
 			}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -61,4 +63,18 @@ func marshal(t *testing.T, value any) []byte {
 		t.Fatal(err)
 	}
 	return append(text, '\n')
+}
+
+func TestAResultWithGapsIsInvalid(t *testing.T) {
+	c := newFake(t).cni(t).(*instance)
+	for name, raw := range map[string]*types100.Result{
+		"result":    nil,
+		"interface": {Interfaces: []*types100.Interface{nil}},
+		"address":   {IPs: []*types100.IPConfig{nil}},
+		"index":     {IPs: []*types100.IPConfig{{Interface: types100.Int(0)}}},
+	} {
+		if _, err := c.GetCNIResultFromResults([]*types100.Result{raw}); !IsInvalidResult(err) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
