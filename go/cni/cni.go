@@ -97,16 +97,15 @@ func (c *instance) Load(opts ...Opt) error {
 
 func (c *instance) Status() error {
 	var asked []*daemon
+	var ask []*Network
 	for _, network := range c.state.Load().networks {
 		if slices.Contains(asked, network.daemon) {
 			continue
 		}
 		asked = append(asked, network.daemon)
-		if err := network.status(context.Background()); err != nil {
-			return err
-		}
+		ask = append(ask, network)
 	}
-	return nil
+	return together(len(ask), func(i int) error { return ask[i].status(context.Background()) })
 }
 
 // Networks are those that workloads are attached to.
@@ -153,13 +152,16 @@ func (c *instance) setup(ctx context.Context, id, path string, opts []NamespaceO
 }
 
 // takeBack detaches what a setup of several networks attached before it failed. What the daemon refused it has undone by
-// itself.
+// itself. The caller's time may be over, and is not to be prolonged by much: what takes longer is left in the queue.
 func (s *state) takeBack(ctx context.Context, ns *Namespace, results []*types100.Result) {
-	for i, network := range s.networks {
-		if results[i] != nil {
-			_ = network.Remove(context.WithoutCancel(ctx), ns)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limits.questions)
+	defer cancel()
+	_ = together(len(results), func(i int) error {
+		if results[i] == nil {
+			return nil
 		}
-	}
+		return s.networks[i].Remove(ctx, ns)
+	})
 }
 
 func (c *instance) Remove(ctx context.Context, id string, path string, opts ...NamespaceOpts) error {

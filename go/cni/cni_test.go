@@ -149,3 +149,48 @@ func TestLoadMayBeCalledAtAnyTime(t *testing.T) {
 	}
 	group.Wait()
 }
+
+func TestStatusOfSeveralDaemonsTakesNoLonger(t *testing.T) {
+	var opts []Opt
+	for range 3 {
+		f := newFake(t)
+		f.set(func() { f.before = func(string) error { time.Sleep(time.Second); return nil } })
+		opts = append(opts, WithConf(fmt.Appendf(nil, `{"type": "workloadnet-cni", "socket": %q}`, f.socket)))
+	}
+	c, err := New(opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := c.Status(); err != nil || time.Since(began) > 2*time.Second {
+		t.Errorf("%v after %v", err, time.Since(began))
+	}
+}
+
+func TestASetupThatFailsIsNotProlongedByADaemonThatHangs(t *testing.T) {
+	f := newFake(t)
+	list := func(name string) Opt {
+		return WithConfListBytes(fmt.Appendf(nil, `{"name": %q, "plugins": [{"type": "bridge"}]}`, name))
+	}
+	c := f.cni(t, list("blue"), list("green"), list("red"))
+	hang := make(chan struct{})
+	defer close(hang)
+	f.set(func() {
+		f.before = func(method string) error {
+			if method == "Detach" {
+				<-hang
+			}
+			if method == "Attach" && f.times("Attach") > 2 {
+				return refuse(codes.ResourceExhausted, "ADDRESSES_EXHAUSTED", "no address is left")
+			}
+			return nil
+		}
+	})
+	began := time.Now()
+	if _, err := c.SetupSerially(context.Background(), "pod-1", path); err == nil {
+		t.Error("it succeeded")
+	}
+	if took := time.Since(began); took > 4*time.Second || len(queued(t, f)) != 2 {
+		t.Errorf("%v wait after %v", queued(t, f), took)
+	}
+}
