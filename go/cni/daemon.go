@@ -33,6 +33,8 @@ const (
 	socketPathBytes = 107
 	firstPause      = 10 * time.Millisecond
 	longestPause    = time.Second
+	// earliness is by how much a server's timer may go before ours.
+	earliness = 100 * time.Millisecond
 	// losses of the connection that a call bears which does not wait for a daemon: gRPC says for a short while that there is
 	// none when there is one again.
 	losses = 5
@@ -144,11 +146,13 @@ func (d *daemon) ask(ctx context.Context, bears patience, call func(context.Cont
 				refused = refusal(d.socket, err)
 			}
 		}
-		if ctx.Err() != nil || refused.isTimer() {
+		if ctx.Err() != nil || refused.isTimer(ctx) {
 			return late(ctx, d.socket, time.Since(began), last)
 		}
 		wait := pause
 		switch {
+		case refused.hasNoOutcomeYet():
+			// The daemon has less patience than the caller, or is a little early. The same call again waits for it.
 		case refused.wasHeard():
 			if refused.Code != codes.Unavailable || refused.RetryAfter <= 0 ||
 				time.Since(began)+refused.RetryAfter > bears.business {
@@ -159,7 +163,8 @@ func (d *daemon) ask(ctx context.Context, bears patience, call func(context.Cont
 			if !bears.absence {
 				return refused
 			}
-		case refused.Code == codes.Unavailable && refused.source == nil:
+		case refused.wasLost():
+			refused.Code = codes.Unavailable
 			if lost++; lost > losses && !bears.absence {
 				return refused
 			}

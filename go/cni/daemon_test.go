@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 func TestAnOlderDaemonIsNamed(t *testing.T) {
@@ -175,5 +176,73 @@ func TestNewAndLoadAskNobody(t *testing.T) {
 		if _, err := New(WithSocket(bad)); !IsInvalidConfig(err) {
 			t.Errorf("%q: %v", bad, err)
 		}
+	}
+}
+
+func TestACallThatEndsEarlyIsMadeAgain(t *testing.T) {
+	for _, code := range []codes.Code{codes.Canceled, codes.Internal, codes.Unknown, codes.Unavailable} {
+		f := newFake(t)
+		f.set(func() {
+			f.before = func(method string) error {
+				if method == "Attach" && f.times("Attach") == 1 || method == "Detach" && f.times("Detach") == 1 {
+					return status.Error(code, "stream terminated")
+				}
+				return nil
+			}
+		})
+		if _, err := f.cni(t).Setup(context.Background(), "pod-1", path); err != nil {
+			t.Errorf("%s: %v", code, err)
+		}
+		if err := f.cni(t).Remove(context.Background(), "pod-1", path); err != nil || f.times("Detach") != 2 {
+			t.Errorf("%s: %v after %d tries", code, err, f.times("Detach"))
+		}
+		// One that never answers is one that is down.
+		f.answerWith("Detach", status.Error(code, "stream terminated"))
+		if err := f.cni(t).Remove(context.Background(), "pod-1", path); err != nil || len(queued(t, f)) != 1 {
+			t.Errorf("%s: %v, and %v wait", code, err, queued(t, f))
+		}
+	}
+}
+
+func TestACallLastsUntilItsOwnDeadline(t *testing.T) {
+	for _, reason := range []string{"ORDER_GOES_ON", "NOT_BEGUN"} {
+		f := newFake(t)
+		f.set(func() {
+			f.before = func(method string) error {
+				if method == "Attach" && f.times("Attach") < 3 {
+					return refuse(codes.DeadlineExceeded, reason, "the deadline is near")
+				}
+				return nil
+			}
+		})
+		if _, err := f.cni(t).Setup(context.Background(), "pod-1", path); err != nil {
+			t.Errorf("%s: %v", reason, err)
+		}
+		f.answerWith("Attach", refuse(codes.DeadlineExceeded, reason, "the deadline is near"))
+		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+		defer cancel()
+		_, err := f.cni(t).Setup(ctx, "pod-1", path)
+		if ctx.Err() == nil || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "the deadline is near") {
+			t.Errorf("%s: %v", reason, err)
+		}
+	}
+}
+
+// The daemon is asked once more what it can do where the connection is a new one, as the first one is.
+func TestAnAttachmentStaysWhenItsDaemonCannotBeAskedWhatItCanDo(t *testing.T) {
+	f := newFake(t)
+	f.set(func() {
+		f.before = func(method string) error {
+			if method == "GetNode" && f.times("GetNode") == 2 {
+				return refuseFor(time.Millisecond, "OVERLOADED", "too many orders")
+			}
+			return nil
+		}
+	})
+	if _, err := f.cni(t).Setup(context.Background(), "pod-1", path); err != nil {
+		t.Error(err)
+	}
+	if f.times("GetNode") < 2 || f.times("Detach") > 0 {
+		t.Errorf("asked %d times, detached %d times", f.times("GetNode"), f.times("Detach"))
 	}
 }

@@ -92,10 +92,26 @@ func (e *Error) class() error {
 // wasHeard says whether the daemon itself refused. An error of the connection has no reason.
 func (e *Error) wasHeard() bool { return e.Reason != "" }
 
-// isTimer says whether a deadline passed, here or there: the server's own timer says so in either way, without a reason.
-func (e *Error) isTimer() bool {
-	return !e.wasHeard() && (e.Code == codes.DeadlineExceeded || e.Code == codes.Canceled)
+// isTimer says whether the call's time is over: the server's own timer, which runs on what it was told to be left, says so
+// in either way, without a reason.
+func (e *Error) isTimer(ctx context.Context) bool {
+	switch {
+	case e.wasHeard():
+		return false
+	case e.Code == codes.DeadlineExceeded:
+		return true
+	}
+	end, ends := ctx.Deadline()
+	return e.Code == codes.Canceled && ends && time.Until(end) < earliness
 }
+
+// wasLost says whether the call ended early, with its connection or alone: whoever listened has not answered it.
+func (e *Error) wasLost() bool {
+	return !e.wasHeard() && e.source == nil && (e.Code == codes.Unavailable || e.Code == codes.Canceled)
+}
+
+// hasNoOutcomeYet says whether the daemon was asked to wait for longer than it does.
+func (e *Error) hasNoOutcomeYet() bool { return e.Reason == "ORDER_GOES_ON" || e.Reason == "NOT_BEGUN" }
 
 // mayPass says whether the same call can succeed later: the daemon was not there, or not able.
 func (e *Error) mayPass() bool {
@@ -115,7 +131,15 @@ func refusal(socket string, err error) *Error {
 			refused.RetryAfter = detail.GetRetryDelay().AsDuration()
 		}
 	}
-	if !refused.wasHeard() && refused.Code == codes.Unavailable {
+	if refused.wasHeard() {
+		return refused
+	}
+	// What no reason comes with is no word of the daemon, but of what carries them (proto/, "Errors without an ErrorInfo").
+	switch refused.Code {
+	case codes.Internal, codes.Unknown:
+		refused.Code = codes.Unavailable
+	}
+	if refused.Code == codes.Unavailable {
 		refused.Message = fmt.Sprintf("the connection to workloadnetd on %s was lost: %s", socket, said.Message())
 	}
 	return refused

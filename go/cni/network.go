@@ -177,14 +177,20 @@ func (d *daemon) attach(ctx context.Context, asked *asked) (*workload.AttachResp
 	if err != nil || d.isCurrent(with) {
 		return response, err
 	}
-	if _, err := d.require(ctx, asked.needs); err != nil {
+	_, err = d.require(ctx, asked.needs)
+	switch {
+	case err == nil:
+		return response, nil
+	case asError(err) == nil:
+		// It could not be asked. The same call again gives the same answer, so nothing is undone: it may have been there before.
+		return nil, err
+	default:
 		key := &workload.DetachRequest{
 			WorkloadId: asked.request.GetWorkloadId(), Owner: asked.request.GetOwner(), Netns: asked.request.GetNetns(),
 		}
 		_, undone := d.workloads.Detach(ctx, key)
 		return nil, errors.Join(err, undone)
 	}
-	return response, nil
 }
 
 // Remove takes a workload off. What is not there is a success. While the daemon is not able to answer, the order is
