@@ -18,7 +18,8 @@ type CNI interface {
 	SetupSerially(ctx context.Context, id string, path string, opts ...NamespaceOpts) (*Result, error)
 	// Remove takes a workload off. The path may be empty, and the workload unknown.
 	Remove(ctx context.Context, id string, path string, opts ...NamespaceOpts) error
-	// Check says what of a workload's attachment is not as it should be.
+	// Check says what of a workload's attachment is not as it should be. A network whose configuration has disableCheck is
+	// not looked at.
 	Check(ctx context.Context, id string, path string, opts ...NamespaceOpts) error
 	// Load takes other networks, and other settings. Where it fails, all stays as it was.
 	Load(opts ...Opt) error

@@ -50,25 +50,31 @@ type ours struct {
 	MTU    uint32  `json:"mtu,omitempty"`
 }
 
-// parseConf reads an entry that stands alone.
+// parseConf reads an entry that stands alone, and makes a list of it, as go-cni does.
 func parseConf(source []byte) (*NetworkConfList, error) {
 	entry, err := parseEntry(source)
 	if err != nil {
 		return nil, err
 	}
+	list, err := json.Marshal(confList{
+		CNIVersion: entry.Network.CNIVersion, Name: entry.Network.Name, Plugins: []json.RawMessage{source},
+	})
 	return &NetworkConfList{
 		Name: entry.Network.Name, CNIVersion: entry.Network.CNIVersion,
-		Plugins: []*NetworkConf{entry}, Source: string(source),
-	}, nil
+		Plugins: []*NetworkConf{entry}, Source: string(list),
+	}, err
+}
+
+// confList is a list's JSON.
+type confList struct {
+	CNIVersion string            `json:"cniVersion"`
+	Name       string            `json:"name"`
+	Plugins    []json.RawMessage `json:"plugins"`
 }
 
 // parseList reads a list of entries.
 func parseList(source []byte) (*NetworkConfList, error) {
-	var list struct {
-		Name       string            `json:"name"`
-		CNIVersion string            `json:"cniVersion"`
-		Plugins    []json.RawMessage `json:"plugins"`
-	}
+	var list confList
 	if err := json.Unmarshal(source, &list); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalidConfig, err)
 	}
@@ -127,6 +133,15 @@ func (l *NetworkConfList) ours() (ours, error) {
 	return ours{}, nil
 }
 
+// isUnchecked says whether a list forbids that it is checked (CNI's SPEC.md, disableCheck), as truth or as a text.
+func (l *NetworkConfList) isUnchecked() bool {
+	var list struct {
+		DisableCheck any `json:"disableCheck"`
+	}
+	_ = json.Unmarshal([]byte(l.Source), &list)
+	return list.DisableCheck == true || list.DisableCheck == "true"
+}
+
 // madeUp is the configuration of a network that none was given for: one that says what is done.
 func madeUp(name, pluginType string, says ours) (*NetworkConfList, error) {
 	head := types.NetConf{CNIVersion: types100.ImplementedSpecVersion, Name: name, Type: pluginType}
@@ -134,11 +149,7 @@ func madeUp(name, pluginType string, says ours) (*NetworkConfList, error) {
 		Type string `json:"type"`
 		ours
 	}{pluginType, says})
-	list, err2 := json.Marshal(struct {
-		CNIVersion string            `json:"cniVersion"`
-		Name       string            `json:"name"`
-		Plugins    []json.RawMessage `json:"plugins"`
-	}{head.CNIVersion, name, []json.RawMessage{entry}})
+	list, err2 := json.Marshal(confList{CNIVersion: head.CNIVersion, Name: name, Plugins: []json.RawMessage{entry}})
 	if err := errors.Join(err, err2); err != nil {
 		return nil, err
 	}

@@ -230,7 +230,7 @@ func (n *Network) Remove(ctx context.Context, ns *Namespace) error {
 // all that belongs to it.
 func (n *Network) Check(ctx context.Context, ns *Namespace) error {
 	n, err := n.ready()
-	if err != nil || n.isLoopback() {
+	if err != nil || n.isLoopback() || n.conf.isUnchecked() {
 		return err
 	}
 	if err := n.words(ns); err != nil {

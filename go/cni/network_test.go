@@ -3,6 +3,7 @@ package cni
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -111,5 +112,16 @@ func TestZeroValuesDoNotPanic(t *testing.T) {
 	}
 	if raw := new(Result).Raw(); raw != nil {
 		t.Error(raw)
+	}
+}
+
+func TestANetworkThatForbidsChecksIsNotChecked(t *testing.T) {
+	f := newFake(t)
+	for value, isChecked := range map[string]bool{"true": false, `"true"`: false, "false": true, "null": true} {
+		c := f.cni(t, WithConfListBytes(fmt.Appendf(nil,
+			`{"name": "blue", "disableCheck": %s, "plugins": [{"type": "bridge"}]}`, value)))
+		if err := c.Check(context.Background(), "pod-1", ""); IsNotFound(err) != isChecked {
+			t.Errorf("%s: %v", value, err)
+		}
 	}
 }

@@ -126,8 +126,8 @@ func WithDefaultConf(s *settings) error { return s.want(0, nil, nil) }
 // WithAllConf is as WithDefaultConf: the daemon has one network.
 func WithAllConf(s *settings) error { return s.want(0, nil, nil) }
 
-// WithConf names a network by its configuration. Of an entry of type workloadnet-cni all is read; of any other the
-// network's name only, and the workload is attached to the daemon's network all the same.
+// WithConf names a network by its configuration. Of an entry of type workloadnet-cni, socket, owner and mtu are read; of
+// any other nothing, and the workload is attached to the daemon's network all the same.
 func WithConf(bytes []byte) Opt { return WithConfIndex(bytes, 0) }
 
 // WithConfIndex is as WithConf, with the number of the interface.

@@ -90,6 +90,13 @@ func TestGetConfigSaysWhatIsDone(t *testing.T) {
 	if err := os.WriteFile(file, []byte(source), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	if err := c.Load(WithConf([]byte(`{"name": "red", "cniVersion": "0.4.0", "type": "bridge"}`))); err != nil {
+		t.Fatal(err)
+	}
+	list := `{"cniVersion":"0.4.0","name":"red","plugins":[{"name":"red","cniVersion":"0.4.0","type":"bridge"}]}`
+	if made := c.GetConfig().Networks[0].Config.Source; made != list {
+		t.Error(made)
+	}
 	if err := c.Load(WithConfListFile(file)); err != nil {
 		t.Fatal(err)
 	}
