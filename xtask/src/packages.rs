@@ -44,6 +44,11 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
         program: "runc",
         package: "runc",
     },
+    // What containerd executes, and what it does not.
+    Needed {
+        program: "strace",
+        package: "strace",
+    },
     // portmap and firewall behind our plugin.
     Needed {
         program: "iptables",

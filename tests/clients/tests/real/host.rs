@@ -42,6 +42,7 @@ impl Host {
         );
         let mut host = Self::bare();
         host.room.prefer(&folder);
+        host.room.trace();
         host.start_daemon();
         host.before = host.world();
         host

@@ -5,6 +5,7 @@
 //! the others and undoes the mounts. Only control groups would be left, so all containers go below one of the room's own.
 
 use stage::Namespace;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -45,6 +46,8 @@ pub(crate) struct Room {
     cgroup: String,
     /// Where programs are looked for.
     path: String,
+    /// Whether programs that stay are traced.
+    is_traced: bool,
 }
 
 impl Room {
@@ -81,6 +84,7 @@ impl Room {
             pid,
             cgroup: format!("workloadnet-{}-{number}", std::process::id()),
             path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+            is_traced: false,
         }
     }
 
@@ -102,6 +106,22 @@ impl Room {
     /// Programs of this folder come before the machine's.
     pub(crate) fn prefer(&mut self, folder: &Path) {
         self.path = format!("{}:{}", folder.display(), self.path);
+    }
+
+    /// Writes down from here on what is executed by each program that stays, and by all that it starts.
+    pub(crate) fn trace(&mut self) {
+        self.is_traced = true;
+    }
+
+    /// The programs of all that was traced, by the last parts of the paths that were given to the kernel.
+    pub(crate) fn executed(&self) -> BTreeSet<String> {
+        let files = fs::read_dir(self.folder()).unwrap().flatten();
+        let traces = files
+            .map(|file| file.path())
+            .filter(|path| path.extension().is_some_and(|end| end == "trace"));
+        traces
+            .flat_map(|path| executed(&fs::read_to_string(path).unwrap()))
+            .collect()
     }
 
     /// Writes a file of the room.
@@ -166,6 +186,22 @@ impl Room {
             number.to_str().unwrap(),
         ];
         line.extend(words);
+        let trace = self.folder().join(format!("{name}.trace"));
+        if self.is_traced {
+            // Only execve(2) and execveat(2) stop whoever calls them, so that nothing else takes longer.
+            let strace = [
+                "strace",
+                "--follow-forks",
+                "--seccomp-bpf",
+                "--trace=execve,execveat",
+                "--string-limit=4096",
+                "--output-append-mode",
+                "--output",
+                trace.to_str().unwrap(),
+                "--",
+            ];
+            line.splice(0..0, strace);
+        }
         let child = self
             .command(&line)
             .stdout(log.try_clone().unwrap())
@@ -213,6 +249,18 @@ impl Room {
         found.reverse();
         found
     }
+}
+
+/// What a trace says was executed, or was to be: a program that is not there has been asked for all the same. One that was
+/// given by its open file has no path, but what it calls itself.
+fn executed(trace: &str) -> BTreeSet<String> {
+    let call = |line: &str| {
+        let (_, arguments) = line.split_once(" execve")?;
+        let mut texts = arguments.split('"').skip(1).step_by(2);
+        let path = texts.find(|text| !text.is_empty())?;
+        path.rsplit('/').next().map(str::to_owned)
+    };
+    trace.lines().filter_map(call).collect()
 }
 
 impl Drop for Room {

@@ -7,9 +7,17 @@ use crate::pods::{CONTAINERD, Pods};
 
 #[test]
 fn pods_come_and_go_beside_containers_of_ctr() {
-    let host = Host::new();
+    let mut host = Host::new();
+    host.room.trace();
     let _containerd = containerd::start(&host);
     come_and_go(&host);
+    let executed = host.room.executed();
+    for plugin in ["loopback", "workloadnet-cni"] {
+        assert!(
+            executed.contains(plugin),
+            "{plugin} was not executed: {executed:?}"
+        );
+    }
 }
 
 #[test]
