@@ -42,7 +42,7 @@ pub(crate) fn demo(args: &[String]) -> Result<ExitCode> {
 pub(crate) fn clients(args: &[String]) -> Result<ExitCode> {
     packages::ensure(packages::FOR_TESTS)?;
     guest::ensure(&graph()?.target)?;
-    containerd(&["newest", "older"].map(str::to_owned))?;
+    containerd(&[])?;
     // The tests start these, and cargo does not know.
     run(cargo().args([
         "build",
@@ -165,7 +165,7 @@ pub(crate) fn test(demo: Demo) -> Result<ExitCode> {
         run(doc.env("RUSTDOCFLAGS", "--deny warnings"))
     });
     // The releases that the tests with real clients start.
-    for release in ["newest", "older"] {
+    for release in go::RELEASES {
         report.step(&format!("containerd {release}"), || {
             go::is_there()?;
             go::containerd(&graph()?.target, release).map(drop)

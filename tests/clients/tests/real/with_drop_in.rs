@@ -1,4 +1,4 @@
-//! containerd 2 and its ctr, built with go/cni in the place of go-cni: no CNI plugin is there, and none is missed.
+//! containerd 1.7 and 2 and their ctr, built with go/cni in the place of go-cni: no CNI plugin is there, and none is missed.
 
 use crate::containerd;
 use crate::host::Host;
@@ -57,4 +57,9 @@ fn pods_of_the_newest_containerd_outlive_the_daemon_and_go_while_it_is_down() {
 #[test]
 fn pods_of_an_older_containerd_come_and_go_without_a_plugin() {
     play("older", come_and_go);
+}
+
+#[test]
+fn pods_of_the_oldest_containerd_come_and_go_without_a_plugin() {
+    play("oldest", come_and_go);
 }
