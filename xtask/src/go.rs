@@ -1,12 +1,16 @@
 //! The Go modules: format, vet, lint, tests under the race detector; and the builds of containerd that tests start.
 
 use crate::cargo::{answer, run};
+use crate::modules::{self, Module};
 use anyhow::{Context as _, Result, bail};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Modules that are checked.
 pub(crate) const MODULES: [&str; 2] = ["go/cni", "go/dev"];
+/// The one that runtimes link.
+pub(crate) const LINKED: &str = "go/cni";
 /// The build tag of tests that start the daemon. Modules without such tests do not mind it.
 const TAGS: &str = "-tags=e2e";
 
@@ -55,6 +59,40 @@ pub(crate) fn lint(target: &Path, folder: &str) -> Result<()> {
         .args([TAGS, "./..."])
         .env("GOWORK", "off")
         .current_dir(folder))
+}
+
+/// The modules that a module's programs link, with their licences: from the module cache, where the build has put them.
+pub(crate) fn linked(folder: &str) -> Result<Vec<Module>> {
+    let words = "{{with .Module}}{{if not .Main}}{{.Path}}\t{{.Version}}\t{{with .Replace}}{{.Path}}{{end}}\t{{.Dir}}{{end}}{{end}}";
+    let said = answer(go(folder).args(["list", "-deps", "-f", words, "./..."]))?;
+    // One line for each package.
+    let lines: BTreeSet<&str> = said.lines().filter(|line| !line.is_empty()).collect();
+    lines.into_iter().map(module).collect()
+}
+
+fn module(line: &str) -> Result<Module> {
+    let &[path, version, replacement, folder] = &line.split('\t').collect::<Vec<_>>()[..] else {
+        bail!("go list said {line:?}");
+    };
+    let mut licences = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(|| format!("read {folder}, of {path}"))? {
+        let file = entry?.path();
+        let name = file
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if file.is_file() && modules::is_licence(&name) {
+            licences
+                .push(std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?);
+        }
+    }
+    Ok(Module {
+        path: path.to_owned(),
+        version: version.to_owned(),
+        replacement: Some(replacement.to_owned()).filter(|by| !by.is_empty()),
+        licences,
+    })
 }
 
 /// A module's tests, with the daemon that they are to start. None is answered from a cache: they read what Go does not

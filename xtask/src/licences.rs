@@ -6,8 +6,8 @@ use spdx::{Expression, ParseMode};
 /// Where crates may come from, as cargo writes it.
 pub(crate) const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
-/// Licences under which Apache-2.0 code may use a crate with no more than a notice.
-const ALLOWED: &[&str] = &[
+/// Licences under which Apache-2.0 code may use a crate or a Go module with no more than a notice.
+pub(crate) const ALLOWED: &[&str] = &[
     "0BSD",
     "Apache-2.0",
     "BSD-2-Clause",

@@ -9,6 +9,7 @@ mod go;
 mod graph;
 mod guest;
 mod licences;
+mod modules;
 mod packages;
 mod promises;
 mod rooms;
@@ -32,7 +33,7 @@ cargo xtask libcni          the CNI plugin under the real libcni, in Go, and wit
 cargo xtask deps            who knows whom: the rooms' dependencies and their source text; what documents promise
 cargo xtask go              checks and tests of the Go modules
 cargo xtask containerd [..] build containerd with go/cni in it: newest, older, oldest (tests/containerd)
-cargo xtask licences        licences, bans and sources of the dependencies
+cargo xtask licences        licences, bans and sources of the dependencies; licences of what go/cni links
 ";
 
 fn main() -> ExitCode {
@@ -63,7 +64,7 @@ fn run(command: &str, rest: &[String]) -> Result<ExitCode> {
         "deps" => report(steps::rooms()?),
         "go" => steps::go(),
         "containerd" => steps::containerd(rest),
-        "licences" => report(steps::licences()?),
+        "licences" => report([steps::licences()?, steps::go_licences()?].concat()),
         "" | "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(ExitCode::SUCCESS)

@@ -2,7 +2,7 @@
 
 use crate::cargo::{cargo, count_tests, graph, run};
 use crate::totals::Totals;
-use crate::{dist, go, guest, licences, packages, promises, rooms, sources};
+use crate::{dist, go, guest, licences, modules, packages, promises, rooms, sources};
 use anyhow::{Context as _, Result, bail};
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
@@ -137,6 +137,16 @@ pub(crate) fn licences() -> Result<Vec<String>> {
     Ok(licences::violations(&graph()?))
 }
 
+/// The same for what `go/cni` links.
+pub(crate) fn go_licences() -> Result<Vec<String>> {
+    go::is_there()?;
+    let linked = go::linked(go::LINKED)?;
+    if linked.is_empty() {
+        bail!("go list names no module that {} links", go::LINKED);
+    }
+    Ok(modules::violations(&linked))
+}
+
 /// Everything that CI wants to know. Goes on to the end, whatever fails.
 pub(crate) fn test(demo: Demo) -> Result<ExitCode> {
     packages::ensure(packages::FOR_TESTS)?;
@@ -218,6 +228,7 @@ fn go_steps(report: &mut Report) {
     });
     let Some(target) = target else { return };
     report.step("go format", go::format);
+    report.step("go licences", || none(go_licences()?));
     for folder in go::MODULES {
         report.step(&format!("vet {folder}"), || go::vet(folder));
         report.step(&format!("lint {folder}"), || go::lint(&target, folder));
