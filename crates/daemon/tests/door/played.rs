@@ -1,7 +1,9 @@
 //! A desk that is played: it remembers what it was asked, and answers at once or when it is told to.
 
 use daemon::desk::Done;
-use daemon::desk::order::{AttachOrder, Attachment, DetachOrder, Detached, Finding, Garbage, Node, Refusal};
+use daemon::desk::order::{
+    AttachOrder, Attachment, DetachOrder, Detached, Finding, Garbage, Node, Refusal, Routes,
+};
 use daemon::door::{Bounds, Orders, peer::Allowed};
 use model::address::Addresses;
 use model::ipam::Moment;
@@ -164,6 +166,7 @@ impl Orders for Played {
             mtu: 1400,
             mtu_source: "settings".to_owned(),
             max_queued: 1,
+            routes: Routes::default(),
         }
     }
 
