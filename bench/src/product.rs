@@ -168,6 +168,7 @@ impl KernelRoom {
             namespace: identity,
             path: PathDigest::of(path),
             asked: Asked::default(),
+            adopted: None,
         };
         let plan = Plan::new(
             record,

@@ -117,6 +117,7 @@ mod example {
 
     pub(super) fn attachments() -> Vec<Attachment> {
         let web = Attachment {
+            origin: client::inspection::attachment::Origin::Own.into(),
             key: Some(key("k8s.io", "web-1")),
             ip: vec!["10.77.0.5".into(), "fd77:77:77::5".into()],
             host_link: "wk0123456789abc".into(),

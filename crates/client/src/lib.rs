@@ -73,6 +73,7 @@ mod method {
     pub(crate) const GET: &str = "/workloadnet.v1.Inspection/Get";
     pub(crate) const CHECK: &str = "/workloadnet.v1.Inspection/Check";
     pub(crate) const COLLECT_GARBAGE: &str = "/workloadnet.v1.Inspection/CollectGarbage";
+    pub(crate) const ADOPT: &str = "/workloadnet.v1.Inspection/Adopt";
     pub(crate) const NODE: &str = "/workloadnet.v1.Inspection/GetNode";
 }
 
@@ -193,6 +194,11 @@ impl Client {
     ) -> Result<inspection::CollectGarbageResponse, Error> {
         self.call(self.deadlines.orders, method::COLLECT_GARBAGE, &request)
             .await
+    }
+
+    /// Takes over what another plugin attached, or gives it back.
+    pub async fn adopt(&self, request: inspection::AdoptRequest) -> Result<inspection::AdoptResponse, Error> {
+        self.call(self.deadlines.orders, method::ADOPT, &request).await
     }
 
     /// The node.

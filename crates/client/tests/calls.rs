@@ -99,6 +99,13 @@ impl Inspection for Fake {
         std::future::pending().await
     }
 
+    async fn adopt(
+        &self,
+        _: Request<inspection::AdoptRequest>,
+    ) -> Result<Response<inspection::AdoptResponse>, Status> {
+        Err(Status::unimplemented("nothing is taken over here"))
+    }
+
     async fn get_node(
         &self,
         _: Request<inspection::GetNodeRequest>,

@@ -129,6 +129,13 @@ impl Inspection for Played {
         Ok(Response::new(inspection::CollectGarbageResponse::default()))
     }
 
+    async fn adopt(
+        &self,
+        _: Request<inspection::AdoptRequest>,
+    ) -> Result<Response<inspection::AdoptResponse>, Status> {
+        Err(Status::unimplemented("nothing is taken over here"))
+    }
+
     async fn get_node(
         &self,
         _: Request<inspection::GetNodeRequest>,

@@ -1,7 +1,7 @@
 //! Plans and ops as rtnetlink messages (linux/if_link.h, if_addr.h, rtnetlink.h, neighbour.h).
 
 use crate::message::{Message, flag};
-use model::plan::{LinkPlan, Op, Scope};
+use model::plan::{LinkPlan, Mark, Op, Scope};
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
@@ -18,6 +18,7 @@ pub(crate) const GETROUTE: u16 = 26;
 const NEWNEIGH: u16 = 28;
 pub(crate) const GETNEIGH: u16 = 30;
 const NEWLINKPROP: u16 = 108;
+const DELLINKPROP: u16 = 109;
 const GETNETCONF: u16 = 82;
 
 pub(crate) const AF_INET: u8 = 2;
@@ -247,6 +248,28 @@ pub(crate) fn op(op: &Op, index: u32, name: &str, ipv6: bool) -> Option<Message>
                     false => spec,
                 }
             }),
+        Op::Mark(Mark {
+            alias,
+            group,
+            v4: [forwarding, rp_filter, accept, send],
+        }) => Message::new(SETLINK, 0, tried)
+            .fixed(&ifinfo(index, 0, 0))
+            // Without its NUL, so that an empty one takes the alias away (`dev_set_alias`, net/core/dev.c).
+            .bytes(link::IFALIAS, alias.as_bytes())
+            .u32(link::GROUP, *group)
+            .nest(link::AF_SPEC, |spec| {
+                spec.nest(AF_INET.into(), |inet| {
+                    inet.nest(INET_CONF, |conf| {
+                        conf.u32(FORWARDING, forwarding.cast_unsigned())
+                            .u32(RP_FILTER, rp_filter.cast_unsigned())
+                            .u32(ACCEPT_REDIRECTS, accept.cast_unsigned())
+                            .u32(SEND_REDIRECTS, send.cast_unsigned())
+                    })
+                })
+            }),
+        Op::DropName(altname) => Message::new(DELLINKPROP, 0, tried)
+            .fixed(&ifinfo(index, 0, 0))
+            .nest(link::PROP_LIST, |list| list.text(link::ALT_IFNAME, altname)),
         Op::NoMaster => Message::new(SETLINK, 0, tried)
             .fixed(&ifinfo(index, 0, 0))
             .u32(link::MASTER, 0),
@@ -257,9 +280,11 @@ pub(crate) fn op(op: &Op, index: u32, name: &str, ipv6: bool) -> Option<Message>
             .fixed(&ifinfo(index, 0, 0))
             .u32(link::MTU, u32::from(*mtu)),
         Op::Group(group) => set_group(index, name, *group),
-        Op::AltName(altname) => Message::new(NEWLINKPROP, flag::CREATE | flag::EXCL | flag::APPEND, tried)
-            .fixed(&ifinfo(index, 0, 0))
-            .nest(link::PROP_LIST, |list| list.text(link::ALT_IFNAME, altname)),
+        Op::AltName(altname) | Op::Claim(altname) => {
+            Message::new(NEWLINKPROP, flag::CREATE | flag::EXCL | flag::APPEND, tried)
+                .fixed(&ifinfo(index, 0, 0))
+                .nest(link::PROP_LIST, |list| list.text(link::ALT_IFNAME, altname))
+        }
         Op::Up => Message::new(SETLINK, 0, tried).fixed(&ifinfo(index, UP, UP)),
         Op::LoopbackUp => Message::new(SETLINK, 0, tried).fixed(&ifinfo(LOOPBACK, UP, UP)),
         Op::Address { address, scope } => {

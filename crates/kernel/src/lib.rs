@@ -10,7 +10,6 @@ mod encode;
 mod fault;
 mod message;
 mod nft;
-mod routes;
 mod survey;
 mod sysctl;
 mod watch;

@@ -1,5 +1,6 @@
 //! The datapath on Linux.
 
+mod adopt;
 mod unwire;
 mod wire;
 
@@ -8,14 +9,14 @@ use crate::message::Attributes;
 use crate::netns::Home;
 use crate::nft::Nft;
 use crate::socket::{ROUTE, Refused, Socket};
-use crate::{fault, routes, survey, sysctl, watch};
+use crate::{crash, fault, survey, sysctl, watch};
 use ipnet::IpNet;
 use model::address::{Family, IPV6_MTU};
-use model::datapath::{Datapath, Event, Fault, FoundRoutes, OpenError, Target, WireError};
-use model::key::HostLink;
+use model::adopt::Seen;
+use model::datapath::{Datapath, Event, Fault, OpenError, Target, WireError};
+use model::key::{HostLink, InterfaceName};
 use model::plan::{Op, Plan};
 use model::record::NamespaceId;
-use model::routes::{Reach, Step};
 use model::ruleset::Ruleset;
 use model::survey::{DYING_GROUPS, FoundLink, Standing, Survey, Uplink};
 use std::net::IpAddr;
@@ -24,6 +25,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use unwire::DyingGroups;
 
 /// errno-base.h.
+const ENOENT: i32 = 2;
 const EACCES: i32 = 13;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
@@ -41,8 +43,6 @@ pub struct Linux {
     reader: Mutex<Socket>,
     /// Used for putting back, which may have to wait.
     mender: Mutex<Socket>,
-    /// Used for routes to other nodes.
-    router: Mutex<Socket>,
     nft: Nft,
     dying: DyingGroups,
 }
@@ -57,7 +57,6 @@ impl Linux {
             writer: Mutex::new(Socket::open(ROUTE)?),
             reader: Mutex::new(Socket::open(ROUTE)?),
             mender: Mutex::new(Socket::open(ROUTE)?),
-            router: Mutex::new(Socket::open_for_long_batches(ROUTE)?),
             nft: Nft::open()?,
             dying: DyingGroups::default(),
         })
@@ -69,8 +68,9 @@ impl Linux {
 
     /// The link that is meant, if it is still there and not about to go.
     fn standing(socket: &mut Socket, target: &Target) -> Result<Option<FoundLink>, Fault> {
-        let found = survey::find_link(socket, target.link.as_str())?;
-        let Some(found) = found.filter(|link| link.index == target.index) else {
+        // By its index, because of a link that was taken over others may have removed the name that we know it by.
+        let found = survey::link_at(socket, target.index, target.link.as_str())?;
+        let Some(found) = found.filter(|link| link.host_link().as_ref() == Some(&target.link)) else {
             return Ok(None);
         };
         match found.standing(target.group) {
@@ -139,6 +139,11 @@ impl Linux {
     fn is_there(socket: &mut Socket, link: &FoundLink, op: &Op, fault: &Fault) -> Result<bool, Fault> {
         match (fault.errno, op) {
             (errno, Op::AltName(_)) => Ok(no_second_name(errno)),
+            (EEXIST, Op::Claim(name)) => {
+                let now = survey::link_at(socket, link.index, &link.name)?;
+                Ok(now.is_some_and(|now| now.altnames.contains(name)))
+            }
+            (ENOENT, Op::DropName(_)) => Ok(true),
             // Somebody else's, or this link's own by now.
             (EEXIST, Op::Route { destination, .. }) => survey::has_route(socket, link.index, *destination),
             (errno, _) => Ok(errno == EEXIST),
@@ -235,6 +240,31 @@ impl Datapath for Linux {
         Ok(found)
     }
 
+    fn find_at(&self, link: &HostLink, index: u32) -> Result<Option<FoundLink>, Fault> {
+        let mut socket = self.reader();
+        let found = survey::find_at(&mut socket, link, index)?;
+        if let Some(link) = found.as_ref().filter(|link| link.up) {
+            settle(&mut socket, link)?;
+        }
+        Ok(found)
+    }
+
+    fn look(&self, namespace: &OwnedFd, interface: &InterfaceName) -> Result<Seen, Fault> {
+        adopt::look(&self.home, &mut self.reader(), namespace, interface)
+    }
+
+    fn change(&self, link: &FoundLink, ops: &[Op]) -> Result<(), Fault> {
+        let mut socket = locked(&self.mender);
+        for op in ops {
+            let faults = self.put(&mut socket, link, std::slice::from_ref(op))?;
+            if let Some(fault) = faults.into_iter().next() {
+                return Err(fault);
+            }
+            crash::step();
+        }
+        Ok(())
+    }
+
     fn uplink(&self) -> Result<Option<Uplink>, Fault> {
         survey::uplink(&mut self.reader())
     }
@@ -246,18 +276,6 @@ impl Datapath for Linux {
 
     fn spare(&self, gone: &[IpNet], came: &[IpNet]) -> Result<(), Fault> {
         self.nft.spare(gone, came)
-    }
-
-    fn reach(&self, addresses: &[IpAddr]) -> Result<Vec<Reach>, Fault> {
-        routes::reach(&mut locked(&self.router), addresses)
-    }
-
-    fn found_routes(&self) -> Result<FoundRoutes, Fault> {
-        routes::found(&mut locked(&self.router))
-    }
-
-    fn change_routes(&self, steps: &[Step]) -> Result<Vec<Fault>, Fault> {
-        routes::change(&mut locked(&self.router), steps)
     }
 
     fn drift(&self, ruleset: &Ruleset) -> Result<Vec<String>, Fault> {
@@ -273,6 +291,6 @@ impl Datapath for Linux {
     }
 
     fn watch(&self, sink: Box<dyn Fn(Event) + Send>) -> Result<(), Fault> {
-        watch::watch(self.nft.port()?, locked(&self.router).port()?, sink)
+        watch::watch(self.nft.port()?, sink)
     }
 }

@@ -75,7 +75,7 @@ pub(crate) fn survey(socket: &mut Socket, group: u32) -> Result<(Survey, HashSet
         .collect();
     let (mut ours, others): (Vec<FoundLink>, Vec<FoundLink>) = links
         .into_iter()
-        .partition(|l| l.group == group || HostLink::parse(&l.name).is_some());
+        .partition(|l| l.group == group || l.host_link().is_some());
     let place: HashMap<u32, usize> = ours.iter().enumerate().map(|(n, l)| (l.index, n)).collect();
     // A link that has our group or the form of our names may be somebody else's all the same.
     let foreign = ours.iter().filter(|l| l.standing(group) == Standing::Foreign);
@@ -150,9 +150,23 @@ pub(crate) fn survey(socket: &mut Socket, group: u32) -> Result<(Survey, HashSet
 
 /// One link by name, with all that belongs to it.
 pub(crate) fn find(socket: &mut Socket, name: &HostLink) -> Result<Option<FoundLink>, Fault> {
-    let Some(mut found) = find_link(socket, name.as_str())? else {
-        return Ok(None);
-    };
+    match find_link(socket, name.as_str())? {
+        Some(found) => whole(socket, found),
+        None => Ok(None),
+    }
+}
+
+/// One link by index, with all that belongs to it, if it is known by a name.
+pub(crate) fn find_at(socket: &mut Socket, name: &HostLink, index: u32) -> Result<Option<FoundLink>, Fault> {
+    let found = link_at(socket, index, name.as_str())?;
+    match found.filter(|found| found.host_link().as_ref() == Some(name)) {
+        Some(found) => whole(socket, found),
+        None => Ok(None),
+    }
+}
+
+/// A link with all that belongs to it; `None` where it went meanwhile.
+pub(crate) fn whole(socket: &mut Socket, mut found: FoundLink) -> Result<Option<FoundLink>, Fault> {
     let mut fill = || {
         let addresses = addresses(socket, found.index)?;
         found.addresses = addresses.into_iter().map(|a| a.net).collect();
@@ -314,10 +328,8 @@ pub(crate) fn parse_link(payload: &[u8]) -> Option<FoundLink> {
         mac,
         mtu: attributes.u32(link::MTU).unwrap_or_default(),
         up: flags_of(payload) & UP != 0,
-        altnames: attributes
-            .inside(link::PROP_LIST)
-            .filter(|(kind, _)| *kind == link::ALT_IFNAME)
-            .filter_map(|(_, value)| text(value).map(str::to_owned))
+        altnames: altnames(attributes.inside(link::PROP_LIST))
+            .map(str::to_owned)
             .collect(),
         conf: HostConf {
             v4: HostConfV4 {
@@ -340,6 +352,13 @@ pub(crate) fn parse_link(payload: &[u8]) -> Option<FoundLink> {
         },
         ..FoundLink::default()
     })
+}
+
+/// Of a link's properties.
+pub(crate) fn altnames(properties: Attributes<'_>) -> impl Iterator<Item = &str> + Clone {
+    properties
+        .filter(|(kind, _)| *kind == link::ALT_IFNAME)
+        .filter_map(|(_, value)| text(value))
 }
 
 /// Of one link, or of [`EVERY`].
@@ -403,8 +422,7 @@ fn parse_route(payload: &[u8]) -> Option<Route> {
     let &[family, length, _, _, table, protocol, _, kind, ..] = payload else {
         return None;
     };
-    // Those to other nodes are read by crate::routes.
-    if table != TABLE_MAIN || protocol == PROTOCOL_KERNEL || protocol == model::routes::PROTOCOL {
+    if table != TABLE_MAIN || protocol == PROTOCOL_KERNEL {
         return None;
     }
     let attributes = Attributes::after(payload, 12);
@@ -423,22 +441,6 @@ fn parse_route(payload: &[u8]) -> Option<Route> {
                 .iter()
                 .all(|gateway| attributes.value(*gateway).is_none()),
     })
-}
-
-/// Destination, link's index and protocol of any route of the main table.
-pub(crate) fn parse_route_of_all(payload: &[u8]) -> Option<(IpNet, u32, u8)> {
-    let &[family, length, _, _, TABLE_MAIN, protocol, ..] = payload else {
-        return None;
-    };
-    let attributes = Attributes::after(payload, 12);
-    let unspecified = if family == AF_INET {
-        IpAddr::from([0; 4])
-    } else {
-        IpAddr::from([0; 16])
-    };
-    let address = attributes.value(route::DST).map_or(Some(unspecified), ip)?;
-    let index = route_link(attributes).unwrap_or(NO_LINK);
-    Some((IpNet::new(address, length).ok()?, index, protocol))
 }
 
 /// Which link a route goes over; of several next hops (`struct rtnexthop`, linux/rtnetlink.h) the first one's.
@@ -478,7 +480,7 @@ pub(crate) fn parse_neighbour(payload: &[u8]) -> Option<(u32, IpAddr, Mac)> {
     Some((u32_at(payload, 4)?, ip(attributes.value(1)?)?, mac))
 }
 
-pub(crate) fn ip(bytes: &[u8]) -> Option<IpAddr> {
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
     if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
         return Some(v4.into());
     }

@@ -67,6 +67,7 @@ fn plan(linux: &Linux, path: &str, n: u8) -> (OwnedFd, Plan) {
         namespace: identity,
         path: PathDigest::of("x"),
         asked: Asked::default(),
+        adopted: None,
     };
     let settings = PlanSettings {
         group: GROUP,

@@ -96,6 +96,7 @@ impl World {
                 namespace: identity,
                 path: PathDigest::of(&path),
                 asked: Asked::default(),
+                adopted: None,
             };
             let plan = Plan::new(
                 record,

@@ -4,14 +4,13 @@
 //! Everything here may block for as long as the kernel takes; nothing here decides.
 
 use crate::address::Family;
+use crate::adopt::Seen;
 use crate::key::{HostLink, InterfaceName};
 use crate::plan::{Op, Plan};
 use crate::record::NamespaceId;
-use crate::routes::{Held, Reach, Step};
 use crate::ruleset::Ruleset;
 use crate::survey::{FoundLink, Survey, Uplink};
 use ipnet::IpNet;
-use std::collections::HashSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -48,6 +47,23 @@ pub trait Datapath: Send + Sync + 'static {
     /// One link with all that belongs to it; `None` where no link has the name.
     fn find(&self, link: &HostLink) -> Result<Option<FoundLink>, Fault>;
 
+    /// One link with all that belongs to it; `None` where the link of the index is not known by the name.
+    fn find_at(&self, link: &HostLink, index: u32) -> Result<Option<FoundLink>, Fault> {
+        Ok(self.find(link)?.filter(|found| found.index == index))
+    }
+
+    /// What a link inside a namespace is, and its other end: for taking over what another plugin made. A datapath whose
+    /// links no other plugin can have made refuses.
+    fn look(&self, _: &Self::Namespace, interface: &InterfaceName) -> Result<Seen, Fault> {
+        Err(no_adoption(format!("look at {interface}")))
+    }
+
+    /// Does ops in order on a link that is there, whoever's it is, up to the first that fails. What is as it should be
+    /// already is no failure, but a claim that another link has.
+    fn change(&self, link: &FoundLink, _: &[Op]) -> Result<(), Fault> {
+        Err(no_adoption(format!("change {}", link.name)))
+    }
+
     /// The device of the default route.
     fn uplink(&self) -> Result<Option<Uplink>, Fault>;
 
@@ -59,15 +75,6 @@ pub trait Datapath: Send + Sync + 'static {
     /// now on. An error leaves all as it was.
     fn spare(&self, gone: &[IpNet], came: &[IpNet]) -> Result<(), Fault>;
 
-    /// How packets to each of these addresses would leave the node.
-    fn reach(&self, addresses: &[IpAddr]) -> Result<Vec<Reach>, Fault>;
-
-    /// What there is of routes to other nodes.
-    fn found_routes(&self) -> Result<FoundRoutes, Fault>;
-
-    /// Carries steps out, in their order and past errors, which it returns. What is gone already is no error.
-    fn change_routes(&self, steps: &[Step]) -> Result<Vec<Fault>, Fault>;
-
     /// What of the ruleset and of forwarding is not as published, in words; empty: nothing.
     fn drift(&self, ruleset: &Ruleset) -> Result<Vec<String>, Fault>;
 
@@ -76,15 +83,12 @@ pub trait Datapath: Send + Sync + 'static {
     fn watch(&self, sink: Box<dyn Fn(Event) + Send>) -> Result<(), Fault>;
 }
 
-/// What there is of routes to other nodes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FoundRoutes {
-    /// Of ours.
-    pub held: Held,
-    /// Where others' routes of the main table go to.
-    pub other_routes: HashSet<IpNet>,
-    /// Others' addresses of this node.
-    pub other_addresses: HashSet<IpAddr>,
+fn no_adoption(tried: String) -> Fault {
+    Fault {
+        tried,
+        reason: "this datapath takes over no links of others".to_owned(),
+        errno: 0,
+    }
 }
 
 /// A link of ours to act on: found by index, and touched only if name and group are right.
@@ -131,9 +135,6 @@ pub enum Event {
     RulesetTouched,
     /// A default route or its device changed.
     UplinkTouched,
-    /// A link, an address or a route of others changed, by which other nodes may be reached, or one of our routes to them,
-    /// or what belongs to it.
-    RoutesTouched,
     /// Notifications were lost (ENOBUFS): only a survey can tell what is.
     Lost,
 }

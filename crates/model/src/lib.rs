@@ -4,6 +4,7 @@
 //! told through one coarse seam, [`datapath::Datapath`], which `kernel` and the tests' fake implement.
 
 pub mod address;
+pub mod adopt;
 pub mod datapath;
 pub mod ipam;
 pub mod key;
@@ -11,7 +12,6 @@ pub mod peer;
 pub mod plan;
 pub mod prefix;
 pub mod record;
-pub mod routes;
 pub mod ruleset;
 pub mod spared;
 pub mod survey;

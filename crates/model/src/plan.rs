@@ -9,7 +9,7 @@
 //! The record is written when the inside is complete, so that a crash before it leaves a link that says of itself that
 //! it is half-made; a crash after it leaves one whose missing rest is known from the record.
 
-use crate::address::{FIRST_HOP_MAC, Family, Mac};
+use crate::address::{Family, Mac};
 use crate::key::{HostLink, InterfaceName};
 use crate::record::Record;
 use ipnet::IpNet;
@@ -103,6 +103,13 @@ pub enum Op {
         /// The record's text.
         alias: String,
     },
+    /// What makes somebody else's link one of ours, and back again, at once: its alias, its group, and settings of IPv4.
+    Mark(Mark),
+    /// The name that the attachment is claimed by, as a second name of a link that has another first one. Unlike
+    /// [`Op::AltName`] it may not be another link's.
+    Claim(String),
+    /// Takes a second name away. What is not there is gone.
+    DropName(String),
     /// The link group that marks our links. Made with the link.
     Group(u32),
     /// The link is a port of no bridge, and in no VRF.
@@ -144,6 +151,17 @@ pub enum Op {
     },
 }
 
+/// What [`Op::Mark`] writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// The record's text; empty: none.
+    pub alias: String,
+    /// The link group.
+    pub group: u32,
+    /// `forwarding`, `rp_filter`, `accept_redirects` and `send_redirects` of IPv4, in this order.
+    pub v4: [i32; 4],
+}
+
 /// How far an address or a route reaches (rt_scope_t, linux/rtnetlink.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -161,7 +179,7 @@ impl Plan {
             workload: record.key.interface().clone(),
             host_index,
             workload_index: WORKLOAD_INDEX,
-            host_mac: FIRST_HOP_MAC,
+            host_mac: record.host_mac(),
             workload_mac: record.workload_mac(),
             mtu: settings.mtu,
             group: settings.group,
@@ -192,6 +210,9 @@ fn sysctls(record: &Record) -> Vec<Sysctl> {
 /// All that the host end of an attachment is: what [`Plan`] has of it, and what a link has from its creation, or from the
 /// namespace's defaults unless those say otherwise.
 pub fn host_end(record: &Record, link: &LinkPlan) -> Vec<Op> {
+    if let Some(adopted) = &record.adopted {
+        return crate::adopt::host_end(record, adopted, link);
+    }
     let mut ops = vec![
         Op::Group(link.group),
         Op::NoMaster,
@@ -217,7 +238,7 @@ pub const IPV6_ON: Sysctl = Sysctl::v6("disable_ipv6", 0);
 pub fn workload_ops(record: &Record) -> Vec<Op> {
     let mut ops = vec![Op::LoopbackUp, Op::Up];
     for address in record.addresses.iter() {
-        let first_hop = Family::of(address).first_hop();
+        let first_hop = record.first_hop(Family::of(address));
         ops.extend([
             Op::Address {
                 address: host_net(address),
@@ -236,7 +257,7 @@ pub fn workload_ops(record: &Record) -> Vec<Op> {
             },
             Op::Neighbour {
                 address: first_hop,
-                mac: FIRST_HOP_MAC,
+                mac: record.host_mac(),
             },
         ]);
     }
@@ -344,6 +365,17 @@ impl Op {
                     "link set {link} alias {alias:?} addrgenmode none forwarding on rp_filter 1 redirects off"
                 )
             }
+            Self::Mark(Mark {
+                alias,
+                group,
+                v4: [forwarding, rp_filter, accept, send],
+            }) => write!(
+                f,
+                "link set {link} alias {alias:?} group {group} forwarding {forwarding} rp_filter {rp_filter} \
+                 accept_redirects {accept} send_redirects {send}"
+            ),
+            Self::Claim(name) => write!(f, "link property add dev {link} altname {name}"),
+            Self::DropName(name) => write!(f, "link property del dev {link} altname {name}"),
             Self::NoMaster => write!(f, "link set {link} nomaster"),
             Self::Mac(mac) => write!(f, "link set {link} address {mac}"),
             Self::Mtu(mtu) => write!(f, "link set {link} mtu {mtu}"),

@@ -17,19 +17,32 @@
 //! Where a MAC was asked for, the version is `wl2` and the MAC's twelve digits follow the MTU. So that the longest one fits,
 //! its addresses are written as 8 and 32 digits then, without dots and colons.
 //!
+//! Where the link is another plugin's that was taken over ([`crate::adopt`]), `wla` and what the old plugin made comes before
+//! all that:
+//! ```text
+//! wla 2a3362bf35f8 36bcb1722ab9 10.1.0.1 fd01::1 wl1 10.1.0.2 fd01::2 ...
+//! |   |            |            |        IPv6 address that the workload sends to, or -
+//! |   |            |            IPv4 address that the workload sends to, or -
+//! |   |            MAC of the workload's end
+//! |   MAC of the host end
+//! taken over
+//! ```
+//!
 //! The alias is written when the workload's end is complete and before the host end is up: a link of ours without a
 //! record was half-made when a crash came. 255 bytes hold the longest one (`IFALIASZ`, linux/if.h).
 
-use crate::address::{Addresses, Family, Mac};
+use crate::address::{Addresses, FIRST_HOP_MAC, Family, Mac};
 use crate::key::{InterfaceName, Key, Owner, WorkloadId, hex_digit};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
+use std::net::IpAddr;
 
 /// Bytes that an alias may have.
 pub const ALIAS_BYTES: usize = 255;
 
 const VERSION: &str = "wl1";
 const WITH_MAC: &str = "wl2";
+const TAKEN_OVER: &str = "wla";
 
 /// Identity of a network namespace: `st_dev` and `st_ino` of its nsfs file. An inode is used again only after its
 /// namespace has died, and the link with it.
@@ -88,6 +101,17 @@ impl Asked {
     }
 }
 
+/// What a link of another plugin keeps from it for as long as it lives, because the workload goes by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Adopted {
+    /// MAC of the host end, which the workload has as its neighbour's.
+    pub host_mac: Mac,
+    /// MAC of the workload's end.
+    pub workload_mac: Mac,
+    /// Addresses of the host end that the workload sends to: one for each family that it has.
+    pub gateways: Addresses,
+}
+
 /// The attachment as its link tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -101,6 +125,8 @@ pub struct Record {
     pub path: PathDigest,
     /// What the request asked for.
     pub asked: Asked,
+    /// What another plugin made; `None`: all of it is ours.
+    pub adopted: Option<Adopted>,
 }
 
 /// Why an alias is no record.
@@ -123,6 +149,21 @@ impl Record {
         use RecordError::Unreadable;
         if alias.is_empty() {
             return Err(RecordError::Missing);
+        }
+        if let Some(rest) = alias
+            .strip_prefix(TAKEN_OVER)
+            .and_then(|rest| rest.strip_prefix(' '))
+        {
+            let (adopted, rest) = Adopted::parse(rest)?;
+            let mut record = Self::parse(rest)?;
+            let has_gateways = Family::ALL.iter().all(|family| {
+                record.addresses.of(*family).is_some() == adopted.gateways.of(*family).is_some()
+            });
+            if record.adopted.is_some() || !has_gateways {
+                return Err(Unreadable("gateways"));
+            }
+            record.adopted = Some(adopted);
+            return Ok(record);
         }
         let version = alias.split(' ').next().unwrap_or_default();
         let with_mac = version == WITH_MAC;
@@ -188,12 +229,55 @@ impl Record {
                 v6: asked_v6,
                 mac,
             },
+            adopted: None,
         })
     }
 
-    /// The MAC of the workload's end: the one that was asked for, or one that follows from the key.
+    /// The MAC of the workload's end: the one that another plugin gave it, that was asked for, or that follows from the key.
     pub fn workload_mac(&self) -> Mac {
-        self.asked.mac.unwrap_or_else(|| self.key.workload_mac())
+        let given = self
+            .adopted
+            .map(|adopted| adopted.workload_mac)
+            .or(self.asked.mac);
+        given.unwrap_or_else(|| self.key.workload_mac())
+    }
+
+    /// The MAC of the host end.
+    pub fn host_mac(&self) -> Mac {
+        self.adopted.map_or(FIRST_HOP_MAC, |adopted| adopted.host_mac)
+    }
+
+    /// Where the workload sends what is not on its link.
+    pub fn first_hop(&self, family: Family) -> IpAddr {
+        let given = self.adopted.and_then(|adopted| adopted.gateways.of(family));
+        given.unwrap_or_else(|| family.first_hop())
+    }
+}
+
+impl Adopted {
+    /// From what follows the mark, with what comes after it.
+    fn parse(text: &str) -> Result<(Self, &str), RecordError> {
+        use RecordError::Unreadable;
+        let mut fields = text.splitn(5, ' ');
+        let mut next = |what| fields.next().ok_or(Unreadable(what));
+        let host_mac = six_bytes(next("host MAC")?).ok_or(Unreadable("host MAC"))?;
+        let workload_mac = six_bytes(next("workload MAC")?).ok_or(Unreadable("workload MAC"))?;
+        let v4 = optional(next("IPv4 gateway")?, "IPv4 gateway")?;
+        let v6 = optional(next("IPv6 gateway")?, "IPv6 gateway")?;
+        let adopted = Self {
+            host_mac,
+            workload_mac,
+            gateways: Addresses::new(v4, v6).ok_or(Unreadable("gateways"))?,
+        };
+        Ok((adopted, next("version")?))
+    }
+}
+
+impl fmt::Display for Adopted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (v4, v6) = (self.gateways.v4(), self.gateways.v6());
+        let (host, workload) = (hex(&self.host_mac.0), hex(&self.workload_mac.0));
+        write!(f, "{TAKEN_OVER} {host} {workload} {} {} ", Or(v4), Or(v6))
     }
 }
 
@@ -210,13 +294,17 @@ fn address<T: std::str::FromStr>(
 }
 
 fn mac(text: &str) -> Result<Mac, RecordError> {
-    let unreadable = RecordError::Unreadable("MAC");
+    let mac = six_bytes(text).and_then(|mac| mac.of_a_workload().ok());
+    mac.ok_or(RecordError::Unreadable("MAC"))
+}
+
+/// Twelve digits.
+fn six_bytes(text: &str) -> Option<Mac> {
     if text.len() != 12 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Err(unreadable);
+        return None;
     }
-    let number = u64::from_str_radix(text, 16).map_err(|_| unreadable)?;
-    let [_, _, bytes @ ..] = number.to_be_bytes();
-    Mac(bytes).of_a_workload().map_err(|_| unreadable)
+    let [_, _, bytes @ ..] = u64::from_str_radix(text, 16).ok()?.to_be_bytes();
+    Some(Mac(bytes))
 }
 
 fn optional<T: std::str::FromStr>(text: &str, what: &'static str) -> Result<Option<T>, RecordError> {
@@ -235,6 +323,9 @@ impl fmt::Display for Record {
             (false, true) => '6',
             (true, true) => 'b',
         };
+        if let Some(adopted) = &self.adopted {
+            adopted.fmt(f)?;
+        }
         let (v4, v6) = (self.addresses.v4(), self.addresses.v6());
         match self.asked.mac {
             None => write!(f, "{VERSION} {} {}", Or(v4), Or(v6))?,
@@ -308,6 +399,7 @@ mod tests {
                 v6,
                 mac: None,
             },
+            adopted: None,
         }
     }
 
@@ -351,6 +443,31 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_what_was_taken_over_tells_what_the_workload_goes_by() {
+        let mut taken = record("workloadnet", &"c".repeat(64), "eth0", true, true);
+        taken.asked = Asked::default();
+        taken.adopted = Some(Adopted {
+            host_mac: Mac([0x2a, 0x33, 0x62, 0xbf, 0x35, 0xf8]),
+            workload_mac: Mac([0x36, 0xbc, 0xb1, 0x72, 0x2a, 0xb9]),
+            gateways: Addresses::new(
+                Some("10.1.0.1".parse().unwrap()),
+                Some("fd01::1".parse().unwrap()),
+            )
+            .unwrap(),
+        });
+        let text = taken.to_string();
+        assert!(
+            text.starts_with("wla 2a3362bf35f8 36bcb1722ab9 10.1.0.1 fd01::1 wl1 110."),
+            "{text}"
+        );
+        assert!(text.len() <= ALIAS_BYTES, "{text}");
+        assert_eq!(Record::parse(&text), Ok(taken.clone()));
+        assert_eq!(taken.first_hop(Family::V6).to_string(), "fd01::1");
+        assert_eq!(taken.host_mac().to_string(), "2a:33:62:bf:35:f8");
+        assert_eq!(taken.workload_mac().to_string(), "36:bc:b1:72:2a:b9");
+    }
+
+    #[test]
     fn what_is_no_record_says_why() {
         let table = [
             ("", "no record"),
@@ -365,6 +482,11 @@ mod tests {
                 "the MAC cannot be read",
             ),
             ("wl1 10.77.0.5", "the IPv6 address cannot be read"),
+            ("wla 2a3362bf35f8", "the workload MAC cannot be read"),
+            (
+                "wla 2a3362bf35f8 36bcb1722ab9 10.1.0.1 - wl1 - fd77::5 4:1 00000000 - - eth0 0 /a",
+                "the gateways cannot be read",
+            ),
             (
                 "wl1 - - 4:1 00000000 - - eth0 0 /a",
                 "the addresses cannot be read",

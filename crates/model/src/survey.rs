@@ -1,8 +1,9 @@
 //! What a kernel was found to hold: links that could be ours, and what the node needs beside them.
 
 use crate::address::{Family, IPV6_MTU, Mac};
+use crate::adopt::Undo;
 use crate::key::HostLink;
-use crate::plan::{LinkPlan, Op, Scope, Sysctl, host_end};
+use crate::plan::{LinkPlan, Mark, Op, Scope, Sysctl, host_end};
 use crate::prefix::Prefix;
 use crate::record::{Record, RecordError};
 use ipnet::IpNet;
@@ -39,6 +40,23 @@ pub struct ForeignNet {
     pub link: String,
     /// Whether they are on the link itself, and not behind a gateway.
     pub on_link: bool,
+}
+
+/// The name that we know a link by: see [`FoundLink::host_link`].
+pub fn host_link<'a>(
+    name: &str,
+    alias: &str,
+    altnames: impl Iterator<Item = &'a str> + Clone,
+) -> Option<HostLink> {
+    // A claim that somebody took away is put back, so a record counts for one.
+    let by_record = || {
+        let record = Record::parse(alias).ok()?;
+        record.adopted.map(|_| record.key.host_link())
+    };
+    HostLink::parse(name)
+        .or_else(by_record)
+        .or_else(|| altnames.clone().find_map(HostLink::parse))
+        .or_else(|| altnames.clone().find_map(|name| Some(Undo::parse(name)?.0)))
 }
 
 impl Survey {
@@ -170,6 +188,8 @@ pub enum Standing {
     Attached(Box<Record>),
     /// Ours, and without a record, or about to be deleted: a crash came half-way.
     HalfMade,
+    /// Somebody else's, and about to be taken over, or given back, when a crash came: how it was.
+    HalfAdopted(HostLink, Undo),
     /// Ours by name and group, but what is written on it is not for us to read: kept, never given out, never deleted.
     Unreadable(RecordError),
     /// Ours by name and record, but in another group: somebody took it out of ours, or it is from when ours was another.
@@ -182,13 +202,21 @@ pub enum Standing {
 impl FoundLink {
     /// What the link is to us, whose links carry `group`.
     pub fn standing(&self, group: u32) -> Standing {
-        let Some(name) = HostLink::parse(&self.name) else {
+        let Some(name) = self.host_link() else {
             return Standing::Foreign;
         };
-        if DYING_GROUPS.contains(&self.group) {
+        // What has another first name was made by somebody else, and is never a half-made link of ours.
+        let was_made_by_us = self.name == name.as_str();
+        let record = Record::parse(&self.alias);
+        if DYING_GROUPS.contains(&self.group) && (was_made_by_us || record.is_ok()) {
             return Standing::HalfMade;
         }
-        match Record::parse(&self.alias) {
+        match record {
+            Err(_) if !was_made_by_us => match self.undo() {
+                Some((claim, undo)) => Standing::HalfAdopted(claim, undo),
+                None => Standing::Foreign,
+            },
+            Ok(record) if !was_made_by_us && record.adopted.is_none() => Standing::Foreign,
             // A record on another key's link is no record of this one.
             Ok(record) if record.key.host_link() == name => match self.group == group {
                 true => Standing::Attached(Box::new(record)),
@@ -199,6 +227,16 @@ impl FoundLink {
             Err(RecordError::Missing) => Standing::HalfMade,
             Err(error) => Standing::Unreadable(error),
         }
+    }
+
+    /// The name that we know the link by: its first one, or that by which another plugin's link was claimed.
+    pub fn host_link(&self) -> Option<HostLink> {
+        host_link(&self.name, &self.alias, self.altnames.iter().map(String::as_str))
+    }
+
+    /// How the link was before it was taken over, while that can be undone.
+    pub fn undo(&self) -> Option<(HostLink, Undo)> {
+        self.altnames.iter().find_map(|name| Undo::parse(name))
     }
 
     /// What of an attachment's host end this link does not have, in the order in which it is to be made.
@@ -257,6 +295,26 @@ impl FoundLink {
                         .iter()
                         .all(|(is, should)| is.is_none_or(|is| is == *should))
             }
+            Op::Mark(Mark {
+                alias,
+                group,
+                v4: [forwarding, rp_filter, accept, send],
+            }) => {
+                let v4 = &self.conf.v4;
+                let settings = [
+                    (v4.forwarding, forwarding),
+                    (v4.rp_filter, rp_filter),
+                    (v4.accept_redirects, accept),
+                    (v4.send_redirects, send),
+                ];
+                self.alias == *alias
+                    && self.group == *group
+                    && settings
+                        .iter()
+                        .all(|(is, should)| is.is_none_or(|is| is == **should))
+            }
+            Op::Claim(name) => self.altnames.contains(name),
+            Op::DropName(name) => !self.altnames.contains(name),
             // What has the name already keeps it.
             Op::AltName(name) => self.altname_taken || self.altnames.contains(name),
             Op::Up => self.up,

@@ -22,6 +22,7 @@ fn plan(workload: &str, addresses: &[&str], asked: Asked) -> Plan {
         },
         path: PathDigest::of("/run/netns/a"),
         asked,
+        adopted: None,
     };
     let settings = PlanSettings { group: 8, mtu: 1400 };
     Plan::new(record, &settings, 4242)

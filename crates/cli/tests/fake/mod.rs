@@ -204,6 +204,13 @@ impl Inspection for Desk {
         Ok(Response::new(inspection::CollectGarbageResponse::default()))
     }
 
+    async fn adopt(
+        &self,
+        _: Request<inspection::AdoptRequest>,
+    ) -> Result<Response<inspection::AdoptResponse>, Status> {
+        Ok(Response::new(inspection::AdoptResponse::default()))
+    }
+
     async fn get_node(
         &self,
         _: Request<inspection::GetNodeRequest>,

@@ -121,6 +121,13 @@ impl Inspection for Actor {
         Ok(Response::new(script.garbage.clone()))
     }
 
+    async fn adopt(
+        &self,
+        _: Request<inspection::AdoptRequest>,
+    ) -> Result<Response<inspection::AdoptResponse>, Status> {
+        Err(Status::unimplemented("nothing is taken over here"))
+    }
+
     async fn get_node(
         &self,
         _: Request<inspection::GetNodeRequest>,

@@ -90,10 +90,7 @@ impl<D: Datapath> Desk<D> {
             return Ok(None);
         };
         let index = attachment.link.host_index;
-        let lives = self
-            .datapath
-            .find(&attachment.link.host)?
-            .is_some_and(|link| link.index == index);
+        let lives = self.datapath.find_at(&attachment.link.host, index)?.is_some();
         if !lives {
             self.ended(&attachment.link.host, index);
             return Ok(None);
@@ -161,6 +158,7 @@ impl<D: Datapath> Desk<D> {
             link: plan.link,
             labels: order.labels.clone(),
             detaching: false,
+            undoable: false,
             since: now(),
         };
         attachment.link.host_index = index;
@@ -203,6 +201,7 @@ impl<D: Datapath> Desk<D> {
                 v6: order.v6.is_some(),
                 mac: order.mac,
             },
+            adopted: None,
         };
         let index = state.next_index;
         state.use_up(index);
@@ -259,6 +258,7 @@ impl<D: Datapath> Desk<D> {
                     .collect::<Result<(), _>>()?;
                 Ok(())
             }
+            Standing::HalfAdopted(..) => Err(in_the_way("it is being taken over")),
             Standing::Foreign | Standing::Regrouped(_) => Err(in_the_way("it is not in our link group")),
             Standing::Unreadable(error) => Err(in_the_way(&error.to_string())),
             Standing::Attached(_) => {

@@ -128,7 +128,9 @@ impl<D: Datapath> Desk<D> {
                 });
             }
             // Nothing of ours is attached there.
-            Standing::Foreign | Standing::Unreadable(_) => Verdict::Settled(Detached::WasAbsent),
+            Standing::Foreign | Standing::Unreadable(_) | Standing::HalfAdopted(..) => {
+                Verdict::Settled(Detached::WasAbsent)
+            }
         })
     }
 }

@@ -9,28 +9,27 @@
 //! One thread at a time writes to the kernel, because RTNL is one lock; a few more only wait for deletions, which they take
 //! together. The state is behind one short lock, which is never held over a system call.
 
+mod adopt;
 mod attach;
 mod detach;
 pub mod order;
 mod replay;
-mod routes;
 mod sweep;
 mod turns;
 mod vital;
 
 use crate::memory::Memory;
-use ipnet::IpNet;
 use model::address::Family;
 use model::datapath::{Datapath, Event, Fault, Target};
 use model::ipam::{Ipam, Moment};
 use model::key::{HostLink, Key, Owner};
 use model::peer::Peer;
 use model::prefix::Prefix;
-use model::routes as roads;
 use model::ruleset::Ruleset;
 use model::survey::Uplink;
 use order::{
-    AttachOrder, Attachment, DetachOrder, Detached, Finding, Garbage, Node, PrefixUse, Refusal, Routes,
+    AdoptOrder, Adopted, AttachOrder, Attachment, DetachOrder, Detached, Finding, Garbage, Node, PrefixUse,
+    Refusal,
 };
 use queue::Queue;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -68,10 +67,6 @@ pub struct Settings {
     pub max_queued: usize,
     /// Whether packets for the world get the node's address.
     pub masquerade: bool,
-    /// Where packets keep their workload's address, beside the prefixes of this node and of its peers.
-    pub no_masquerade: Vec<IpNet>,
-    /// How other nodes are routed to.
-    pub routes: roads::Settings,
     /// Where labels and cooling addresses are kept.
     pub memory: Option<PathBuf>,
     /// Where clients leave deletions while the daemon is down.
@@ -89,14 +84,12 @@ pub type Done<T> = Box<dyn FnOnce(Result<T, Refusal>) + Send>;
 pub struct Desk<D: Datapath> {
     datapath: D,
     settings: Settings,
-    /// As published last, or about to be.
-    ruleset: Mutex<Arc<Ruleset>>,
+    ruleset: Ruleset,
     state: Mutex<State<D>>,
     /// Recovery is over, or an order has ended.
     changed: Condvar,
     lanes: Lanes<D>,
     sweeper: sweep::Nudges,
-    router: routes::Nudges,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,8 +107,6 @@ struct State<D: Datapath> {
     ipam: Ipam,
     /// The other nodes; `None`: nobody has said yet.
     peers: Option<Arc<[Peer]>>,
-    /// How they are routed to.
-    routes: Routes,
     attachments: BTreeMap<Key, Attachment>,
     by_index: HashMap<u32, Key>,
     /// Detaches that wait for the kernel's announcement, by interface index.
@@ -149,7 +140,7 @@ impl<D: Datapath> Desk<D> {
         let mut ipam = Ipam::new(settings.cool_down);
         ipam.set_prefixes(&settings.prefixes, &mut random);
         let desk = Arc::new(Self {
-            ruleset: Mutex::new(Arc::new(Ruleset::new(settings.group, settings.masquerade))),
+            ruleset: Ruleset::new(settings.group, settings.masquerade),
             datapath,
             settings,
             state: Mutex::new(State {
@@ -157,7 +148,6 @@ impl<D: Datapath> Desk<D> {
                 turns: Turns::default(),
                 ipam,
                 peers: None,
-                routes: Routes::default(),
                 attachments: BTreeMap::new(),
                 by_index: HashMap::new(),
                 leaving: HashMap::new(),
@@ -174,12 +164,10 @@ impl<D: Datapath> Desk<D> {
             changed: Condvar::new(),
             lanes: Lanes::default(),
             sweeper: sweep::Nudges::default(),
-            router: routes::Nudges::default(),
         });
         turns::start(&desk)?;
         let sweeper = Arc::clone(&desk);
         vital::spawn("sweeper".to_owned(), move || sweeper.sweep_for_ever())?;
-        desk.start_router()?;
         Ok(desk)
     }
 
@@ -193,13 +181,16 @@ impl<D: Datapath> Desk<D> {
         self.submit(turns::Job::Detach(order, done));
     }
 
+    /// Takes over what another plugin attached, or gives it back. Never blocks.
+    pub fn adopt(self: &Arc<Self>, order: AdoptOrder, done: Done<Adopted>) {
+        self.submit(turns::Job::Adopt(order, done));
+    }
+
     /// Serves these prefixes from now on; what served before and is not among them drains.
     pub fn set_prefixes(&self, prefixes: &[Prefix]) {
         let mut state = self.state();
         state.ipam.set_prefixes(prefixes, &mut random);
         self.tell_readiness(&mut state);
-        drop(state);
-        self.router.peers_changed();
     }
 
     /// These are the other nodes from now on; the node itself may be among them. Until it is called for the first time
@@ -207,7 +198,6 @@ impl<D: Datapath> Desk<D> {
     pub fn set_peers(&self, peers: Vec<Peer>) {
         tracing::info!(peers = peers.len(), "the other nodes are known");
         self.state().peers = Some(peers.into());
-        self.router.peers_changed();
     }
 
     /// The other nodes, as they were told last.
@@ -250,7 +240,13 @@ impl<D: Datapath> Desk<D> {
             None => self.list(None)?,
         };
         let links = match key {
-            Some(key) => self.datapath.find(&key.host_link())?.into_iter().collect(),
+            Some(key) => match self.get(key)? {
+                Some(Attachment { link, .. }) => {
+                    let found = self.datapath.find_at(&link.host, link.host_index)?;
+                    found.into_iter().collect()
+                }
+                None => Vec::new(),
+            },
             None => self.datapath.survey()?.links,
         };
         let links: HashMap<u32, _> = links.into_iter().map(|link| (link.index, link)).collect();
@@ -277,9 +273,8 @@ impl<D: Datapath> Desk<D> {
             }));
         }
         if key.is_none() {
-            let node = self.datapath.drift(&self.ruleset())?;
-            let node = node.into_iter().chain(self.route_drift()?);
-            findings.extend(node.map(|text| Finding { key: None, text }));
+            let node = self.datapath.drift(&self.ruleset)?;
+            findings.extend(node.into_iter().map(|text| Finding { key: None, text }));
         }
         Ok(Some(findings))
     }
@@ -302,11 +297,6 @@ impl<D: Datapath> Desk<D> {
             })
             .collect();
         let mut warnings = state.oddities.clone();
-        warnings.extend(
-            state
-                .routes
-                .said(self.settings.routes.mode, state.peers.is_some()),
-        );
         for p in prefixes
             .iter()
             .filter(|p| !p.draining && p.used * 10 >= p.capacity * 9)
@@ -324,7 +314,6 @@ impl<D: Datapath> Desk<D> {
             mtu,
             mtu_source,
             max_queued: self.settings.max_queued,
-            routes: state.routes.clone(),
         }
     }
 
@@ -383,21 +372,15 @@ impl<D: Datapath> Desk<D> {
         }
     }
 
-    /// The MTU that a link gets, and where it comes from: the smallest of the uplink's and those of the ways to other nodes.
+    /// The MTU that a link gets, and where it comes from.
     fn mtu(&self, state: &State<D>, asked: Option<u16>) -> (u16, String) {
-        if let Some(mtu) = asked.or(self.settings.mtu) {
-            return (mtu, "settings".to_owned());
-        }
-        let uplink = match &state.uplink {
-            Some(uplink) => (
+        match (asked.or(self.settings.mtu), &state.uplink) {
+            (Some(mtu), _) => (mtu, "settings".to_owned()),
+            (None, Some(uplink)) => (
                 u16::try_from(uplink.mtu).unwrap_or(u16::MAX),
                 format!("uplink {}", uplink.name),
             ),
-            None => (USUAL_MTU, "default".to_owned()),
-        };
-        match &state.routes.mtu {
-            Some((mtu, which)) if *mtu < uplink.0 => (*mtu, which.clone()),
-            _ => uplink,
+            (None, None) => (USUAL_MTU, "default".to_owned()),
         }
     }
 
@@ -507,15 +490,10 @@ impl<D: Datapath> Desk<D> {
                 }
             }
             Event::RulesetTouched => self.sweeper.ruleset_touched(),
-            Event::UplinkTouched => {
-                self.sweeper.uplink_touched();
-                self.router.kernel_touched();
-            }
-            Event::RoutesTouched => self.router.kernel_touched(),
+            Event::UplinkTouched => self.sweeper.uplink_touched(),
             Event::Lost => {
                 tracing::debug!("notifications were lost");
                 self.sweeper.all_touched();
-                self.router.kernel_touched();
             }
         }
     }

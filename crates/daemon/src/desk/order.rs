@@ -7,7 +7,6 @@ use model::key::Key;
 use model::plan::LinkPlan;
 use model::prefix::Prefix;
 use model::record::{NamespaceId, Record};
-use model::routes::{Mode, Way};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -68,6 +67,8 @@ pub struct Attachment {
     pub labels: Labels,
     /// A Detach is under way.
     pub detaching: bool,
+    /// It was taken over from another plugin, and can be given back.
+    pub undoable: bool,
     /// When it was attached, or found at the daemon's start.
     pub since: Moment,
 }
@@ -87,6 +88,53 @@ impl Attachment {
     pub fn namespace(&self) -> NamespaceId {
         self.record.namespace
     }
+}
+
+/// Take over what another plugin attached, or give it back.
+#[derive(Debug, Clone)]
+pub struct AdoptOrder {
+    /// What it is, or is to be, known by.
+    pub key: Key,
+    /// What to do.
+    pub step: Step,
+}
+
+/// A step of an adoption.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// Only say whether it could be taken over.
+    Check {
+        /// Where its namespace is.
+        path: String,
+        /// What it was given.
+        addresses: Addresses,
+    },
+    /// Take it over.
+    Take {
+        /// Where its namespace is.
+        path: String,
+        /// What it was given.
+        addresses: Addresses,
+    },
+    /// Make it as it was.
+    Undo,
+    /// Keep it for good.
+    Commit,
+}
+
+/// What became of an [`AdoptOrder`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Adopted {
+    /// It could be taken over.
+    Possible,
+    /// It is taken over, and can be given back.
+    Taken,
+    /// It is as it was.
+    Undone,
+    /// It is taken over for good.
+    Committed,
+    /// Nothing was changed, for these reasons.
+    Refused(Vec<String>),
 }
 
 /// What nobody knows of any more.
@@ -221,64 +269,6 @@ pub struct Node {
     pub mtu_source: String,
     /// Orders that may wait.
     pub max_queued: usize,
-    /// How other nodes are routed to.
-    pub routes: Routes,
-}
-
-/// How other nodes are routed to, as it was made last.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Routes {
-    /// As it is set.
-    pub mode: Mode,
-    /// One per peer and family that it has prefixes of.
-    pub ways: Vec<Way>,
-    /// What is wrong with the peers, in words.
-    pub warnings: Vec<String>,
-    /// What the kernel refused.
-    pub faults: Vec<String>,
-    /// The smallest MTU of a way in use, and which that is.
-    pub mtu: Option<(u16, String)>,
-}
-
-impl Default for Routes {
-    fn default() -> Self {
-        Self {
-            mode: Mode::None,
-            ways: Vec::new(),
-            warnings: Vec::new(),
-            faults: Vec::new(),
-            mtu: None,
-        }
-    }
-}
-
-/// Conditions of one kind that are said one by one.
-const SAID: usize = 10;
-
-impl Routes {
-    /// What hinders packets to other nodes, in words.
-    pub(super) fn said(&self, mode: Mode, peers_known: bool) -> Vec<String> {
-        let mut said = Vec::new();
-        if mode != Mode::None && !peers_known {
-            said.push("the other nodes are not known yet: routes to them are left as they stand".to_owned());
-        }
-        let lost = self.ways.iter().filter_map(|way| {
-            let why = way.how.as_ref().err()?;
-            Some(format!("no {} route to peer {}: {why}", way.family, way.peer))
-        });
-        let faults = self
-            .faults
-            .iter()
-            .map(|fault| format!("a route to another node is not in place: {fault}"));
-        let mut all: Vec<String> = self.warnings.iter().cloned().chain(lost).chain(faults).collect();
-        let more = all.len().saturating_sub(SAID);
-        all.truncate(SAID);
-        said.extend(all);
-        if more > 0 {
-            said.push(format!("{more} more of routes to other nodes"));
-        }
-        said
-    }
 }
 
 /// How full a prefix is.

@@ -3,6 +3,7 @@
 use super::order::Attachment;
 use super::{Desk, Phase, now, vital};
 use crate::memory::Memory;
+use model::adopt::Undo;
 use model::datapath::{Datapath, Fault, Target};
 use model::key::HostLink;
 use model::plan::{Op, Plan, PlanSettings};
@@ -262,7 +263,12 @@ impl<D: Datapath> Desk<D> {
                         .push(format!("link {} is left alone: {error}", link.name));
                 }
                 // An order that runs knows of its link what no survey can tell.
-                _ if HostLink::parse(&link.name).is_some_and(|name| busy.contains(&name)) => {}
+                _ if link.host_link().is_some_and(|name| busy.contains(&name)) => {}
+                // What is known, a damaged one, too, is put back where it was touched.
+                Standing::HalfAdopted(..) if state.by_index.contains_key(&link.index) => {
+                    work.look.push(link.index);
+                }
+                Standing::HalfAdopted(claim, undo) => work.release.push((link.clone(), claim, undo)),
                 Standing::HalfMade => work.prune.extend(target(link)),
                 Standing::Regrouped(record) if !state.by_index.contains_key(&link.index) => {
                     taken.extend(record.addresses.iter());
@@ -275,10 +281,10 @@ impl<D: Datapath> Desk<D> {
                 Standing::Attached(record) | Standing::Regrouped(record) => {
                     if !state.by_index.contains_key(&link.index) {
                         let labels = memory
-                            .and_then(|m| m.labels.get(&link.name))
+                            .and_then(|m| m.labels.get(record.key.host_link().as_str()))
                             .cloned()
                             .unwrap_or_default();
-                        let attachment = attachment(&record, link, labels);
+                        let attachment = attachment_of(&record, link, labels);
                         if let Err(conflict) = state.ipam.hold(&record.key, record.addresses) {
                             let (address, holder) = (conflict.address, conflict.holder);
                             state
@@ -294,6 +300,8 @@ impl<D: Datapath> Desk<D> {
                         state.attachments.insert(record.key.clone(), attachment);
                     }
                     state.oddities.extend(link.beyond_us());
+                    // The next one to be attached may not have the gateway of one that lives.
+                    taken.extend(record.adopted.iter().flat_map(|adopted| adopted.gateways.iter()));
                     let Some(attachment) = state.attachments.get(&record.key) else {
                         continue;
                     };
@@ -315,8 +323,14 @@ impl<D: Datapath> Desk<D> {
     }
 
     /// Whether all of it could be done.
-    fn act_on(&self, work: Work) -> bool {
+    fn act_on(self: &Arc<Self>, work: Work) -> bool {
         let mut is_done = true;
+        for (link, claim, undo) in work.release {
+            is_done &= self.release(&link, &claim, &undo);
+        }
+        for index in work.look {
+            is_done &= self.put_back_link(index);
+        }
         for (target, ops) in work.put_back {
             is_done &= self.restore(&target, &ops);
         }
@@ -358,12 +372,12 @@ impl<D: Datapath> Desk<D> {
         }
         let attachment = attachment.clone();
         drop(state);
-        match self.datapath.find(&attachment.link.host) {
-            Ok(Some(link)) if link.index == index => {
+        match self.datapath.find_at(&attachment.link.host, index) {
+            Ok(Some(link)) => {
                 let missing = link.missing(&attachment.record, &attachment.link);
                 missing.is_empty() || self.restore(&Self::target(&attachment), &missing)
             }
-            Ok(_) => {
+            Ok(None) => {
                 self.ended(&attachment.link.host, index);
                 true
             }
@@ -376,21 +390,16 @@ impl<D: Datapath> Desk<D> {
 
     /// Whether the table and forwarding are in place.
     fn publish(&self) -> bool {
-        let ruleset = self.ruleset();
-        let outcome = match self.datapath.drift(&ruleset) {
+        let outcome = match self.datapath.drift(&self.ruleset) {
             Ok(drift) if drift.is_empty() => Ok(()),
             Ok(drift) => {
                 tracing::info!(?drift, "table and forwarding are put in place");
-                self.datapath.publish(&ruleset)
+                self.datapath.publish(&self.ruleset)
             }
-            Err(_) => self.datapath.publish(&ruleset),
+            Err(_) => self.datapath.publish(&self.ruleset),
         };
         if let Err(fault) = &outcome {
             tracing::error!(%fault, "the table is not in place");
-        }
-        if !Arc::ptr_eq(&ruleset, &self.ruleset()) {
-            // It changed meanwhile, and this may have undone that.
-            self.sweeper.ruleset_touched();
         }
         let is_good = outcome.is_ok();
         let mut state = self.state();
@@ -405,17 +414,21 @@ impl<D: Datapath> Desk<D> {
 struct Work {
     put_back: Vec<(Target, Vec<Op>)>,
     prune: Vec<Target>,
+    /// Links of others that were about to be taken over, and how they were.
+    release: Vec<(FoundLink, HostLink, Undo)>,
+    /// Attachments whose links are not as they should be.
+    look: Vec<u32>,
 }
 
 fn target(link: &FoundLink) -> Option<Target> {
     Some(Target {
-        link: HostLink::parse(&link.name)?,
+        link: link.host_link()?,
         index: link.index,
         group: link.group,
     })
 }
 
-fn attachment(record: &Record, link: &FoundLink, labels: super::order::Labels) -> Attachment {
+pub(super) fn attachment_of(record: &Record, link: &FoundLink, labels: super::order::Labels) -> Attachment {
     let settings = PlanSettings {
         group: link.group,
         // Where none was asked for, nobody remembers what it was.
@@ -430,6 +443,7 @@ fn attachment(record: &Record, link: &FoundLink, labels: super::order::Labels) -
         link: plan.link,
         labels,
         detaching: false,
+        undoable: link.undo().is_some(),
         since: now(),
     }
 }

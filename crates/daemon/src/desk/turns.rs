@@ -1,6 +1,6 @@
 //! Who is next: one order per key at a time, in the order of arrival, and the threads that carry orders out.
 
-use super::order::{AttachOrder, Attachment, DetachOrder, Detached, Refusal};
+use super::order::{AdoptOrder, Adopted, AttachOrder, Attachment, DetachOrder, Detached, Refusal, Step};
 use super::{Desk, Done, Phase, State, vital};
 use model::datapath::{Datapath, OpenError};
 use model::key::Key;
@@ -24,6 +24,7 @@ const TOGETHER: usize = 16;
 pub(super) enum Job {
     Attach(AttachOrder, Done<Attachment>),
     Detach(DetachOrder, Done<Detached>),
+    Adopt(AdoptOrder, Done<Adopted>),
 }
 
 impl Job {
@@ -31,6 +32,7 @@ impl Job {
         match self {
             Self::Attach(order, _) => &order.key,
             Self::Detach(order, _) => &order.key,
+            Self::Adopt(order, _) => &order.key,
         }
     }
 
@@ -39,6 +41,10 @@ impl Job {
         match self {
             Self::Attach(order, _) => &order.path,
             Self::Detach(order, _) => order.path.as_deref().unwrap_or_default(),
+            Self::Adopt(order, _) => match &order.step {
+                Step::Check { path, .. } | Step::Take { path, .. } => path,
+                Step::Undo | Step::Commit => "",
+            },
         }
     }
 
@@ -46,6 +52,7 @@ impl Job {
         match self {
             Self::Attach(_, done) => done(Err(refusal)),
             Self::Detach(_, done) => done(Err(refusal)),
+            Self::Adopt(_, done) => done(Err(refusal)),
         }
     }
 }
@@ -346,6 +353,11 @@ impl<D: Datapath> Desk<D> {
                 namespace: opened.ok().map(|(_, id)| id),
                 done,
             }),
+            Job::Adopt(order, done) => {
+                let outcome = self.adopt_now(&order, opened);
+                done(outcome);
+                self.turn_ends(&order.key);
+            }
         }
     }
 
@@ -373,6 +385,13 @@ impl<D: Datapath> Desk<D> {
                 namespace: None,
                 done,
             }),
+            Job::Adopt(_, done) => {
+                done(Ok(Adopted::Refused(vec![format!(
+                    "its namespace could not be opened within {:?}",
+                    self.settings.open_limit
+                )])));
+                self.turn_ends(&key);
+            }
         }
     }
 

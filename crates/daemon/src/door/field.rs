@@ -1,14 +1,14 @@
 //! Fields of requests, each checked once: a good value, or the field's name, its value and what is wrong with it.
 
-use crate::desk::order::{AttachOrder, DetachOrder, Labels};
+use crate::desk::order::{AdoptOrder, AttachOrder, DetachOrder, Labels, Step};
 use api::inspection as inspect;
 use api::workload::{AttachRequest, DetachRequest, NetNsAttachment};
-use model::address::Mac;
+use model::address::{Addresses, Mac};
 use model::key::{InterfaceName, Key, KeyError, Owner, WorkloadId};
 use model::record::hex;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
 /// Labels that a request may have.
@@ -149,6 +149,89 @@ pub fn detach(request: DetachRequest) -> Result<DetachOrder, FieldError> {
         path,
         before: None,
     })
+}
+
+/// An adoption as orders: of candidates to be looked at or taken over, of keys to be given back or kept.
+pub fn adopt(request: inspect::AdoptRequest) -> Result<Vec<AdoptOrder>, FieldError> {
+    use inspect::adopt_request::Step as Asked;
+    let asked = request.step();
+    let inspect::AdoptRequest {
+        step: number,
+        candidate,
+        key: keys,
+        partial,
+    } = request;
+    let takes = matches!(asked, Asked::Check | Asked::Take);
+    let unused = [
+        (
+            "step",
+            asked == Asked::Unspecified,
+            number.to_string(),
+            "is no step",
+        ),
+        (
+            "key",
+            takes && !keys.is_empty(),
+            String::new(),
+            "is not for this step",
+        ),
+        (
+            "candidate",
+            !takes && !candidate.is_empty(),
+            String::new(),
+            "is not for this step",
+        ),
+        (
+            "partial",
+            asked != Asked::Take && partial,
+            "true".to_owned(),
+            "is not for this step",
+        ),
+    ];
+    if let Some((field, _, value, why)) = unused.into_iter().find(|(_, is_wrong, ..)| *is_wrong) {
+        return Err(error(field, &value, why));
+    }
+    let step = match asked {
+        Asked::Undo => Step::Undo,
+        _ => Step::Commit,
+    };
+    let named = keys.into_iter().map(|of| {
+        Ok(AdoptOrder {
+            key: key(Some(of))?,
+            step: step.clone(),
+        })
+    });
+    let candidates = candidate.into_iter().map(|of| {
+        let key = key(of.key)?;
+        let netns = path(of.netns_path)?;
+        let listed = of.ip.join(", ");
+        let all: Result<Vec<IpAddr>, _> = of.ip.iter().map(|text| text.parse()).collect();
+        let all = all.map_err(|why| error("ip", &listed, why))?;
+        let addresses = Addresses::from_list(all).ok_or_else(|| {
+            error(
+                "ip",
+                &listed,
+                "must be one address for each family, and at least one",
+            )
+        })?;
+        let step = match asked {
+            Asked::Check => Step::Check {
+                path: netns,
+                addresses,
+            },
+            _ => Step::Take {
+                path: netns,
+                addresses,
+            },
+        };
+        Ok(AdoptOrder { key, step })
+    });
+    let orders: Vec<AdoptOrder> = named.chain(candidates).collect::<Result<_, _>>()?;
+    let mut seen = HashSet::new();
+    match orders.iter().find(|order| !seen.insert(&order.key)) {
+        Some(twice) => Err(error("key", &twice.key.to_string(), "is named twice")),
+        None => Ok(orders),
+    }
 }
 
 /// A key of the inspection service.

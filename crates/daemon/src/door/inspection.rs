@@ -13,7 +13,8 @@ use std::time::Duration;
 use tonic::{Code, Request, Response, Status};
 
 /// What this daemon can do beyond the reference's contract.
-const FEATURES: [&str; 7] = [
+const FEATURES: [&str; 8] = [
+    "adopt",
     "owner",
     "mtu",
     "labels",
@@ -145,6 +146,13 @@ impl Inspection for Inspector {
         Ok(Response::new(answer))
     }
 
+    async fn adopt(
+        &self,
+        request: Request<inspect::AdoptRequest>,
+    ) -> Result<Response<inspect::AdoptResponse>, Status> {
+        super::adopt::adopt(&self.orders, request).await
+    }
+
     async fn get_node(
         &self,
         _: Request<inspect::GetNodeRequest>,
@@ -187,7 +195,7 @@ impl Inspection for Inspector {
     }
 }
 
-fn key_of(key: &Key) -> inspect::Key {
+pub(super) fn key_of(key: &Key) -> inspect::Key {
     inspect::Key {
         owner: key.owner().as_str().to_owned(),
         workload_id: key.workload().as_str().to_owned(),
@@ -208,6 +216,7 @@ fn attachment_of(attachment: &Attachment) -> inspect::Attachment {
         link,
         labels,
         detaching,
+        undoable,
         since: _,
     } = attachment;
     inspect::Attachment {
@@ -221,7 +230,7 @@ fn attachment_of(attachment: &Attachment) -> inspect::Attachment {
         gateway: record
             .addresses
             .iter()
-            .map(|a| Family::of(a).first_hop().to_string())
+            .map(|a| record.first_hop(Family::of(a)).to_string())
             .collect(),
         namespace_device: record.namespace.device,
         namespace_inode: record.namespace.inode,
@@ -229,6 +238,12 @@ fn attachment_of(attachment: &Attachment) -> inspect::Attachment {
         state: match detaching {
             false => attachment::State::Attached,
             true => attachment::State::Detaching,
+        }
+        .into(),
+        origin: match (record.adopted.is_some(), undoable) {
+            (false, _) => attachment::Origin::Own,
+            (true, true) => attachment::Origin::Taken,
+            (true, false) => attachment::Origin::Committed,
         }
         .into(),
     }

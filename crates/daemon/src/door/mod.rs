@@ -6,6 +6,7 @@
 //!                <----------------------------- refusal <------------------------'
 //! ```
 
+mod adopt;
 mod connections;
 mod deadline;
 pub mod field;
@@ -15,7 +16,9 @@ pub mod peer;
 pub mod refusal;
 mod workload;
 
-use crate::desk::order::{AttachOrder, Attachment, DetachOrder, Detached, Finding, Garbage, Node, Refusal};
+use crate::desk::order::{
+    AdoptOrder, Adopted, AttachOrder, Attachment, DetachOrder, Detached, Finding, Garbage, Node, Refusal,
+};
 use crate::desk::{Desk, Done};
 use api::inspection::inspection_server::InspectionServer;
 use api::workload::workload_networking_server::WorkloadNetworkingServer;
@@ -36,6 +39,8 @@ pub trait Orders: Send + Sync + 'static {
     fn attach(&self, order: AttachOrder, done: Done<Attachment>);
     /// Detaches. Never blocks.
     fn detach(&self, order: DetachOrder, done: Done<Detached>);
+    /// Takes over what another plugin attached, or gives it back. Never blocks.
+    fn adopt(&self, order: AdoptOrder, done: Done<Adopted>);
     /// Attachments in the order of their keys, of one owner or of all.
     fn list(&self, owner: Option<&Owner>) -> Result<Vec<Attachment>, Refusal>;
     /// One attachment.
@@ -59,6 +64,10 @@ impl<D: Datapath> Orders for Arc<Desk<D>> {
 
     fn detach(&self, order: DetachOrder, done: Done<Detached>) {
         Desk::detach(self, order, done);
+    }
+
+    fn adopt(&self, order: AdoptOrder, done: Done<Adopted>) {
+        Desk::adopt(self, order, done);
     }
 
     fn list(&self, owner: Option<&Owner>) -> Result<Vec<Attachment>, Refusal> {

@@ -119,7 +119,7 @@ fn response(attachment: &Attachment) -> AttachResponse {
         gateway: record
             .addresses
             .iter()
-            .map(|a| bytes(Family::of(a).first_hop()))
+            .map(|a| bytes(record.first_hop(Family::of(a))))
             .collect(),
         route: routes.collect(),
         namespace: Some(NamespaceIdentity {

@@ -2,7 +2,7 @@
 
 use daemon::desk::Done;
 use daemon::desk::order::{
-    AttachOrder, Attachment, DetachOrder, Detached, Finding, Garbage, Node, Refusal, Routes,
+    AdoptOrder, Adopted, AttachOrder, Attachment, DetachOrder, Detached, Finding, Garbage, Node, Refusal,
 };
 use daemon::door::{Bounds, Orders, peer::Allowed};
 use model::address::Addresses;
@@ -97,6 +97,7 @@ pub(crate) fn attachment(order: &AttachOrder) -> Attachment {
         namespace: NamespaceId { device: 4, inode: 77 },
         path: PathDigest::of(&order.path),
         asked: Asked::default(),
+        adopted: None,
     };
     let settings = PlanSettings { group: 8, mtu: 1400 };
     let plan = Plan::new(record, &settings, 100_000);
@@ -105,6 +106,7 @@ pub(crate) fn attachment(order: &AttachOrder) -> Attachment {
         link: plan.link,
         labels: order.labels.clone(),
         detaching: false,
+        undoable: false,
         since: Moment(Duration::ZERO),
     }
 }
@@ -131,6 +133,11 @@ impl Orders for Played {
             None
         };
         self.0.detaches.lock().unwrap().push((order, kept));
+    }
+
+    fn adopt(&self, _: AdoptOrder, done: Done<Adopted>) {
+        self.is_asked();
+        done(Ok(Adopted::Possible));
     }
 
     fn list(&self, _: Option<&Owner>) -> Result<Vec<Attachment>, Refusal> {
@@ -166,7 +173,6 @@ impl Orders for Played {
             mtu: 1400,
             mtu_source: "settings".to_owned(),
             max_queued: 1,
-            routes: Routes::default(),
         }
     }
 

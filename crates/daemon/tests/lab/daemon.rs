@@ -22,8 +22,6 @@ pub(crate) struct Daemon {
     folder: TempDir,
     prefixes: Vec<String>,
     cool_down: u64,
-    /// The rest of the settings.
-    rest: String,
     child: Option<Child>,
 }
 
@@ -44,7 +42,6 @@ impl Daemon {
             folder: tempfile::tempdir().unwrap(),
             prefixes: vec!["10.77.0.0/24".to_owned(), "fd77::/64".to_owned()],
             cool_down: 0,
-            rest: String::new(),
             child: None,
         }
     }
@@ -57,11 +54,6 @@ impl Daemon {
 
     pub(crate) fn set_prefixes(&mut self, prefixes: &[&str]) {
         self.prefixes = prefixes.iter().map(|&text| text.to_owned()).collect();
-    }
-
-    /// Tables of settings beside the usual ones.
-    pub(crate) fn set_rest(&mut self, rest: String) {
-        self.rest = rest;
     }
 
     /// How many seconds freed addresses rest.
@@ -103,12 +95,11 @@ impl Daemon {
     pub(crate) fn command(&self, build: Build) -> Command {
         let settings = self.folder.path().join("workloadnetd.toml");
         let text = format!(
-            "[socket]\npath = {:?}\n[network]\nprefixes = {:?}\ncool_down_seconds = {}\nstate = {:?}\n{}",
+            "[socket]\npath = {:?}\n[network]\nprefixes = {:?}\ncool_down_seconds = {}\nstate = {:?}\n",
             self.socket(),
             self.prefixes,
             self.cool_down,
-            self.state(),
-            self.rest
+            self.state()
         );
         std::fs::write(&settings, text).unwrap();
         let binary = match build {

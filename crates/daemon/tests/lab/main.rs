@@ -3,13 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod adopt;
 mod bad_input;
 mod crash;
 mod crossing;
 mod daemon;
 mod others;
 mod packets;
-mod routes;
 mod sandbox;
 mod scenario;
 mod scenarios;

@@ -83,7 +83,7 @@ fn standing(
     let mut standing = Vec::new();
     for (n, target) in targets.iter().enumerate() {
         let found = survey::link_at(socket, target.index, target.link.as_str())?;
-        match found.filter(|link| link.name == target.link.as_str()) {
+        match found.filter(|link| link.host_link().as_ref() == Some(&target.link)) {
             None => {}
             // A deletion that failed leaves a link in the group that was made for it.
             Some(link) if link.group == target.group || DYING_GROUPS.contains(&link.group) => {

@@ -4,12 +4,13 @@ use super::AF_UNSPEC;
 use crate::encode::{GETLINK, GETNEIGH, UP, ifinfo, link};
 use crate::message::{Attributes, u32_at};
 use crate::socket::{Socket, dump_of};
-use crate::survey::{EVERY, addresses, flags_of, is_link_local, is_single, parse_neighbour, routes};
+use crate::survey::{
+    EVERY, addresses, altnames, flags_of, is_link_local, is_single, parse_neighbour, routes,
+};
 use ipnet::IpNet;
-use model::address::{Family, Mac};
+use model::address::Mac;
 use model::datapath::Fault;
 use model::key::HostLink;
-use model::routes::Tunnel;
 use model::survey::DYING_GROUPS;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -40,8 +41,6 @@ pub(super) struct Stock {
     pub(super) held: HashMap<IpNet, u32>,
     /// Addresses of links that are not ours, with the links' indexes.
     pub(super) foreign: HashSet<(u32, IpAddr)>,
-    /// The VXLAN device's index; 0: there is none.
-    pub(super) tunnel: u32,
 }
 
 /// What stands.
@@ -50,11 +49,6 @@ pub(super) fn take_stock(lister: &mut Socket) -> Result<Stock, Fault> {
         links: list(lister)?,
         ..Stock::default()
     };
-    let links = lister.dump(&dump_of(GETLINK, &ifinfo(0, 0, 0), "ip link show"))?;
-    stock.tunnel = links
-        .iter()
-        .find_map(|payload| tunnel_in(payload))
-        .unwrap_or_default();
     for route in routes(lister, EVERY)? {
         if is_single(route.destination) {
             stock.routed(route.destination, route.index);
@@ -104,7 +98,7 @@ fn list(lister: &mut Socket) -> Result<HashMap<u32, Known>, Fault> {
         .iter()
         .filter_map(|payload| {
             let seen = Seen::parse(payload)?;
-            Some((seen.index, seen.known(HostLink::parse(seen.name)?)))
+            Some((seen.index, seen.known(seen.host_link()?)))
         })
         .collect();
     for payload in lister.dump(&dump_of(GETNEIGH, &[0; 12], "ip neighbour show"))? {
@@ -117,17 +111,10 @@ fn list(lister: &mut Socket) -> Result<HashMap<u32, Known>, Fault> {
     Ok(links)
 }
 
-/// The index of a link that has the VXLAN device's mark.
-pub(super) fn tunnel_in(payload: &[u8]) -> Option<u32> {
-    let group = Attributes::after(payload, 16).u32(link::GROUP)?;
-    let ours = Family::ALL.iter().any(|family| group == Tunnel::group(*family));
-    ours.then(|| u32_at(payload, 4))?
-}
-
 /// What a message says of a link, as far as it matters.
 pub(super) struct Seen<'a> {
     pub(super) index: u32,
-    pub(super) name: &'a str,
+    name: &'a str,
     pub(super) up: bool,
     group: u32,
     alias: &'a str,
@@ -156,6 +143,12 @@ impl<'a> Seen<'a> {
         })
     }
 
+    /// The name that we know the link by.
+    pub(super) fn host_link(&self) -> Option<HostLink> {
+        let properties = Attributes::after(self.altnames, 0);
+        model::survey::host_link(self.name, self.alias, altnames(properties))
+    }
+
     pub(super) fn known(&self, name: HostLink) -> Known {
         Known {
             name,
@@ -182,6 +175,6 @@ impl<'a> Seen<'a> {
             || self.master != before.master
             || self.altnames != before.altnames;
         let dying = DYING_GROUPS.contains(&self.group);
-        !dying && (self.name != before.name.as_str() || before.up && changed)
+        !dying && (self.host_link().as_ref() != Some(&before.name) || before.up && changed)
     }
 }

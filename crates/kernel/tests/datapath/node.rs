@@ -95,6 +95,7 @@ pub(crate) fn workload_with_mtu(
         namespace: identity,
         path: PathDigest::of("x"),
         asked: Asked::default(),
+        adopted: None,
     };
     Workload {
         namespace,

@@ -36,6 +36,17 @@ pub struct Ipam {
     stamps: u64,
 }
 
+/// Why an address cannot be held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unheld {
+    /// It is in no prefix.
+    NotOurs,
+    /// It is never given out.
+    Reserved(&'static str),
+    /// By another one.
+    Held(Key),
+}
+
 impl Ipam {
     /// Without prefixes.
     pub fn new(cool_down: Duration) -> Self {
@@ -161,6 +172,16 @@ impl Ipam {
         all.into_iter()
             .filter_map(|(rest, address)| Some((address, rest.since?)))
             .collect()
+    }
+
+    /// Why a workload that somebody else gave an address cannot hold it here; `None`: it can. That others have it is no
+    /// reason: they have it for that workload.
+    pub fn unheld(&self, address: IpAddr) -> Option<Unheld> {
+        let Some(pool) = self.pools.iter().find(|pool| pool.prefix.contains(address)) else {
+            return Some(Unheld::NotOurs);
+        };
+        let reserved = pool.prefix.reserved(address).map(Unheld::Reserved);
+        reserved.or_else(|| Some(Unheld::Held(self.holder(address)?.clone())))
     }
 
     /// Who holds an address.

@@ -1,4 +1,4 @@
-// What the daemon knows, for people and programs. Nothing here changes anything, but CollectGarbage.
+// What the daemon knows, for people and programs. Nothing here changes anything, but CollectGarbage and Adopt.
 //
 // Text forms are the usual ones: addresses as RFC 5952 and dotted quad, prefixes as address/length, MACs as six hex
 // pairs. Fields are validated, and errors made, as in workload.proto.
@@ -28,6 +28,7 @@ const (
 	Inspection_Get_FullMethodName            = "/workloadnet.v1.Inspection/Get"
 	Inspection_Check_FullMethodName          = "/workloadnet.v1.Inspection/Check"
 	Inspection_CollectGarbage_FullMethodName = "/workloadnet.v1.Inspection/CollectGarbage"
+	Inspection_Adopt_FullMethodName          = "/workloadnet.v1.Inspection/Adopt"
 	Inspection_GetNode_FullMethodName        = "/workloadnet.v1.Inspection/GetNode"
 )
 
@@ -47,6 +48,8 @@ type InspectionClient interface {
 	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckResponse, error)
 	// Takes off what its owner does not know of any more. UNAVAILABLE while the daemon recovers.
 	CollectGarbage(ctx context.Context, in *CollectGarbageRequest, opts ...grpc.CallOption) (*CollectGarbageResponse, error)
+	// Takes over what another plugin attached, or gives it back. UNAVAILABLE while the daemon recovers.
+	Adopt(ctx context.Context, in *AdoptRequest, opts ...grpc.CallOption) (*AdoptResponse, error)
 	// Answers also while the daemon recovers, stops, or cannot attach.
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error)
 }
@@ -99,6 +102,16 @@ func (c *inspectionClient) CollectGarbage(ctx context.Context, in *CollectGarbag
 	return out, nil
 }
 
+func (c *inspectionClient) Adopt(ctx context.Context, in *AdoptRequest, opts ...grpc.CallOption) (*AdoptResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AdoptResponse)
+	err := c.cc.Invoke(ctx, Inspection_Adopt_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *inspectionClient) GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetNodeResponse)
@@ -125,6 +138,8 @@ type InspectionServer interface {
 	Check(context.Context, *CheckRequest) (*CheckResponse, error)
 	// Takes off what its owner does not know of any more. UNAVAILABLE while the daemon recovers.
 	CollectGarbage(context.Context, *CollectGarbageRequest) (*CollectGarbageResponse, error)
+	// Takes over what another plugin attached, or gives it back. UNAVAILABLE while the daemon recovers.
+	Adopt(context.Context, *AdoptRequest) (*AdoptResponse, error)
 	// Answers also while the daemon recovers, stops, or cannot attach.
 	GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error)
 	mustEmbedUnimplementedInspectionServer()
@@ -148,6 +163,9 @@ func (UnimplementedInspectionServer) Check(context.Context, *CheckRequest) (*Che
 }
 func (UnimplementedInspectionServer) CollectGarbage(context.Context, *CollectGarbageRequest) (*CollectGarbageResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method CollectGarbage not implemented")
+}
+func (UnimplementedInspectionServer) Adopt(context.Context, *AdoptRequest) (*AdoptResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Adopt not implemented")
 }
 func (UnimplementedInspectionServer) GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method GetNode not implemented")
@@ -245,6 +263,24 @@ func _Inspection_CollectGarbage_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Inspection_Adopt_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AdoptRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InspectionServer).Adopt(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Inspection_Adopt_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InspectionServer).Adopt(ctx, req.(*AdoptRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Inspection_GetNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetNodeRequest)
 	if err := dec(in); err != nil {
@@ -285,6 +321,10 @@ var Inspection_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CollectGarbage",
 			Handler:    _Inspection_CollectGarbage_Handler,
+		},
+		{
+			MethodName: "Adopt",
+			Handler:    _Inspection_Adopt_Handler,
 		},
 		{
 			MethodName: "GetNode",
