@@ -1,6 +1,6 @@
 //! What can be typed. Each command's help ends with an example.
 
-use crate::install;
+use crate::{adopt, install};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -104,6 +104,11 @@ pub(crate) enum Command {
         #[arg(long, value_name = "PATH", value_parser = namespace)]
         netns: Option<String>,
     },
+    /// Take over running pods of other CNI plugins, without touching a packet; without --take, only look.
+    #[command(
+        after_help = "Examples:\n  workloadnet adopt --from host-local\n  workloadnet adopt --from host-local --take\n  workloadnet adopt --from host-local --commit"
+    )]
+    Adopt(adopt::Adopt),
     /// Put the CNI plugin and a network where runtimes look.
     #[command(after_help = "Example: workloadnet install-cni --owner k8s.io --chain portmap")]
     InstallCni(install::Network),

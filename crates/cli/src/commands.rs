@@ -75,6 +75,7 @@ pub(crate) async fn answer(socket: &Path, command: &Command, output: Output) -> 
             client.detach(request).await?;
             render::detached(&key.workload_id, netns.as_deref(), output)
         }
+        Command::Adopt(what) => return crate::adopt::adopt(&client, what, output).await,
         // Those that ask nobody never come here.
         Command::Demo
         | Command::InstallCni(_)

@@ -5,6 +5,7 @@
 //!                                 '---------> hint   (text) -> stderr
 //! ```
 
+mod adopt;
 mod args;
 mod commands;
 mod demo;

@@ -5,6 +5,8 @@
 mod input;
 #[cfg(feature = "libcni")]
 mod libcni;
+#[cfg(feature = "libcni")]
+mod migration;
 mod node;
 mod played;
 mod plugin;
