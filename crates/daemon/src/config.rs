@@ -5,8 +5,11 @@ use crate::account::Account;
 use crate::desk;
 use crate::door::Bounds;
 use crate::door::peer::Allowed;
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
+use ipnet::IpNet;
+use model::peer::Peer;
 use model::prefix::Prefix;
+use model::routes;
 use model::survey::DYING_GROUPS;
 use queue::Queue;
 use serde::{Deserialize, Serialize};
@@ -30,6 +33,8 @@ pub struct Config {
     pub socket: Socket,
     /// What workloads get.
     pub network: Network,
+    /// How other nodes are routed to.
+    pub routes: Routes,
     /// How much at once.
     pub limits: Limits,
 }
@@ -65,10 +70,55 @@ pub struct Network {
     pub mtu: Option<u16>,
     /// Whether packets for the world get the node's address.
     pub masquerade: bool,
+    /// Where packets keep their workload's address, beside the prefixes of this node and of its peers.
+    pub no_masquerade: Vec<String>,
     /// Seconds that a freed address rests.
     pub cool_down_seconds: u64,
     /// File for labels and cooling addresses.
     pub state: PathBuf,
+}
+
+/// How other nodes are routed to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Routes {
+    /// Who does it, and how.
+    pub mode: Mode,
+    /// The file that lists the other nodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peers: Option<PathBuf>,
+    /// The VXLAN network identifier.
+    pub vxlan_id: u32,
+    /// UDP port of VXLAN.
+    pub vxlan_port: u16,
+    /// Where the other nodes reach this one.
+    pub addresses: Vec<std::net::IpAddr>,
+}
+
+/// See [`routes::Mode`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Others route.
+    None,
+    /// Per peer.
+    Auto,
+    /// On shared links.
+    Direct,
+    /// Over VXLAN.
+    Vxlan,
+}
+
+impl Default for Routes {
+    fn default() -> Self {
+        Self {
+            mode: Mode::None,
+            peers: None,
+            vxlan_id: 8,
+            vxlan_port: 4789,
+            addresses: Vec::new(),
+        }
+    }
 }
 
 /// How much at once.
@@ -100,6 +150,7 @@ impl Default for Network {
             group: 8,
             mtu: None,
             masquerade: true,
+            no_masquerade: Vec::new(),
             cool_down_seconds: 30,
             state: "/run/workloadnet/state.json".into(),
         }
@@ -139,6 +190,7 @@ impl Config {
     /// Whether every value can be used.
     pub fn check(&self) -> anyhow::Result<()> {
         self.prefixes()?;
+        self.no_masquerade()?;
         self.socket_ids()?;
         self.allowed()?;
         if !self.socket.path.is_absolute() {
@@ -166,6 +218,16 @@ impl Config {
                 self.network.cool_down_seconds
             );
         }
+        if !(1..1 << 24).contains(&self.routes.vxlan_id) {
+            bail!("routes.vxlan_id {}: must be 1 to 16777215", self.routes.vxlan_id);
+        }
+        if self.routes.vxlan_port == 0 {
+            bail!("routes.vxlan_port 0: must be 1 to 65535");
+        }
+        Peer::new("this node", self.routes.addresses.clone(), Vec::new()).context("routes.addresses")?;
+        if let Some(path) = self.routes.peers.as_ref().filter(|path| !path.is_absolute()) {
+            bail!("routes.peers {path:?}: must be absolute");
+        }
         if self.limits.max_queued == 0 {
             bail!("limits.max_queued 0: must be at least 1");
         }
@@ -186,6 +248,14 @@ impl Config {
         Ok(prefixes)
     }
 
+    fn no_masquerade(&self) -> anyhow::Result<Vec<IpNet>> {
+        let net = |text: &String| {
+            text.parse()
+                .map_err(|_| anyhow!("network.no_masquerade {text:?}: is not a prefix such as 10.0.0.0/8"))
+        };
+        self.network.no_masquerade.iter().map(net).collect()
+    }
+
     /// As TOML.
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).expect("every setting has a form in TOML")
@@ -200,6 +270,18 @@ impl Config {
             cool_down: Duration::from_secs(self.network.cool_down_seconds),
             max_queued: self.limits.max_queued,
             masquerade: self.network.masquerade,
+            no_masquerade: self.no_masquerade()?,
+            routes: routes::Settings {
+                mode: match self.routes.mode {
+                    Mode::None => routes::Mode::None,
+                    Mode::Auto => routes::Mode::Auto,
+                    Mode::Direct => routes::Mode::Direct,
+                    Mode::Vxlan => routes::Mode::Vxlan,
+                },
+                vni: self.routes.vxlan_id,
+                port: self.routes.vxlan_port,
+                addresses: self.routes.addresses.clone(),
+            },
             memory: Some(self.network.state.clone()),
             queue: Some(Queue::beside(&self.socket.path)),
             open_limit: OPEN_LIMIT,
@@ -271,7 +353,12 @@ mod tests {
             .flat_map(|line| [line, "\n"])
             .collect();
         let all = Config::parse(&all).unwrap();
-        assert!(all.socket.owner.is_some() && all.socket.group.is_some() && all.network.mtu.is_some());
+        assert!(
+            all.socket.owner.is_some()
+                && all.socket.group.is_some()
+                && all.network.mtu.is_some()
+                && all.routes.peers.is_some()
+        );
         assert_eq!(Config::parse(&all.to_toml()).unwrap(), all);
     }
 
@@ -318,6 +405,24 @@ mod tests {
                 "limits.max_connections 0: must be at least 1",
             ),
             ("nonsense", "line 1, column"),
+            ("[routes]\nmode = \"bgp\"", "unknown variant `bgp`"),
+            (
+                "[routes]\nvxlan_id = 16777216",
+                "routes.vxlan_id 16777216: must be 1 to 16777215",
+            ),
+            ("[routes]\nvxlan_port = 0", "routes.vxlan_port 0: must be"),
+            (
+                "[routes]\npeers = \"peers.toml\"",
+                "routes.peers \"peers.toml\": must be absolute",
+            ),
+            (
+                "[routes]\naddresses = [\"127.0.0.1\"]",
+                "routes.addresses: peer this node: 127.0.0.1 is no address",
+            ),
+            (
+                "[network]\nno_masquerade = [\"x\"]",
+                "network.no_masquerade \"x\": is not a prefix",
+            ),
             (
                 "[socket]\nowner = \"no one here\"",
                 "socket.owner \"no one here\": /etc/passwd has no such name",

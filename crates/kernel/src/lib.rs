@@ -10,6 +10,7 @@ mod encode;
 mod fault;
 mod message;
 mod nft;
+mod routes;
 mod survey;
 mod sysctl;
 mod watch;

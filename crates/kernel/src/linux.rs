@@ -9,14 +9,15 @@ use crate::message::Attributes;
 use crate::netns::Home;
 use crate::nft::Nft;
 use crate::socket::{ROUTE, Refused, Socket};
-use crate::{crash, fault, survey, sysctl, watch};
+use crate::{crash, fault, routes, survey, sysctl, watch};
 use ipnet::IpNet;
 use model::address::{Family, IPV6_MTU};
 use model::adopt::Seen;
-use model::datapath::{Datapath, Event, Fault, OpenError, Target, WireError};
+use model::datapath::{Datapath, Event, Fault, FoundRoutes, OpenError, Target, WireError};
 use model::key::{HostLink, InterfaceName};
 use model::plan::{Op, Plan};
 use model::record::NamespaceId;
+use model::routes::{Reach, Step};
 use model::ruleset::Ruleset;
 use model::survey::{DYING_GROUPS, FoundLink, Standing, Survey, Uplink};
 use std::net::IpAddr;
@@ -43,6 +44,8 @@ pub struct Linux {
     reader: Mutex<Socket>,
     /// Used for putting back, which may have to wait.
     mender: Mutex<Socket>,
+    /// Used for routes to other nodes.
+    router: Mutex<Socket>,
     nft: Nft,
     dying: DyingGroups,
 }
@@ -57,6 +60,7 @@ impl Linux {
             writer: Mutex::new(Socket::open(ROUTE)?),
             reader: Mutex::new(Socket::open(ROUTE)?),
             mender: Mutex::new(Socket::open(ROUTE)?),
+            router: Mutex::new(Socket::open_for_long_batches(ROUTE)?),
             nft: Nft::open()?,
             dying: DyingGroups::default(),
         })
@@ -278,6 +282,18 @@ impl Datapath for Linux {
         self.nft.spare(gone, came)
     }
 
+    fn reach(&self, addresses: &[IpAddr]) -> Result<Vec<Reach>, Fault> {
+        routes::reach(&mut locked(&self.router), addresses)
+    }
+
+    fn found_routes(&self) -> Result<FoundRoutes, Fault> {
+        routes::found(&mut locked(&self.router))
+    }
+
+    fn change_routes(&self, steps: &[Step]) -> Result<Vec<Fault>, Fault> {
+        routes::change(&mut locked(&self.router), steps)
+    }
+
     fn drift(&self, ruleset: &Ruleset) -> Result<Vec<String>, Fault> {
         let mut drift = self.nft.drift(ruleset)?;
         let stands = sysctl::forwarding();
@@ -291,6 +307,6 @@ impl Datapath for Linux {
     }
 
     fn watch(&self, sink: Box<dyn Fn(Event) + Send>) -> Result<(), Fault> {
-        watch::watch(self.nft.port()?, sink)
+        watch::watch(self.nft.port()?, locked(&self.router).port()?, sink)
     }
 }

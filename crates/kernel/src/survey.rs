@@ -422,7 +422,8 @@ fn parse_route(payload: &[u8]) -> Option<Route> {
     let &[family, length, _, _, table, protocol, _, kind, ..] = payload else {
         return None;
     };
-    if table != TABLE_MAIN || protocol == PROTOCOL_KERNEL {
+    // Those to other nodes are read by crate::routes.
+    if table != TABLE_MAIN || protocol == PROTOCOL_KERNEL || protocol == model::routes::PROTOCOL {
         return None;
     }
     let attributes = Attributes::after(payload, 12);
@@ -441,6 +442,22 @@ fn parse_route(payload: &[u8]) -> Option<Route> {
                 .iter()
                 .all(|gateway| attributes.value(*gateway).is_none()),
     })
+}
+
+/// Destination, link's index and protocol of any route of the main table.
+pub(crate) fn parse_route_of_all(payload: &[u8]) -> Option<(IpNet, u32, u8)> {
+    let &[family, length, _, _, TABLE_MAIN, protocol, ..] = payload else {
+        return None;
+    };
+    let attributes = Attributes::after(payload, 12);
+    let unspecified = if family == AF_INET {
+        IpAddr::from([0; 4])
+    } else {
+        IpAddr::from([0; 16])
+    };
+    let address = attributes.value(route::DST).map_or(Some(unspecified), ip)?;
+    let index = route_link(attributes).unwrap_or(NO_LINK);
+    Some((IpNet::new(address, length).ok()?, index, protocol))
 }
 
 /// Which link a route goes over; of several next hops (`struct rtnexthop`, linux/rtnetlink.h) the first one's.
@@ -480,7 +497,7 @@ pub(crate) fn parse_neighbour(payload: &[u8]) -> Option<(u32, IpAddr, Mac)> {
     Some((u32_at(payload, 4)?, ip(attributes.value(1)?)?, mac))
 }
 
-fn ip(bytes: &[u8]) -> Option<IpAddr> {
+pub(crate) fn ip(bytes: &[u8]) -> Option<IpAddr> {
     if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
         return Some(v4.into());
     }

@@ -12,7 +12,9 @@ use crate::fault::{io as io_fault, sys};
 use crate::message::{Attributes, Received, messages, u32_at};
 use crate::nft::{self, NEWGEN, SUBSYSTEM};
 use crate::socket::{NETFILTER, ROUTE, Socket, borrowed};
-use crate::survey::{is_single, parse_address, parse_neighbour, parse_route_told};
+use crate::survey::{
+    is_link_local, is_single, parse_address, parse_neighbour, parse_route_of_all, parse_route_told,
+};
 use ipnet::IpNet;
 use model::datapath::{Event, Fault};
 use netlink_sys::Socket as Raw;
@@ -20,7 +22,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
 use std::io::ErrorKind;
 use std::net::IpAddr;
-use stock::{Seen, Stock, take_stock};
+use stock::{Seen, Stock, take_stock, tunnel_in};
 
 /// RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE (linux/rtnetlink.h).
 const ROUTE_GROUPS: [u32; 6] = [1, 3, 5, 7, 9, 11];
@@ -47,11 +49,17 @@ struct Watch {
     /// Something was lost, and `stock` may be wrong.
     lost: bool,
     own_nft_port: u32,
+    /// Changes of routes to other nodes that come from here are not told.
+    own_route_port: u32,
     sink: Box<dyn Fn(Event) + Send>,
 }
 
 /// Tells from now on what happens, on a thread of its own. Changes of the table that come from `own_nft_port` are not told.
-pub(crate) fn watch(own_nft_port: u32, sink: Box<dyn Fn(Event) + Send>) -> Result<(), Fault> {
+pub(crate) fn watch(
+    own_nft_port: u32,
+    own_route_port: u32,
+    sink: Box<dyn Fn(Event) + Send>,
+) -> Result<(), Fault> {
     let route = listen(ROUTE, &ROUTE_GROUPS)?;
     let nftables = listen(NETFILTER, &[NFTABLES_GROUP])?;
     let mut lister = Socket::open(ROUTE)?;
@@ -60,6 +68,7 @@ pub(crate) fn watch(own_nft_port: u32, sink: Box<dyn Fn(Event) + Send>) -> Resul
         lister,
         lost: false,
         own_nft_port,
+        own_route_port,
         sink,
     };
     std::thread::Builder::new()
@@ -136,8 +145,12 @@ impl Watch {
             NEWADDR | DELADDR => self.on_address(message),
             NEWROUTE | DELROUTE => {
                 let Some((destination, index)) = parse_route_told(message.payload) else {
+                    self.on_other_route(message);
                     return;
                 };
+                if destination.prefix_len() != 0 && !self.stock.links.contains_key(&index) {
+                    self.on_other_route(message);
+                }
                 if destination.prefix_len() == 0 {
                     (self.sink)(Event::UplinkTouched);
                 } else if is_single(destination) {
@@ -145,6 +158,17 @@ impl Watch {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A route of ours to another node, or one of others by which another node may be reached.
+    fn on_other_route(&self, message: &Received<'_>) {
+        let Some((destination, index, _)) = parse_route_of_all(message.payload) else {
+            return;
+        };
+        let of_workloads = is_link_local(destination.addr()) || self.stock.links.contains_key(&index);
+        if message.port != self.own_route_port && !of_workloads {
+            (self.sink)(Event::RoutesTouched);
         }
     }
 
@@ -165,6 +189,7 @@ impl Watch {
             _ => self.stock.foreign.remove(&(index, address)),
         };
         if changed {
+            (self.sink)(Event::RoutesTouched);
             (self.sink)(Event::AddressTouched { address });
         }
     }
@@ -189,6 +214,9 @@ impl Watch {
     fn on_link(&mut self, payload: &[u8]) {
         let Some(seen) = Seen::parse(payload) else { return };
         let index = seen.index;
+        if let Some(tunnel) = tunnel_in(payload) {
+            self.stock.tunnel = tunnel;
+        }
         let Some(name) = seen.host_link() else {
             // Renamed away from us, it is none of ours any more.
             match self.stock.forget(index) {
@@ -229,6 +257,10 @@ impl Watch {
         let payload = message.payload;
         let Some(index) = u32_at(payload, 4) else { return };
         let Some(known) = self.stock.links.get_mut(&index) else {
+            // The kernel tells of a forwarding entry without who changed it.
+            if index == self.stock.tunnel && message.port != self.own_route_port {
+                (self.sink)(Event::RoutesTouched);
+            }
             return;
         };
         let Some(address) = neighbour_address(payload) else {
@@ -298,6 +330,7 @@ mod tests {
             lister: Socket::open(ROUTE).expect("everybody may open one"),
             lost: false,
             own_nft_port: 1,
+            own_route_port: 2,
             sink: Box::new(move |event| drop(sender.send(event))),
         };
         let link = Message::new(NEWLINK, 0, "")

@@ -8,9 +8,11 @@ use crate::adopt::Seen;
 use crate::key::{HostLink, InterfaceName};
 use crate::plan::{Op, Plan};
 use crate::record::NamespaceId;
+use crate::routes::{Held, Reach, Step};
 use crate::ruleset::Ruleset;
 use crate::survey::{FoundLink, Survey, Uplink};
 use ipnet::IpNet;
+use std::collections::HashSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -75,6 +77,15 @@ pub trait Datapath: Send + Sync + 'static {
     /// now on. An error leaves all as it was.
     fn spare(&self, gone: &[IpNet], came: &[IpNet]) -> Result<(), Fault>;
 
+    /// How packets to each of these addresses would leave the node.
+    fn reach(&self, addresses: &[IpAddr]) -> Result<Vec<Reach>, Fault>;
+
+    /// What there is of routes to other nodes.
+    fn found_routes(&self) -> Result<FoundRoutes, Fault>;
+
+    /// Carries steps out, in their order and past errors, which it returns. What is gone already is no error.
+    fn change_routes(&self, steps: &[Step]) -> Result<Vec<Fault>, Fault>;
+
     /// What of the ruleset and of forwarding is not as published, in words; empty: nothing.
     fn drift(&self, ruleset: &Ruleset) -> Result<Vec<String>, Fault>;
 
@@ -89,6 +100,17 @@ fn no_adoption(tried: String) -> Fault {
         reason: "this datapath takes over no links of others".to_owned(),
         errno: 0,
     }
+}
+
+/// What there is of routes to other nodes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FoundRoutes {
+    /// Of ours.
+    pub held: Held,
+    /// Where others' routes of the main table go to.
+    pub other_routes: HashSet<IpNet>,
+    /// Others' addresses of this node.
+    pub other_addresses: HashSet<IpAddr>,
 }
 
 /// A link of ours to act on: found by index, and touched only if name and group are right.
@@ -135,6 +157,9 @@ pub enum Event {
     RulesetTouched,
     /// A default route or its device changed.
     UplinkTouched,
+    /// A link, an address or a route of others changed, by which other nodes may be reached, or one of our routes to them,
+    /// or what belongs to it.
+    RoutesTouched,
     /// Notifications were lost (ENOBUFS): only a survey can tell what is.
     Lost,
 }

@@ -12,6 +12,7 @@ pub mod peer;
 pub mod plan;
 pub mod prefix;
 pub mod record;
+pub mod routes;
 pub mod ruleset;
 pub mod spared;
 pub mod survey;

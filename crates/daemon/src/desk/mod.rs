@@ -14,22 +14,25 @@ mod attach;
 mod detach;
 pub mod order;
 mod replay;
+mod routes;
 mod sweep;
 mod turns;
 mod vital;
 
 use crate::memory::Memory;
+use ipnet::IpNet;
 use model::address::Family;
 use model::datapath::{Datapath, Event, Fault, Target};
 use model::ipam::{Ipam, Moment};
 use model::key::{HostLink, Key, Owner};
 use model::peer::Peer;
 use model::prefix::Prefix;
+use model::routes as roads;
 use model::ruleset::Ruleset;
 use model::survey::Uplink;
 use order::{
     AdoptOrder, Adopted, AttachOrder, Attachment, DetachOrder, Detached, Finding, Garbage, Node, PrefixUse,
-    Refusal,
+    Refusal, Routes,
 };
 use queue::Queue;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -67,6 +70,10 @@ pub struct Settings {
     pub max_queued: usize,
     /// Whether packets for the world get the node's address.
     pub masquerade: bool,
+    /// Where packets keep their workload's address, beside the prefixes of this node and of its peers.
+    pub no_masquerade: Vec<IpNet>,
+    /// How other nodes are routed to.
+    pub routes: roads::Settings,
     /// Where labels and cooling addresses are kept.
     pub memory: Option<PathBuf>,
     /// Where clients leave deletions while the daemon is down.
@@ -84,12 +91,14 @@ pub type Done<T> = Box<dyn FnOnce(Result<T, Refusal>) + Send>;
 pub struct Desk<D: Datapath> {
     datapath: D,
     settings: Settings,
-    ruleset: Ruleset,
+    /// As published last, or about to be.
+    ruleset: Mutex<Arc<Ruleset>>,
     state: Mutex<State<D>>,
     /// Recovery is over, or an order has ended.
     changed: Condvar,
     lanes: Lanes<D>,
     sweeper: sweep::Nudges,
+    router: routes::Nudges,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +116,8 @@ struct State<D: Datapath> {
     ipam: Ipam,
     /// The other nodes; `None`: nobody has said yet.
     peers: Option<Arc<[Peer]>>,
+    /// How they are routed to.
+    routes: Routes,
     attachments: BTreeMap<Key, Attachment>,
     by_index: HashMap<u32, Key>,
     /// Detaches that wait for the kernel's announcement, by interface index.
@@ -140,7 +151,7 @@ impl<D: Datapath> Desk<D> {
         let mut ipam = Ipam::new(settings.cool_down);
         ipam.set_prefixes(&settings.prefixes, &mut random);
         let desk = Arc::new(Self {
-            ruleset: Ruleset::new(settings.group, settings.masquerade),
+            ruleset: Mutex::new(Arc::new(Ruleset::new(settings.group, settings.masquerade))),
             datapath,
             settings,
             state: Mutex::new(State {
@@ -148,6 +159,7 @@ impl<D: Datapath> Desk<D> {
                 turns: Turns::default(),
                 ipam,
                 peers: None,
+                routes: Routes::default(),
                 attachments: BTreeMap::new(),
                 by_index: HashMap::new(),
                 leaving: HashMap::new(),
@@ -164,10 +176,12 @@ impl<D: Datapath> Desk<D> {
             changed: Condvar::new(),
             lanes: Lanes::default(),
             sweeper: sweep::Nudges::default(),
+            router: routes::Nudges::default(),
         });
         turns::start(&desk)?;
         let sweeper = Arc::clone(&desk);
         vital::spawn("sweeper".to_owned(), move || sweeper.sweep_for_ever())?;
+        desk.start_router()?;
         Ok(desk)
     }
 
@@ -191,6 +205,8 @@ impl<D: Datapath> Desk<D> {
         let mut state = self.state();
         state.ipam.set_prefixes(prefixes, &mut random);
         self.tell_readiness(&mut state);
+        drop(state);
+        self.router.peers_changed();
     }
 
     /// These are the other nodes from now on; the node itself may be among them. Until it is called for the first time
@@ -198,6 +214,7 @@ impl<D: Datapath> Desk<D> {
     pub fn set_peers(&self, peers: Vec<Peer>) {
         tracing::info!(peers = peers.len(), "the other nodes are known");
         self.state().peers = Some(peers.into());
+        self.router.peers_changed();
     }
 
     /// The other nodes, as they were told last.
@@ -273,8 +290,9 @@ impl<D: Datapath> Desk<D> {
             }));
         }
         if key.is_none() {
-            let node = self.datapath.drift(&self.ruleset)?;
-            findings.extend(node.into_iter().map(|text| Finding { key: None, text }));
+            let node = self.datapath.drift(&self.ruleset())?;
+            let node = node.into_iter().chain(self.route_drift()?);
+            findings.extend(node.map(|text| Finding { key: None, text }));
         }
         Ok(Some(findings))
     }
@@ -297,6 +315,11 @@ impl<D: Datapath> Desk<D> {
             })
             .collect();
         let mut warnings = state.oddities.clone();
+        warnings.extend(
+            state
+                .routes
+                .said(self.settings.routes.mode, state.peers.is_some()),
+        );
         for p in prefixes
             .iter()
             .filter(|p| !p.draining && p.used * 10 >= p.capacity * 9)
@@ -314,6 +337,7 @@ impl<D: Datapath> Desk<D> {
             mtu,
             mtu_source,
             max_queued: self.settings.max_queued,
+            routes: state.routes.clone(),
         }
     }
 
@@ -372,15 +396,21 @@ impl<D: Datapath> Desk<D> {
         }
     }
 
-    /// The MTU that a link gets, and where it comes from.
+    /// The MTU that a link gets, and where it comes from: the smallest of the uplink's and those of the ways to other nodes.
     fn mtu(&self, state: &State<D>, asked: Option<u16>) -> (u16, String) {
-        match (asked.or(self.settings.mtu), &state.uplink) {
-            (Some(mtu), _) => (mtu, "settings".to_owned()),
-            (None, Some(uplink)) => (
+        if let Some(mtu) = asked.or(self.settings.mtu) {
+            return (mtu, "settings".to_owned());
+        }
+        let uplink = match &state.uplink {
+            Some(uplink) => (
                 u16::try_from(uplink.mtu).unwrap_or(u16::MAX),
                 format!("uplink {}", uplink.name),
             ),
-            (None, None) => (USUAL_MTU, "default".to_owned()),
+            None => (USUAL_MTU, "default".to_owned()),
+        };
+        match &state.routes.mtu {
+            Some((mtu, which)) if *mtu < uplink.0 => (*mtu, which.clone()),
+            _ => uplink,
         }
     }
 
@@ -490,10 +520,15 @@ impl<D: Datapath> Desk<D> {
                 }
             }
             Event::RulesetTouched => self.sweeper.ruleset_touched(),
-            Event::UplinkTouched => self.sweeper.uplink_touched(),
+            Event::UplinkTouched => {
+                self.sweeper.uplink_touched();
+                self.router.kernel_touched();
+            }
+            Event::RoutesTouched => self.router.kernel_touched(),
             Event::Lost => {
                 tracing::debug!("notifications were lost");
                 self.sweeper.all_touched();
+                self.router.kernel_touched();
             }
         }
     }

@@ -7,6 +7,7 @@ use model::key::Key;
 use model::plan::LinkPlan;
 use model::prefix::Prefix;
 use model::record::{NamespaceId, Record};
+use model::routes::{Mode, Way};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -269,6 +270,64 @@ pub struct Node {
     pub mtu_source: String,
     /// Orders that may wait.
     pub max_queued: usize,
+    /// How other nodes are routed to.
+    pub routes: Routes,
+}
+
+/// How other nodes are routed to, as it was made last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routes {
+    /// As it is set.
+    pub mode: Mode,
+    /// One per peer and family that it has prefixes of.
+    pub ways: Vec<Way>,
+    /// What is wrong with the peers, in words.
+    pub warnings: Vec<String>,
+    /// What the kernel refused.
+    pub faults: Vec<String>,
+    /// The smallest MTU of a way in use, and which that is.
+    pub mtu: Option<(u16, String)>,
+}
+
+impl Default for Routes {
+    fn default() -> Self {
+        Self {
+            mode: Mode::None,
+            ways: Vec::new(),
+            warnings: Vec::new(),
+            faults: Vec::new(),
+            mtu: None,
+        }
+    }
+}
+
+/// Conditions of one kind that are said one by one.
+const SAID: usize = 10;
+
+impl Routes {
+    /// What hinders packets to other nodes, in words.
+    pub(super) fn said(&self, mode: Mode, peers_known: bool) -> Vec<String> {
+        let mut said = Vec::new();
+        if mode != Mode::None && !peers_known {
+            said.push("the other nodes are not known yet: routes to them are left as they stand".to_owned());
+        }
+        let lost = self.ways.iter().filter_map(|way| {
+            let why = way.how.as_ref().err()?;
+            Some(format!("no {} route to peer {}: {why}", way.family, way.peer))
+        });
+        let faults = self
+            .faults
+            .iter()
+            .map(|fault| format!("a route to another node is not in place: {fault}"));
+        let mut all: Vec<String> = self.warnings.iter().cloned().chain(lost).chain(faults).collect();
+        let more = all.len().saturating_sub(SAID);
+        all.truncate(SAID);
+        said.extend(all);
+        if more > 0 {
+            said.push(format!("{more} more of routes to other nodes"));
+        }
+        said
+    }
 }
 
 /// How full a prefix is.

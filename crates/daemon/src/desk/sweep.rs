@@ -390,16 +390,21 @@ impl<D: Datapath> Desk<D> {
 
     /// Whether the table and forwarding are in place.
     fn publish(&self) -> bool {
-        let outcome = match self.datapath.drift(&self.ruleset) {
+        let ruleset = self.ruleset();
+        let outcome = match self.datapath.drift(&ruleset) {
             Ok(drift) if drift.is_empty() => Ok(()),
             Ok(drift) => {
                 tracing::info!(?drift, "table and forwarding are put in place");
-                self.datapath.publish(&self.ruleset)
+                self.datapath.publish(&ruleset)
             }
-            Err(_) => self.datapath.publish(&self.ruleset),
+            Err(_) => self.datapath.publish(&ruleset),
         };
         if let Err(fault) = &outcome {
             tracing::error!(%fault, "the table is not in place");
+        }
+        if !Arc::ptr_eq(&ruleset, &self.ruleset()) {
+            // It changed meanwhile, and this may have undone that.
+            self.sweeper.ruleset_touched();
         }
         let is_good = outcome.is_ok();
         let mut state = self.state();

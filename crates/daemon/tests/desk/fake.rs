@@ -3,14 +3,16 @@
 
 use ipnet::IpNet;
 use model::address::{Addresses, Family};
-use model::datapath::{Datapath, Event, Fault, OpenError, Target, WireError};
+use model::datapath::{Datapath, Event, Fault, FoundRoutes, OpenError, Target, WireError};
 use model::key::HostLink;
 use model::plan::{Op, Plan};
 use model::record::NamespaceId;
+use model::routes::{Held as Roads, Reach, Step as Road};
 use model::ruleset::Ruleset;
 use model::survey::{Forwarding, FoundLink, Survey, Uplink};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -39,6 +41,8 @@ struct Held {
     ruleset: Option<String>,
     /// Where packets are not masqueraded.
     spared: BTreeSet<IpNet>,
+    /// Routes to other nodes.
+    roads: Roads,
     uplink_mtu: Option<u32>,
     failure: Option<Failure>,
     refuse_deletions: bool,
@@ -490,6 +494,39 @@ impl Datapath for Fake {
             held.spared = kept.chain(came).copied().collect();
         });
         Ok(())
+    }
+
+    /// Everybody is on the uplink, but for those whose address is odd.
+    fn reach(&self, addresses: &[IpAddr]) -> Result<Vec<Reach>, Fault> {
+        let uplink = self.uplink()?.unwrap();
+        let reach = |address: &IpAddr| {
+            let octet = match address {
+                IpAddr::V4(a) => a.octets()[3],
+                IpAddr::V6(a) => a.octets()[15],
+            };
+            Reach::Over {
+                index: 2,
+                device: uplink.name.clone(),
+                mtu: uplink.mtu,
+                shared: octet.is_multiple_of(2),
+                on_link: octet.is_multiple_of(2),
+                source: Some(IpAddr::from([192, 0, 2, 1])),
+            }
+        };
+        Ok(addresses.iter().map(reach).collect())
+    }
+
+    fn found_routes(&self) -> Result<FoundRoutes, Fault> {
+        Ok(FoundRoutes {
+            held: self.world.held().roads.clone(),
+            ..FoundRoutes::default()
+        })
+    }
+
+    fn change_routes(&self, steps: &[Road]) -> Result<Vec<Fault>, Fault> {
+        self.world
+            .change(|held| steps.iter().for_each(|step| held.roads.apply(step)));
+        Ok(Vec::new())
     }
 
     fn drift(&self, ruleset: &Ruleset) -> Result<Vec<String>, Fault> {

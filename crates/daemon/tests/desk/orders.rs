@@ -21,6 +21,8 @@ pub(crate) fn settings() -> Settings {
         cool_down: Duration::from_secs(30),
         max_queued: 100,
         masquerade: true,
+        no_masquerade: Vec::new(),
+        routes: model::routes::Settings::default(),
         memory: None,
         queue: None,
         open_limit: Duration::from_secs(5),

@@ -3,6 +3,7 @@
 use daemon::desk::Done;
 use daemon::desk::order::{
     AdoptOrder, Adopted, AttachOrder, Attachment, DetachOrder, Detached, Finding, Garbage, Node, Refusal,
+    Routes,
 };
 use daemon::door::{Bounds, Orders, peer::Allowed};
 use model::address::Addresses;
@@ -173,6 +174,7 @@ impl Orders for Played {
             mtu: 1400,
             mtu_source: "settings".to_owned(),
             max_queued: 1,
+            routes: Routes::default(),
         }
     }
 

@@ -22,6 +22,8 @@ pub(crate) struct Daemon {
     folder: TempDir,
     prefixes: Vec<String>,
     cool_down: u64,
+    /// The rest of the settings.
+    rest: String,
     child: Option<Child>,
 }
 
@@ -42,6 +44,7 @@ impl Daemon {
             folder: tempfile::tempdir().unwrap(),
             prefixes: vec!["10.77.0.0/24".to_owned(), "fd77::/64".to_owned()],
             cool_down: 0,
+            rest: String::new(),
             child: None,
         }
     }
@@ -54,6 +57,11 @@ impl Daemon {
 
     pub(crate) fn set_prefixes(&mut self, prefixes: &[&str]) {
         self.prefixes = prefixes.iter().map(|&text| text.to_owned()).collect();
+    }
+
+    /// Tables of settings beside the usual ones.
+    pub(crate) fn set_rest(&mut self, rest: String) {
+        self.rest = rest;
     }
 
     /// How many seconds freed addresses rest.
@@ -95,11 +103,12 @@ impl Daemon {
     pub(crate) fn command(&self, build: Build) -> Command {
         let settings = self.folder.path().join("workloadnetd.toml");
         let text = format!(
-            "[socket]\npath = {:?}\n[network]\nprefixes = {:?}\ncool_down_seconds = {}\nstate = {:?}\n",
+            "[socket]\npath = {:?}\n[network]\nprefixes = {:?}\ncool_down_seconds = {}\nstate = {:?}\n{}",
             self.socket(),
             self.prefixes,
             self.cool_down,
-            self.state()
+            self.state(),
+            self.rest
         );
         std::fs::write(&settings, text).unwrap();
         let binary = match build {

@@ -10,6 +10,7 @@ mod crossing;
 mod daemon;
 mod others;
 mod packets;
+mod routes;
 mod sandbox;
 mod scenario;
 mod scenarios;

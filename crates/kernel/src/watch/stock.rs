@@ -8,9 +8,10 @@ use crate::survey::{
     EVERY, addresses, altnames, flags_of, is_link_local, is_single, parse_neighbour, routes,
 };
 use ipnet::IpNet;
-use model::address::Mac;
+use model::address::{Family, Mac};
 use model::datapath::Fault;
 use model::key::HostLink;
+use model::routes::Tunnel;
 use model::survey::DYING_GROUPS;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -41,6 +42,8 @@ pub(super) struct Stock {
     pub(super) held: HashMap<IpNet, u32>,
     /// Addresses of links that are not ours, with the links' indexes.
     pub(super) foreign: HashSet<(u32, IpAddr)>,
+    /// The VXLAN device's index; 0: there is none.
+    pub(super) tunnel: u32,
 }
 
 /// What stands.
@@ -49,6 +52,11 @@ pub(super) fn take_stock(lister: &mut Socket) -> Result<Stock, Fault> {
         links: list(lister)?,
         ..Stock::default()
     };
+    let links = lister.dump(&dump_of(GETLINK, &ifinfo(0, 0, 0), "ip link show"))?;
+    stock.tunnel = links
+        .iter()
+        .find_map(|payload| tunnel_in(payload))
+        .unwrap_or_default();
     for route in routes(lister, EVERY)? {
         if is_single(route.destination) {
             stock.routed(route.destination, route.index);
@@ -109,6 +117,13 @@ fn list(lister: &mut Socket) -> Result<HashMap<u32, Known>, Fault> {
         }
     }
     Ok(links)
+}
+
+/// The index of a link that has the VXLAN device's mark.
+pub(super) fn tunnel_in(payload: &[u8]) -> Option<u32> {
+    let group = Attributes::after(payload, 16).u32(link::GROUP)?;
+    let ours = Family::ALL.iter().any(|family| group == Tunnel::group(*family));
+    ours.then(|| u32_at(payload, 4))?
 }
 
 /// What a message says of a link, as far as it matters.

@@ -1,0 +1,253 @@
+//! What a kernel holds of routes to other nodes, and the steps from one such state to another.
+
+use super::{METRIC, PROTOCOL};
+use crate::address::{Family, Mac};
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+/// Everything of ours.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Held {
+    /// The node's own addresses on its loopback, alone, of our protocol.
+    pub addresses: BTreeSet<IpAddr>,
+    /// The VXLAN device.
+    pub tunnel: Option<Tunnel>,
+    /// Which node has a MAC on it.
+    pub forwarding: BTreeMap<Mac, IpAddr>,
+    /// Which MAC a hop has on it.
+    pub neighbours: BTreeMap<IpAddr, Mac>,
+    /// Routes of our protocol and metric.
+    pub routes: BTreeMap<IpNet, Hop>,
+}
+
+/// The VXLAN device. It learns nothing, and every packet of it has a UDP checksum, in both families.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tunnel {
+    /// The network identifier.
+    pub vni: u32,
+    /// UDP port.
+    pub port: u16,
+    /// What it goes over.
+    pub family: Family,
+    /// Its own.
+    pub mac: Mac,
+    /// In bytes.
+    pub mtu: u16,
+}
+
+impl Tunnel {
+    /// The device's name.
+    pub fn name(&self) -> String {
+        format!("wkvx{}", self.vni)
+    }
+
+    /// The link group that marks it as ours, from the message on that makes it, and tells its family, which the kernel
+    /// does not: the bytes "vxw4" or "vxw6".
+    pub fn group(family: Family) -> u32 {
+        match family {
+            Family::V4 => 0x7678_7734,
+            Family::V6 => 0x7678_7736,
+        }
+    }
+}
+
+/// The next hop of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hop {
+    /// A node on a link.
+    Link {
+        /// Its address there.
+        via: IpAddr,
+        /// The link's index.
+        index: u32,
+        /// Preferred source address.
+        source: Option<IpAddr>,
+    },
+    /// A node behind the VXLAN device.
+    Tunnel {
+        /// Its hop there.
+        via: IpAddr,
+        /// Preferred source address.
+        source: Option<IpAddr>,
+    },
+}
+
+/// One change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The node's own address comes.
+    AddAddress(IpAddr),
+    /// It goes.
+    DropAddress(IpAddr),
+    /// The device is made; whatever has our mark goes first.
+    MakeTunnel(Tunnel),
+    /// The device is up, with this MTU.
+    SetTunnel(Tunnel),
+    /// Every device with our mark goes, and with it all that is on it.
+    DropTunnel,
+    /// A MAC is at a node, instead of where it was.
+    Forward(Mac, IpAddr),
+    /// It is nowhere.
+    DropForward(Mac, IpAddr),
+    /// A hop has a MAC.
+    Neighbour(IpAddr, Mac),
+    /// It has none.
+    DropNeighbour(IpAddr),
+    /// A route, in place of ours that was there.
+    Route(IpNet, Hop),
+    /// No more.
+    DropRoute(IpNet),
+}
+
+impl Held {
+    /// What leads from this state to another, in an order in which no route is missing meanwhile that both have, and none
+    /// leads to a hop that is not there.
+    pub fn steps_to(&self, wanted: &Self) -> Vec<Step> {
+        let mut steps: Vec<Step> = wanted
+            .addresses
+            .difference(&self.addresses)
+            .copied()
+            .map(Step::AddAddress)
+            .collect();
+        let same = |a: &Tunnel, b: &Tunnel| Tunnel { mtu: 0, ..*a } == Tunnel { mtu: 0, ..*b };
+        let mut stays = true;
+        match (&self.tunnel, &wanted.tunnel) {
+            (Some(is), Some(wanted)) if same(is, wanted) => {
+                if is != wanted {
+                    steps.push(Step::SetTunnel(*wanted));
+                }
+            }
+            (_, Some(wanted)) => {
+                stays = false;
+                steps.push(Step::MakeTunnel(*wanted));
+            }
+            (_, None) => {}
+        }
+        if wanted.tunnel.is_some() {
+            let new = |mac: &Mac, to: &IpAddr| !stays || self.forwarding.get(mac) != Some(to);
+            steps.extend(
+                wanted
+                    .forwarding
+                    .iter()
+                    .filter(|(m, t)| new(m, t))
+                    .map(|(m, t)| Step::Forward(*m, *t)),
+            );
+            let new = |hop: &IpAddr, mac: &Mac| !stays || self.neighbours.get(hop) != Some(mac);
+            steps.extend(
+                wanted
+                    .neighbours
+                    .iter()
+                    .filter(|(h, m)| new(h, m))
+                    .map(|(h, m)| Step::Neighbour(*h, *m)),
+            );
+        }
+        for (net, hop) in &wanted.routes {
+            let lost = !stays && matches!(hop, Hop::Tunnel { .. });
+            if lost || self.routes.get(net) != Some(hop) {
+                steps.push(Step::Route(*net, *hop));
+            }
+        }
+        steps.extend(
+            self.routes
+                .keys()
+                .filter(|net| !wanted.routes.contains_key(net))
+                .copied()
+                .map(Step::DropRoute),
+        );
+        match (&self.tunnel, &wanted.tunnel) {
+            (Some(_), None) => steps.push(Step::DropTunnel),
+            (Some(_), Some(_)) if stays => {
+                let gone = self
+                    .neighbours
+                    .keys()
+                    .filter(|hop| !wanted.neighbours.contains_key(hop));
+                steps.extend(gone.copied().map(Step::DropNeighbour));
+                let gone = self
+                    .forwarding
+                    .iter()
+                    .filter(|(mac, _)| !wanted.forwarding.contains_key(mac));
+                steps.extend(gone.map(|(mac, to)| Step::DropForward(*mac, *to)));
+            }
+            _ => {}
+        }
+        steps.extend(
+            self.addresses
+                .difference(&wanted.addresses)
+                .copied()
+                .map(Step::DropAddress),
+        );
+        steps
+    }
+
+    /// What a step makes of a state, as the kernel does it.
+    pub fn apply(&mut self, step: &Step) {
+        match *step {
+            Step::AddAddress(address) => drop(self.addresses.insert(address)),
+            Step::DropAddress(address) => {
+                self.addresses.remove(&address);
+                let source = |hop: &Hop| match hop {
+                    Hop::Link { source, .. } | Hop::Tunnel { source, .. } => *source,
+                };
+                self.routes.retain(|_, hop| source(hop) != Some(address));
+            }
+            Step::MakeTunnel(tunnel) => {
+                self.apply(&Step::DropTunnel);
+                self.tunnel = Some(tunnel);
+            }
+            Step::SetTunnel(tunnel) => self.tunnel = Some(tunnel),
+            Step::DropTunnel => {
+                self.tunnel = None;
+                (self.forwarding, self.neighbours) = (BTreeMap::new(), BTreeMap::new());
+                self.routes.retain(|_, hop| !matches!(hop, Hop::Tunnel { .. }));
+            }
+            Step::Forward(mac, to) => drop(self.forwarding.insert(mac, to)),
+            Step::DropForward(mac, _) => drop(self.forwarding.remove(&mac)),
+            Step::Neighbour(hop, mac) => drop(self.neighbours.insert(hop, mac)),
+            Step::DropNeighbour(hop) => drop(self.neighbours.remove(&hop)),
+            Step::Route(net, hop) => drop(self.routes.insert(net, hop)),
+            Step::DropRoute(net) => drop(self.routes.remove(&net)),
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddAddress(address) => write!(f, "ip address add {address} dev lo proto {PROTOCOL}"),
+            Self::DropAddress(address) => write!(f, "ip address delete {address} dev lo"),
+            Self::MakeTunnel(t) => write!(
+                f,
+                "ip link add {} type vxlan id {} dstport {} over {}, mtu {}, address {}",
+                t.name(),
+                t.vni,
+                t.port,
+                t.family,
+                t.mtu,
+                t.mac
+            ),
+            Self::SetTunnel(t) => write!(f, "ip link set {} up mtu {}", t.name(), t.mtu),
+            Self::DropTunnel => f.write_str("ip link delete the VXLAN device"),
+            Self::Forward(mac, to) => write!(f, "bridge fdb replace {mac} dst {to} on the VXLAN device"),
+            Self::DropForward(mac, to) => write!(f, "bridge fdb delete {mac} dst {to} on the VXLAN device"),
+            Self::Neighbour(hop, mac) => {
+                write!(f, "ip neighbour replace {hop} lladdr {mac} on the VXLAN device")
+            }
+            Self::DropNeighbour(hop) => write!(f, "ip neighbour delete {hop} on the VXLAN device"),
+            Self::Route(net, Hop::Link { via, index, .. }) => {
+                write!(
+                    f,
+                    "ip route replace {net} via {via} on link {index} proto {PROTOCOL} metric {METRIC}"
+                )
+            }
+            Self::Route(net, Hop::Tunnel { via, .. }) => {
+                write!(
+                    f,
+                    "ip route replace {net} via {via} on the VXLAN device proto {PROTOCOL} metric {METRIC}"
+                )
+            }
+            Self::DropRoute(net) => write!(f, "ip route delete {net} proto {PROTOCOL} metric {METRIC}"),
+        }
+    }
+}

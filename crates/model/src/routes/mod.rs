@@ -1,0 +1,402 @@
+//! Routes to other nodes: from a list of peers, and what the kernel says of their addresses, to what the kernel is to hold.
+//!
+//! ```text
+//!  peers, own prefixes, reach ---> plan() ---> Held, wanted ---.
+//!  the kernel, dumped ----------------------> Held, found -----+--> steps_to() ---> Step, Step, ...
+//! ```
+//! A peer on a shared link is routed to by its own address (direct). Any other is routed to over one VXLAN device (RFC 7348),
+//! with a hop of its own there: a permanent neighbour gives the hop's MAC, and a forwarding entry the MAC's node. The MAC is a
+//! hash of the node's address, so every node knows every other one's without asking.
+
+mod held;
+
+pub use held::{Held, Hop, Step, Tunnel};
+
+use crate::address::{Family, Mac};
+use crate::peer::Peer;
+use crate::prefix::Prefix;
+use ipnet::IpNet;
+use sha2::{Digest as _, Sha256};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, Ipv6Addr};
+
+/// `rtm_protocol` of our routes and `IFA_PROTO` of our addresses: only what carries it is changed or taken away.
+/// It is in none of iproute2's lists.
+pub const PROTOCOL: u8 = 77;
+/// The metric of our routes. Somebody else's route to the same prefix, which usually has a lower one, comes first, and
+/// neither replaces the other.
+pub const METRIC: u32 = 2048;
+/// Bytes that VXLAN adds to a packet: outer IP, UDP, VXLAN, inner Ethernet (RFC 7348, section 5).
+const OVERHEAD: [u16; 2] = [50, 70];
+
+/// How other nodes are routed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Others do it; what we had is taken away.
+    None,
+    /// Directly where a peer shares a link, else over VXLAN.
+    Auto,
+    /// Only where a peer shares a link.
+    Direct,
+    /// Always over VXLAN.
+    Vxlan,
+}
+
+/// What is set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// How.
+    pub mode: Mode,
+    /// The VXLAN network identifier, 24 bits.
+    pub vni: u32,
+    /// UDP port of VXLAN.
+    pub port: u16,
+    /// Where the other nodes reach this one; empty: as its own entry among the peers says, or else the address that the kernel
+    /// sends to them from.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            mode: Mode::None,
+            vni: 8,
+            port: 4789,
+            addresses: Vec::new(),
+        }
+    }
+}
+
+/// What the kernel says of an address (RTM_GETROUTE).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    /// It is this node's own.
+    Own,
+    /// Packets go there.
+    Over {
+        /// The device's index.
+        index: u32,
+        /// The device's name.
+        device: String,
+        /// The device's MTU, in bytes.
+        mtu: u32,
+        /// Without a gateway, over a device that resolves addresses (neither NOARP nor POINTOPOINT).
+        shared: bool,
+        /// Without a gateway.
+        on_link: bool,
+        /// Where they come from.
+        source: Option<IpAddr>,
+    },
+    /// They do not, in words.
+    Nowhere(String),
+}
+
+/// How a peer's prefixes of a family are reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// The peer's name.
+    pub peer: String,
+    /// Of its prefixes.
+    pub family: Family,
+    /// `direct via eth0`, `vxlan`, or why not at all.
+    pub how: Result<How, String>,
+}
+
+/// One that works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum How {
+    /// By its own address on a shared link.
+    Direct {
+        /// The device's name.
+        device: String,
+        /// The address.
+        via: IpAddr,
+    },
+    /// Over VXLAN to this address.
+    Vxlan {
+        /// The address.
+        to: IpAddr,
+    },
+}
+
+/// What follows from the peers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Planned {
+    /// What the kernel is to hold.
+    pub held: Held,
+    /// One per peer and family that it has prefixes of.
+    pub ways: Vec<Way>,
+    /// What is wrong with the peers, in words.
+    pub warnings: Vec<String>,
+    /// The smallest MTU of a way in use, and which that is.
+    pub mtu: Option<(u16, String)>,
+}
+
+/// The MAC that a node's VXLAN device has: the first bytes of a hash of its address, as a local one (IEEE 802).
+pub fn mac_of(address: IpAddr) -> Mac {
+    let hash = match address {
+        IpAddr::V4(a) => Sha256::digest(a.octets()),
+        IpAddr::V6(a) => Sha256::digest(a.octets()),
+    };
+    Mac([hash[0] & 0xfc | 2, hash[1], hash[2], hash[3], hash[4], hash[5]])
+}
+
+/// The address that a MAC's node has on the VXLAN device: link-local, so that no route of another device can be meant.
+fn hop_of(Mac(m): Mac) -> IpAddr {
+    let [a, b, c] = [[m[0], m[1]], [m[2], m[3]], [m[4], m[5]]].map(u16::from_be_bytes);
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0x776b, a, b, c).into()
+}
+
+/// The node's own address in a prefix, which no workload gets; none in one that is all workload.
+pub fn node_address(prefix: &Prefix) -> Option<IpAddr> {
+    let (first, _) = prefix.usable();
+    first.checked_sub(1).map(|offset| prefix.at(offset))
+}
+
+struct Planner<'a> {
+    settings: &'a Settings,
+    reach: &'a HashMap<IpAddr, Reach>,
+    /// Which family VXLAN goes over.
+    family: Family,
+    ipv6: bool,
+    sources: HashMap<Family, IpAddr>,
+    planned: Planned,
+    tunnel_mtu: Option<u16>,
+    hops: HashMap<Mac, IpAddr>,
+}
+
+/// Decides everything. `own` are the prefixes that this node serves or drains, `ipv6` whether its kernel has that at all.
+pub fn plan(
+    settings: &Settings,
+    own: &[Prefix],
+    peers: &[Peer],
+    reach: &HashMap<IpAddr, Reach>,
+    ipv6: bool,
+) -> Planned {
+    if settings.mode == Mode::None {
+        return Planned::default();
+    }
+    let is_own = |peer: &&Peer| peer.addresses.iter().any(|a| reach.get(a) == Some(&Reach::Own));
+    let (myself, others): (Vec<&Peer>, Vec<&Peer>) = peers.iter().partition(is_own);
+    let mine: &[IpAddr] = match (settings.addresses.as_slice(), myself.first()) {
+        ([], Some(myself)) => &myself.addresses,
+        (addresses, _) => addresses,
+    };
+    let mut planner = Planner {
+        settings,
+        reach,
+        family: underlay(mine, &others),
+        ipv6,
+        sources: HashMap::new(),
+        planned: Planned::default(),
+        tunnel_mtu: None,
+        hops: HashMap::new(),
+    };
+    for address in own.iter().filter_map(node_address) {
+        planner.sources.entry(Family::of(address)).or_insert(address);
+        if ipv6 || address.is_ipv4() {
+            planner.planned.held.addresses.insert(address);
+        }
+    }
+    planner.route(own, &others);
+    planner.finish(mine, &others)
+}
+
+/// The family that every node has; IPv4 where that is both or neither. Nodes that know the same peers agree.
+fn underlay(mine: &[IpAddr], others: &[&Peer]) -> Family {
+    let has = |addresses: &[IpAddr], family| addresses.iter().any(|a| Family::of(*a) == family);
+    let all =
+        |family| (mine.is_empty() || has(mine, family)) && others.iter().all(|p| has(&p.addresses, family));
+    match all(Family::V6) && !all(Family::V4) {
+        true => Family::V6,
+        false => Family::V4,
+    }
+}
+
+impl Planner<'_> {
+    /// What two claim gets the first of them, by name.
+    fn route(&mut self, own: &[Prefix], others: &[&Peer]) {
+        let mut claims: Vec<(IpNet, &Peer)> = Vec::new();
+        let mut others = others.to_vec();
+        others.sort_by(|a, b| a.name.cmp(&b.name));
+        for peer in &others {
+            claims.extend(peer.prefixes.iter().map(|prefix| (prefix.net(), *peer)));
+        }
+        claims.sort_by_key(|(net, peer)| (net.addr().is_ipv6(), first(net), net.prefix_len(), &peer.name));
+        let mut kept: HashSet<(&str, IpNet)> = HashSet::new();
+        let mut last: Option<(IpNet, &Peer)> = None;
+        for (net, peer) in claims {
+            if let Some(own) = own.iter().find(|own| overlap(&own.net(), &net)) {
+                let text = format!("peer {}: {net} overlaps {own}, which is this node's", peer.name);
+                self.planned.warnings.push(text);
+            } else if let Some((wide, holder)) = last.filter(|(wide, _)| wide.contains(&net)) {
+                let text = format!(
+                    "peer {}: {net} overlaps {wide} of peer {}",
+                    peer.name, holder.name
+                );
+                self.planned.warnings.push(text);
+            } else {
+                kept.insert((&peer.name, net));
+                last = Some((net, peer));
+            }
+        }
+        for peer in others {
+            for family in Family::ALL {
+                let of = |p: &&Prefix| p.family() == family && kept.contains(&(peer.name.as_str(), p.net()));
+                let nets: Vec<IpNet> = peer.prefixes.iter().filter(of).map(Prefix::net).collect();
+                if !nets.is_empty() {
+                    let how = self.way(peer, family, &nets);
+                    self.planned.ways.push(Way {
+                        peer: peer.name.clone(),
+                        family,
+                        how,
+                    });
+                }
+            }
+        }
+    }
+
+    fn way(&mut self, peer: &Peer, family: Family, nets: &[IpNet]) -> Result<How, String> {
+        if family == Family::V6 && !self.ipv6 {
+            return Err("this kernel has no IPv6".to_owned());
+        }
+        let mode = self.settings.mode;
+        let source = self.sources.get(&family).copied();
+        if mode != Mode::Vxlan {
+            // IPv4 goes by way of either family (RTA_VIA), IPv6 only by way of its own.
+            let usable = |a: &&IpAddr| Family::of(**a) == family || a.is_ipv6();
+            let mut addresses: Vec<&IpAddr> = peer.addresses.iter().filter(usable).collect();
+            addresses.sort_by_key(|a| Family::of(**a) != family);
+            for &via in addresses {
+                let Some(Reach::Over {
+                    index,
+                    device,
+                    mtu,
+                    shared,
+                    on_link,
+                    ..
+                }) = self.reach.get(&via)
+                else {
+                    continue;
+                };
+                if *shared || *on_link && mode == Mode::Direct {
+                    let mtu = u16::try_from(*mtu).unwrap_or(u16::MAX);
+                    self.narrow(mtu, || format!("link {device} to peer {}", peer.name));
+                    let hop = Hop::Link {
+                        via,
+                        index: *index,
+                        source,
+                    };
+                    self.planned
+                        .held
+                        .routes
+                        .extend(nets.iter().map(|net| (*net, hop)));
+                    return Ok(How::Direct {
+                        device: device.clone(),
+                        via,
+                    });
+                }
+            }
+        }
+        if mode == Mode::Direct {
+            return Err(format!(
+                "no address of it is on a link of this node that could carry {family}{}",
+                self.nowhere(peer)
+            ));
+        }
+        let to = peer
+            .addresses
+            .iter()
+            .copied()
+            .find(|a| Family::of(*a) == self.family);
+        let to = to.ok_or_else(|| format!("it has no {} address, which VXLAN goes over", self.family))?;
+        let mtu = match self.reach.get(&to) {
+            Some(Reach::Over { mtu, .. }) => u16::try_from(*mtu).unwrap_or(u16::MAX),
+            _ => return Err(format!("it cannot be reached{}", self.nowhere(peer))),
+        };
+        let mtu = mtu.saturating_sub(OVERHEAD[usize::from(self.family == Family::V6)]);
+        let mac = mac_of(to);
+        if *self.hops.entry(mac).or_insert(to) != to {
+            return Err(format!("its address {to} has the same hash as another one's"));
+        }
+        let via = if self.ipv6 { hop_of(mac) } else { to };
+        self.tunnel_mtu = Some(self.tunnel_mtu.map_or(mtu, |least| least.min(mtu)));
+        self.narrow(mtu, || format!("VXLAN to peer {}", peer.name));
+        let held = &mut self.planned.held;
+        held.forwarding.insert(mac, to);
+        held.neighbours.insert(via, mac);
+        held.routes
+            .extend(nets.iter().map(|net| (*net, Hop::Tunnel { via, source })));
+        Ok(How::Vxlan { to })
+    }
+
+    fn nowhere(&self, peer: &Peer) -> String {
+        let why = peer.addresses.iter().find_map(|a| match self.reach.get(a) {
+            Some(Reach::Nowhere(why)) => Some(format!(": {a}: {why}")),
+            _ => None,
+        });
+        why.unwrap_or_default()
+    }
+
+    fn narrow(&mut self, mtu: u16, which: impl Fn() -> String) {
+        if self.planned.mtu.as_ref().is_none_or(|(least, _)| mtu < *least) {
+            self.planned.mtu = Some((mtu, which()));
+        }
+    }
+
+    fn finish(mut self, mine: &[IpAddr], others: &[&Peer]) -> Planned {
+        let Some(mtu) = self.tunnel_mtu else {
+            return self.planned;
+        };
+        let is_right = |a: &IpAddr| Family::of(*a) == self.family;
+        let source = |peer: &&Peer| {
+            peer.addresses
+                .iter()
+                .filter(|a| is_right(a))
+                .find_map(|a| match self.reach.get(a) {
+                    Some(Reach::Over { source, .. }) => *source,
+                    _ => None,
+                })
+        };
+        let local = mine
+            .iter()
+            .copied()
+            .find(is_right)
+            .or_else(|| others.iter().find_map(source));
+        match local {
+            Some(local) => {
+                self.planned.held.tunnel = Some(Tunnel {
+                    vni: self.settings.vni,
+                    port: self.settings.port,
+                    family: self.family,
+                    mac: mac_of(local),
+                    mtu,
+                });
+            }
+            None => {
+                let text = format!("this node has no {} address, which VXLAN goes over", self.family);
+                let held = &mut self.planned.held;
+                held.routes.retain(|_, hop| !matches!(hop, Hop::Tunnel { .. }));
+                (held.forwarding, held.neighbours) = (BTreeMap::new(), BTreeMap::new());
+                for way in &mut self.planned.ways {
+                    if matches!(way.how, Ok(How::Vxlan { .. })) {
+                        way.how = Err(text.clone());
+                    }
+                }
+                self.planned.warnings.push(text);
+            }
+        }
+        self.planned
+    }
+}
+
+fn first(net: &IpNet) -> u128 {
+    match net {
+        IpNet::V4(net) => u32::from(net.network()).into(),
+        IpNet::V6(net) => net.network().into(),
+    }
+}
+
+fn overlap(a: &IpNet, b: &IpNet) -> bool {
+    a.contains(b) || b.contains(a)
+}
