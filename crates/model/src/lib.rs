@@ -10,6 +10,7 @@ pub mod ipam;
 pub mod key;
 pub mod peer;
 pub mod plan;
+pub mod ports;
 pub mod prefix;
 pub mod record;
 pub mod routes;
