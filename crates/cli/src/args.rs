@@ -109,6 +109,13 @@ pub(crate) enum Command {
         after_help = "Examples:\n  workloadnet adopt --from host-local\n  workloadnet adopt --from host-local --take\n  workloadnet adopt --from host-local --commit"
     )]
     Adopt(adopt::Adopt),
+    /// Tell which prefixes serve, where the settings have prefixes.source = "api". What is not named drains.
+    #[command(after_help = "Example: workloadnet set-prefixes 10.77.3.0/24 fd77:3::/64")]
+    SetPrefixes {
+        /// All of them, in the order in which they are to be used.
+        #[arg(value_name = "PREFIX", required = true)]
+        prefixes: Vec<String>,
+    },
     /// Put the CNI plugin and a network where runtimes look.
     #[command(after_help = "Example: workloadnet install-cni --owner k8s.io --chain portmap")]
     InstallCni(install::Network),

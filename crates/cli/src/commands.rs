@@ -76,6 +76,10 @@ pub(crate) async fn answer(socket: &Path, command: &Command, output: Output) -> 
             render::detached(&key.workload_id, netns.as_deref(), output)
         }
         Command::Adopt(what) => return crate::adopt::adopt(&client, what, output).await,
+        Command::SetPrefixes { prefixes } => {
+            let generation = client.set_prefixes(prefixes.clone()).await?;
+            render::generation(generation, output)
+        }
         // Those that ask nobody never come here.
         Command::Demo
         | Command::InstallCni(_)

@@ -16,6 +16,14 @@ pub(crate) fn status(unready: &[String], output: Output) -> String {
     }
 }
 
+/// What was set is in force.
+pub(crate) fn generation(generation: u64, output: Output) -> String {
+    match output {
+        Output::Table => format!("generation {generation}\n"),
+        Output::Json => format!("{}\n", serde_json::json!({ "generation": generation })),
+    }
+}
+
 /// The node.
 pub(crate) fn node(node: &GetNodeResponse, output: Output) -> String {
     match output {
@@ -104,7 +112,7 @@ fn mac(bytes: &[u8]) -> String {
 mod example {
     //! Answers as a daemon gives them, for the tests of both forms.
 
-    use client::inspection::{Attachment, Finding, GetNodeResponse, Key, Limits, Prefix};
+    use client::inspection::{Attachment, Finding, GetNodeResponse, Key, Limits, Prefix, Source};
     use client::workload::{AttachResponse, NamespaceIdentity, Route};
 
     pub(super) fn key(owner: &str, workload_id: &str) -> Key {
@@ -169,6 +177,7 @@ mod example {
                     free: 250,
                     cooling: 1,
                     state: 1,
+                    generation: 3,
                 },
                 Prefix {
                     prefix: "fd77:77:77::/64".into(),
@@ -177,6 +186,7 @@ mod example {
                     free: u64::MAX - 1,
                     cooling: 0,
                     state: 2,
+                    generation: 2,
                 },
             ],
             unready: vec!["no IPv4 address is left".into()],
@@ -191,6 +201,11 @@ mod example {
             mtu: 1500,
             mtu_source: "uplink eth0".into(),
             warning: vec!["10.77.0.0/24 is nearly full".into()],
+            source: Some(Source {
+                kind: "file".into(),
+                generation: 3,
+                trouble: String::new(),
+            }),
         }
     }
 

@@ -75,6 +75,7 @@ mod method {
     pub(crate) const COLLECT_GARBAGE: &str = "/workloadnet.v1.Inspection/CollectGarbage";
     pub(crate) const ADOPT: &str = "/workloadnet.v1.Inspection/Adopt";
     pub(crate) const NODE: &str = "/workloadnet.v1.Inspection/GetNode";
+    pub(crate) const SET_PREFIXES: &str = "/workloadnet.v1.Inspection/SetPrefixes";
 }
 
 /// How long calls may take, connecting included.
@@ -205,6 +206,13 @@ impl Client {
     pub async fn node(&self) -> Result<inspection::GetNodeResponse, Error> {
         let request = inspection::GetNodeRequest {};
         self.ask(method::NODE, &request).await
+    }
+
+    /// Tells which prefixes serve, as `address/length`; answers the generation.
+    pub async fn set_prefixes(&self, prefix: Vec<String>) -> Result<u64, Error> {
+        let request = inspection::SetPrefixesRequest { prefix };
+        let answer: inspection::SetPrefixesResponse = self.ask(method::SET_PREFIXES, &request).await?;
+        Ok(answer.generation)
     }
 
     async fn ask<Answer: prost::Message + Default>(

@@ -106,6 +106,13 @@ impl Inspection for Fake {
         Err(Status::unimplemented("nothing is taken over here"))
     }
 
+    async fn set_prefixes(
+        &self,
+        _: Request<inspection::SetPrefixesRequest>,
+    ) -> Result<Response<inspection::SetPrefixesResponse>, Status> {
+        Err(Status::unimplemented("not played"))
+    }
+
     async fn get_node(
         &self,
         _: Request<inspection::GetNodeRequest>,

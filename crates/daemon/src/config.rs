@@ -5,6 +5,7 @@ use crate::account::Account;
 use crate::desk;
 use crate::door::Bounds;
 use crate::door::peer::Allowed;
+use crate::source::Kind;
 use anyhow::{Context as _, anyhow, bail};
 use ipnet::IpNet;
 use model::peer::Peer;
@@ -25,6 +26,9 @@ const ROUND: Duration = Duration::from_secs(60);
 /// Bytes of a file.
 const FILE_LIMIT: u64 = 1 << 20;
 
+/// Prefixes where nobody names any.
+pub const FIXED: [&str; 2] = ["10.77.0.0/24", "fd77:77:77::/64"];
+
 /// Everything that can be set. `packaging/workloadnetd.toml` describes each setting.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -35,8 +39,35 @@ pub struct Config {
     pub network: Network,
     /// How other nodes are routed to.
     pub routes: Routes,
+    /// Where prefixes come from.
+    pub prefixes: Prefixes,
+    /// Which cluster, and which node of it.
+    pub kubernetes: Kubernetes,
     /// How much at once.
     pub limits: Limits,
+}
+
+/// Where prefixes come from.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Prefixes {
+    /// Which source.
+    pub source: Kind,
+    /// The file of the source `file`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+}
+
+/// Which cluster, and which node of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kubernetes {
+    /// Name of the own Node; not set: `$NODE_NAME`, else the host's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// How to reach the API server; not set: the pod's service account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// Where and to whom the daemon listens.
@@ -61,8 +92,9 @@ pub struct Socket {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Network {
-    /// Prefixes to give addresses from.
-    pub prefixes: Vec<String>,
+    /// Prefixes to give addresses from, with the source `fixed`; not set: [`FIXED`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefixes: Option<Vec<String>>,
     /// Link group that marks our links.
     pub group: u32,
     /// MTU of every link; not set: the uplink's.
@@ -146,7 +178,7 @@ impl Default for Socket {
 impl Default for Network {
     fn default() -> Self {
         Self {
-            prefixes: vec!["10.77.0.0/24".to_owned(), "fd77:77:77::/64".to_owned()],
+            prefixes: None,
             group: 8,
             mtu: None,
             masquerade: true,
@@ -182,8 +214,10 @@ impl Config {
 
     /// Reads a text.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
-        let config: Self = toml::from_str(text)?;
+        let mut config: Self = toml::from_str(text)?;
         config.check()?;
+        // Said or not said, they are the same settings.
+        config.network.prefixes = config.network.prefixes.filter(|all| all != &FIXED);
         Ok(config)
     }
 
@@ -191,6 +225,7 @@ impl Config {
     pub fn check(&self) -> anyhow::Result<()> {
         self.prefixes()?;
         self.no_masquerade()?;
+        self.check_source()?;
         self.socket_ids()?;
         self.allowed()?;
         if !self.socket.path.is_absolute() {
@@ -237,10 +272,48 @@ impl Config {
         Ok(())
     }
 
+    /// Settings of one source with another one chosen would be overlooked.
+    fn check_source(&self) -> anyhow::Result<()> {
+        let source = self.prefixes.source;
+        if source != Kind::Fixed && self.network.prefixes.is_some() {
+            bail!(
+                "network.prefixes: prefixes.source is {source:?}, and these are used only with \"fixed\"",
+                source = source.to_string()
+            );
+        }
+        match &self.prefixes.file {
+            None if source == Kind::File => {
+                bail!("prefixes.file: must be set where prefixes.source is \"file\"")
+            }
+            Some(file) if source != Kind::File => {
+                bail!("prefixes.file {file:?}: is used only where prefixes.source is \"file\"")
+            }
+            Some(file) if !file.is_absolute() => bail!("prefixes.file {file:?}: must be absolute"),
+            _ => {}
+        }
+        if source != Kind::Kubernetes && self.kubernetes != Kubernetes::default() {
+            bail!("kubernetes: is used only where prefixes.source is \"kubernetes\"");
+        }
+        if let Some(node) = &self.kubernetes.node
+            && (node.is_empty() || node.len() > 253)
+        {
+            bail!("kubernetes.node {node:?}: must have 1 to 253 bytes");
+        }
+        if let Some(path) = &self.kubernetes.kubeconfig
+            && !path.is_absolute()
+        {
+            bail!("kubernetes.kubeconfig {path:?}: must be absolute");
+        }
+        Ok(())
+    }
+
     fn prefixes(&self) -> anyhow::Result<Vec<Prefix>> {
-        let prefixes: Vec<Prefix> = self
-            .network
-            .prefixes
+        if self.prefixes.source != Kind::Fixed {
+            return Ok(Vec::new());
+        }
+        let texts = self.network.prefixes.clone();
+        let texts = texts.unwrap_or_else(|| FIXED.map(str::to_owned).to_vec());
+        let prefixes: Vec<Prefix> = texts
             .iter()
             .map(|text| text.parse().with_context(|| format!("network.prefixes {text:?}")))
             .collect::<Result<_, _>>()?;
@@ -258,13 +331,18 @@ impl Config {
 
     /// As TOML.
     pub fn to_toml(&self) -> String {
-        toml::to_string_pretty(self).expect("every setting has a form in TOML")
+        let mut all = self.clone();
+        if all.prefixes.source == Kind::Fixed && all.network.prefixes.is_none() {
+            all.network.prefixes = Some(FIXED.map(str::to_owned).to_vec());
+        }
+        toml::to_string_pretty(&all).expect("every setting has a form in TOML")
     }
 
     /// What the desk goes by.
     pub fn desk(&self) -> anyhow::Result<desk::Settings> {
         Ok(desk::Settings {
             group: self.network.group,
+            source: self.prefixes.source,
             prefixes: self.prefixes()?,
             mtu: self.network.mtu,
             cool_down: Duration::from_secs(self.network.cool_down_seconds),
@@ -352,7 +430,12 @@ mod tests {
             .map(|line| line.strip_prefix("#: ").unwrap_or(line))
             .flat_map(|line| [line, "\n"])
             .collect();
-        let all = Config::parse(&all).unwrap();
+        // Not all of them go together, but each of them is one.
+        let mut all: Config = toml::from_str(&all).unwrap();
+        assert!(all.prefixes.file.take().is_some());
+        let kubernetes = std::mem::take(&mut all.kubernetes);
+        assert!(kubernetes.node.is_some() && kubernetes.kubeconfig.is_some());
+        all = Config::parse(&all.to_toml()).unwrap();
         assert!(
             all.socket.owner.is_some()
                 && all.socket.group.is_some()
@@ -450,6 +533,31 @@ mod tests {
                 "network.cool_down_seconds 86401: must be at most 86400",
             ),
             ("[network]\ngroup = 8\ngroup = 9", "line 3, column 1"),
+            (
+                "[prefixes]\nsource = \"file\"",
+                "prefixes.file: must be set where prefixes.source is \"file\"",
+            ),
+            (
+                "[prefixes]\nfile = \"/x\"",
+                "prefixes.file \"/x\": is used only where prefixes.source is \"file\"",
+            ),
+            (
+                "[prefixes]\nsource = \"file\"\nfile = \"x\"",
+                "prefixes.file \"x\": must be absolute",
+            ),
+            (
+                "[prefixes]\nsource = \"api\"\n[network]\nprefixes = [\"10.77.0.0/24\", \"fd77:77:77::/64\"]",
+                "network.prefixes: prefixes.source is \"api\"",
+            ),
+            ("[prefixes]\nsource = \"etcd\"", "unknown variant `etcd`"),
+            (
+                "[kubernetes]\nnode = \"a\"",
+                "kubernetes: is used only where prefixes.source is \"kubernetes\"",
+            ),
+            (
+                "[prefixes]\nsource = \"kubernetes\"\n[kubernetes]\nkubeconfig = \"x\"",
+                "kubernetes.kubeconfig \"x\": must be absolute",
+            ),
             ("[network]\nprefixes = [\"224.0.0.0/4\"]", "it touches multicast"),
         ];
         for (text, expected) in table {

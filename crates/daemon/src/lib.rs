@@ -10,3 +10,4 @@ pub mod peers;
 pub mod queue;
 pub mod service;
 pub mod socket;
+pub mod source;

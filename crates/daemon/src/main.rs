@@ -6,7 +6,7 @@ use daemon::config::Config;
 use daemon::desk::Desk;
 use daemon::lock::NetworkLock;
 use daemon::service::{self, Service};
-use daemon::{door, lock, peers, socket};
+use daemon::{door, lock, peers, socket, source};
 use kernel::linux::Linux;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::IsTerminal as _;
@@ -91,6 +91,9 @@ fn serve(args: &Args) -> anyhow::Result<()> {
     let desk = Desk::open(linux, config.desk()?)?;
     if let Some(path) = &config.routes.peers {
         watch_peers(path.clone(), Arc::clone(&desk))?;
+    }
+    if let Some(path) = &config.prefixes.file {
+        source::file::follow(path, Arc::clone(&desk))?;
     }
     let outcome = runtime.block_on(run(&config, &network, listening.listener, desk));
     // A thread that waits for the kernel, such as a check's, cannot keep the daemon from ending.
@@ -180,9 +183,12 @@ fn settings(args: &Args) -> anyhow::Result<Config> {
         config.network.state.clone_from(path);
     }
     if !args.prefixes.is_empty() {
-        config.network.prefixes.clone_from(&args.prefixes);
+        config.network.prefixes = Some(args.prefixes.clone());
     }
     config.check()?;
+    if config.prefixes.source == source::Kind::Kubernetes {
+        anyhow::bail!("prefixes.source \"kubernetes\": this daemon cannot do that yet");
+    }
     Ok(config)
 }
 
@@ -255,7 +261,7 @@ async fn run(
         stopped.notified().await;
         tokio::time::sleep(FAREWELL).await;
     };
-    tracing::info!(socket = %config.socket.path.display(), prefixes = ?config.network.prefixes, "listening");
+    tracing::info!(socket = %config.socket.path.display(), source = %config.prefixes.source, "listening");
     tokio::select! {
         outcome = door::serve(listener, Arc::clone(&desk), allowed, config.bounds(), stop) => outcome,
         () = farewell => Ok(()),

@@ -1,7 +1,9 @@
 //! What the kernel cannot hold and nothing depends on: labels for people, and addresses that cool down. One file below
 //! /run, written whole and renamed; lost, torn or garbage it is as good as empty.
 
+use crate::source::Kind;
 use model::ipam::Moment;
+use model::prefix::Prefix;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,6 +26,42 @@ pub struct Memory {
     /// By host link.
     pub labels: BTreeMap<String, BTreeMap<String, String>>,
     cooling: Vec<Cooling>,
+    /// As they were.
+    #[serde(default)]
+    pub prefixes: Remembered,
+}
+
+/// Prefixes, so that what drains is known as such, and so that Kubernetes need not be asked first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// Who told them.
+    pub source: Kind,
+    /// In its count.
+    pub generation: u64,
+    /// In their order.
+    #[serde(with = "texts")]
+    pub serving: Vec<Prefix>,
+    /// In their order.
+    #[serde(with = "texts")]
+    pub draining: Vec<Prefix>,
+}
+
+/// Prefixes as texts.
+mod texts {
+    use model::prefix::Prefix;
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(all: &[Prefix], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(all.iter().map(ToString::to_string))
+    }
+
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<Vec<Prefix>, D::Error> {
+        let texts = Vec::<String>::deserialize(from)?;
+        texts
+            .iter()
+            .map(|text| text.parse().map_err(D::Error::custom))
+            .collect()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +86,7 @@ impl Memory {
             version: VERSION,
             labels,
             cooling,
+            prefixes: Remembered::default(),
         }
     }
 

@@ -66,7 +66,8 @@ fn flags_count_instead_of_the_file() {
         (config.socket.path, config.network.state),
         ("/b".into(), "/c".into())
     );
-    assert_eq!(config.network.prefixes, ["10.2.0.0/24", "fd02::/64"]);
+    let prefixes = config.network.prefixes.unwrap();
+    assert_eq!(prefixes, ["10.2.0.0/24", "fd02::/64"]);
     assert_eq!(config.network.mtu, Some(1400));
 }
 

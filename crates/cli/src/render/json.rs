@@ -57,6 +57,7 @@ pub(super) fn node(node: &GetNodeResponse) -> String {
             "free": prefix.free,
             "cooling": prefix.cooling,
             "capacity": prefix.capacity,
+            "generation": prefix.generation,
         })
     });
     let limits = node.limits.map(|limits| {
@@ -74,6 +75,11 @@ pub(super) fn node(node: &GetNodeResponse) -> String {
         "prefix": prefixes.collect::<Vec<_>>(),
         "unready": node.unready,
         "warning": node.warning,
+        "source": node.source.as_ref().map(|source| json!({
+            "kind": source.kind,
+            "generation": source.generation,
+            "trouble": source.trouble,
+        })),
         "limits": limits,
         "attachments": node.attachments,
         "mtu": node.mtu,
@@ -191,13 +197,14 @@ mod tests {
                 "version": "0.1.0",
                 "feature": ["owner", "mtu"],
                 "prefix": [
-                    { "prefix": "10.77.0.0/24", "state": "serving", "used": 2, "free": 250, "cooling": 1, "capacity": 253 },
+                    { "prefix": "10.77.0.0/24", "state": "serving", "used": 2, "free": 250, "cooling": 1, "capacity": 253, "generation": 3 },
                     { "prefix": "fd77:77:77::/64", "state": "draining", "used": 1, "free": 18446744073709551614, "cooling": 0,
-                      "capacity": 18446744073709551615 }
+                      "capacity": 18446744073709551615, "generation": 2 }
                 ],
                 "unready": ["no IPv4 address is left"],
                 "warning": ["10.77.0.0/24 is nearly full"],
                 "limits": { "max_queued": 1024, "workload_id_bytes": 128, "owner_bytes": 63, "identity_bytes": 140, "labels": 64 },
+                "source": { "kind": "file", "generation": 3, "trouble": "" },
                 "attachments": 2,
                 "mtu": 1500,
                 "mtu_source": "uplink eth0"

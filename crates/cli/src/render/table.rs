@@ -125,10 +125,28 @@ pub(super) fn attached(answer: &AttachResponse) -> String {
 pub(super) fn node(node: &GetNodeResponse) -> String {
     let rows = node.prefix.iter().map(|prefix| {
         let mut row = vec![prefix.prefix.clone(), prefix_state(prefix).to_owned()];
-        row.extend([prefix.used, prefix.free, prefix.cooling, prefix.capacity].map(|n| n.to_string()));
+        let counts = [
+            prefix.used,
+            prefix.free,
+            prefix.cooling,
+            prefix.capacity,
+            prefix.generation,
+        ];
+        row.extend(counts.map(|n| n.to_string()));
         row
     });
-    let mut text = columns(&["PREFIX", "STATE", "USED", "FREE", "COOLING", "CAPACITY"], rows);
+    let mut text = columns(
+        &[
+            "PREFIX",
+            "STATE",
+            "USED",
+            "FREE",
+            "COOLING",
+            "CAPACITY",
+            "GENERATION",
+        ],
+        rows,
+    );
     text.push('\n');
     let mut facts = vec![
         ("version", node.version.clone()),
@@ -136,6 +154,13 @@ pub(super) fn node(node: &GetNodeResponse) -> String {
         ("MTU", format!("{} ({})", node.mtu, node.mtu_source)),
         ("features", node.feature.join(" ")),
     ];
+    if let Some(source) = &node.source {
+        let mut text = format!("{}, generation {}", source.kind, source.generation);
+        if !source.trouble.is_empty() {
+            text.push_str(&format!(": {}", source.trouble));
+        }
+        facts.push(("prefixes from", text));
+    }
     if let Some(limits) = node.limits {
         facts.push(("may wait", format!("{} orders", limits.max_queued)));
     }
@@ -255,17 +280,18 @@ MTU               1500
         assert_eq!(
             node(&example::node()),
             "\
-PREFIX           STATE     USED  FREE                  COOLING  CAPACITY
-10.77.0.0/24     serving   2     250                   1        253
-fd77:77:77::/64  draining  1     18446744073709551614  0        18446744073709551615
+PREFIX           STATE     USED  FREE                  COOLING  CAPACITY              GENERATION
+10.77.0.0/24     serving   2     250                   1        253                   3
+fd77:77:77::/64  draining  1     18446744073709551614  0        18446744073709551615  2
 
-version      0.1.0
-attachments  2
-MTU          1500 (uplink eth0)
-features     owner mtu
-may wait     1024 orders
-not ready    no IPv4 address is left
-warning      10.77.0.0/24 is nearly full
+version        0.1.0
+attachments    2
+MTU            1500 (uplink eth0)
+features       owner mtu
+prefixes from  file, generation 3
+may wait       1024 orders
+not ready      no IPv4 address is left
+warning        10.77.0.0/24 is nearly full
 "
         );
     }

@@ -211,6 +211,14 @@ impl Inspection for Desk {
         Ok(Response::new(inspection::AdoptResponse::default()))
     }
 
+    async fn set_prefixes(
+        &self,
+        request: Request<inspection::SetPrefixesRequest>,
+    ) -> Result<Response<inspection::SetPrefixesResponse>, Status> {
+        let generation = request.into_inner().prefix.len() as u64;
+        Ok(Response::new(inspection::SetPrefixesResponse { generation }))
+    }
+
     async fn get_node(
         &self,
         _: Request<inspection::GetNodeRequest>,

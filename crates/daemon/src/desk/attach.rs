@@ -185,7 +185,11 @@ impl<D: Datapath> Desk<D> {
             v4: order.v4,
             v6: order.v6,
         };
-        let granted = state.ipam.lease(&order.key, wanted, now()).map_err(refusal)?;
+        let granted = state.ipam.lease(&order.key, wanted, now());
+        let granted = granted.map_err(|error| match error {
+            LeaseError::NoPrefix => Refusal::NotReady(vec![self.no_prefix(&state)]),
+            error => refusal(error),
+        })?;
         if !granted.warm.is_empty() {
             tracing::warn!(key = %order.key, addresses = ?granted.warm, "no cooled address is left, the oldest is used");
         }

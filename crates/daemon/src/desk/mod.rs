@@ -17,9 +17,10 @@ mod replay;
 mod routes;
 mod sweep;
 mod turns;
-mod vital;
+pub(crate) mod vital;
 
-use crate::memory::Memory;
+use crate::memory::{Memory, Remembered};
+use crate::source::Kind;
 use ipnet::IpNet;
 use model::address::Family;
 use model::datapath::{Datapath, Event, Fault, Target};
@@ -32,7 +33,7 @@ use model::ruleset::Ruleset;
 use model::survey::Uplink;
 use order::{
     AdoptOrder, Adopted, AttachOrder, Attachment, DetachOrder, Detached, Finding, Garbage, Node, PrefixUse,
-    Refusal, Routes,
+    Refusal, Routes, SourceState, Unservable,
 };
 use queue::Queue;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -60,7 +61,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 pub struct Settings {
     /// Link group that marks our links.
     pub group: u32,
-    /// Prefixes to serve, disjoint.
+    /// Where prefixes come from.
+    pub source: Kind,
+    /// Prefixes to serve from the start, disjoint; empty where a source is to tell them.
     pub prefixes: Vec<Prefix>,
     /// MTU of every link; `None`: the uplink's.
     pub mtu: Option<u16>,
@@ -114,6 +117,8 @@ struct State<D: Datapath> {
     phase: Phase,
     turns: Turns<D>,
     ipam: Ipam,
+    /// Why the source has told nothing good lately.
+    trouble: Option<String>,
     /// The other nodes; `None`: nobody has said yet.
     peers: Option<Arc<[Peer]>>,
     /// How they are routed to.
@@ -149,7 +154,9 @@ impl<D: Datapath> Desk<D> {
     /// Starts recovery and serves from then on, until [`Self::stop`].
     pub fn open(datapath: D, settings: Settings) -> std::io::Result<Arc<Self>> {
         let mut ipam = Ipam::new(settings.cool_down);
-        ipam.set_prefixes(&settings.prefixes, &mut random);
+        if !settings.prefixes.is_empty() {
+            ipam.set_prefixes(&settings.prefixes, &mut random);
+        }
         let desk = Arc::new(Self {
             ruleset: Mutex::new(Arc::new(Ruleset::new(settings.group, settings.masquerade))),
             datapath,
@@ -158,6 +165,7 @@ impl<D: Datapath> Desk<D> {
                 phase: Phase::Recovering,
                 turns: Turns::default(),
                 ipam,
+                trouble: None,
                 peers: None,
                 routes: Routes::default(),
                 attachments: BTreeMap::new(),
@@ -200,13 +208,46 @@ impl<D: Datapath> Desk<D> {
         self.submit(turns::Job::Adopt(order, done));
     }
 
-    /// Serves these prefixes from now on; what served before and is not among them drains.
-    pub fn set_prefixes(&self, prefixes: &[Prefix]) {
+    /// The source says: these prefixes serve from now on; what served before and is not among them drains. Returns the
+    /// generation. What cannot be served changes nothing.
+    pub fn set_prefixes(&self, prefixes: &[Prefix]) -> Result<u64, Unservable> {
+        if prefixes.is_empty() {
+            return Err(Unservable::Empty);
+        }
+        Prefix::disjoint(prefixes)?;
         let mut state = self.state();
+        let before = state.ipam.generation();
         state.ipam.set_prefixes(prefixes, &mut random);
+        let trouble = state.trouble.take();
+        let generation = state.ipam.generation();
         self.tell_readiness(&mut state);
         drop(state);
         self.router.peers_changed();
+        if generation != before {
+            let all: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
+            tracing::info!(source = %self.settings.source, generation, prefixes = ?all, "prefixes");
+            // What others have of them is to be known.
+            self.sweeper.all_touched();
+            self.sweeper.memory_is_old();
+        } else if trouble.is_some() {
+            tracing::info!(source = %self.settings.source, generation, "the prefixes are as they were");
+        }
+        Ok(generation)
+    }
+
+    /// The source says nothing, or nothing that can be served: the last good value stays.
+    pub fn source_fails(&self, why: String) {
+        let mut state = self.state();
+        if state.trouble.as_ref() != Some(&why) {
+            let generation = state.ipam.generation();
+            tracing::warn!(source = %self.settings.source, why, generation, "the last good prefixes stay");
+            state.trouble = Some(why);
+        }
+    }
+
+    /// Where prefixes come from.
+    pub fn source(&self) -> Kind {
+        self.settings.source
     }
 
     /// These are the other nodes from now on; the node itself may be among them. Until it is called for the first time
@@ -312,6 +353,7 @@ impl<D: Datapath> Desk<D> {
                 free: u.free,
                 cooling: u.cooling,
                 draining: u.draining,
+                generation: u.generation,
             })
             .collect();
         let mut warnings = state.oddities.clone();
@@ -320,6 +362,18 @@ impl<D: Datapath> Desk<D> {
                 .routes
                 .said(self.settings.routes.mode, state.peers.is_some()),
         );
+        let generation = state.ipam.generation();
+        if let Some(why) = state
+            .trouble
+            .as_ref()
+            .filter(|_| state.ipam.serving().next().is_some())
+        {
+            warnings.push(format!("the prefixes of generation {generation} stay: {why}"));
+        }
+        match state.ipam.strays() {
+            0 => {}
+            n => warnings.push(format!("{n} addresses in use are of no prefix that is known")),
+        }
         for p in prefixes
             .iter()
             .filter(|p| !p.draining && p.used * 10 >= p.capacity * 9)
@@ -330,6 +384,11 @@ impl<D: Datapath> Desk<D> {
             ));
         }
         Node {
+            source: SourceState {
+                kind: self.settings.source,
+                generation,
+                trouble: state.trouble.clone(),
+            },
             prefixes,
             unready: self.unmet(&state),
             warnings,
@@ -429,7 +488,7 @@ impl<D: Datapath> Desk<D> {
             unmet.push(format!("the nftables table is not in place: {fault}"));
         }
         if !Family::ALL.iter().any(|family| state.ipam.serves(*family)) {
-            unmet.push("no prefix to give addresses from".to_owned());
+            unmet.push(self.no_prefix(state));
         }
         for family in Family::ALL {
             if state.ipam.serves(family) && !state.ipam.has_room(family) {
@@ -453,6 +512,11 @@ impl<D: Datapath> Desk<D> {
             unmet.push("too many namespaces hang while they are opened".to_owned());
         }
         unmet
+    }
+
+    fn no_prefix(&self, state: &State<D>) -> String {
+        let why = state.trouble.as_deref().unwrap_or(self.settings.source.awaited());
+        format!("no prefix yet: {why}")
     }
 
     fn tell_readiness(&self, state: &mut State<D>) {
@@ -510,12 +574,8 @@ impl<D: Datapath> Desk<D> {
             }
             // What of ours somebody else has is not given out.
             Event::AddressTouched { address } => {
-                if self
-                    .settings
-                    .prefixes
-                    .iter()
-                    .any(|prefix| prefix.contains(address))
-                {
+                let is_ours = self.state().ipam.prefixes().any(|p| p.contains(address));
+                if is_ours {
                     self.sweeper.all_touched();
                 }
             }
@@ -552,7 +612,13 @@ impl<D: Datapath> Desk<D> {
             .filter(|a| !a.labels.is_empty())
             .map(|a| (a.link.host.as_str().to_owned(), a.labels.clone()))
             .collect();
-        let memory = Memory::new(labels, &state.ipam.cooling(now()));
+        let mut memory = Memory::new(labels, &state.ipam.cooling(now()));
+        memory.prefixes = Remembered {
+            source: self.settings.source,
+            generation: state.ipam.generation(),
+            serving: state.ipam.serving().collect(),
+            draining: state.ipam.draining().collect(),
+        };
         drop(state);
         if let Err(error) = memory.save(path) {
             tracing::warn!(path = %path.display(), %error, "labels and cooling addresses are not kept");

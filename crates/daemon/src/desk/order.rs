@@ -1,11 +1,12 @@
 //! What is asked of the desk, and what it answers: good values in, outcomes out.
 
+use crate::source::Kind;
 use model::address::{Addresses, Mac};
 use model::datapath::{Fault, OpenError, WireError};
 use model::ipam::Moment;
 use model::key::Key;
 use model::plan::LinkPlan;
-use model::prefix::Prefix;
+use model::prefix::{Prefix, PrefixError};
 use model::record::{NamespaceId, Record};
 use model::routes::{Mode, Way};
 use std::collections::BTreeMap;
@@ -170,6 +171,17 @@ pub enum Refusal {
         /// Orders that wait.
         waiting: usize,
     },
+    /// Prefixes come from elsewhere.
+    #[error(
+        "prefixes come from the source {source_kind}, and can be set only where prefixes.source is \"api\""
+    )]
+    OtherSource {
+        /// From where.
+        source_kind: Kind,
+    },
+    /// These prefixes cannot be served.
+    #[error("prefix: {0}")]
+    Unservable(Unservable),
     /// The daemon is on its way out.
     #[error("the daemon is stopping")]
     Stopping,
@@ -256,6 +268,8 @@ pub struct Finding {
 /// The node as the desk knows it.
 #[derive(Debug, Clone)]
 pub struct Node {
+    /// Where prefixes come from.
+    pub source: SourceState,
     /// Every prefix that serves or drains.
     pub prefixes: Vec<PrefixUse>,
     /// Unmet conditions; empty: an Attach could succeed.
@@ -345,4 +359,28 @@ pub struct PrefixUse {
     pub cooling: u128,
     /// Gives out nothing more.
     pub draining: bool,
+    /// The generation in which it came to serve, or to drain.
+    pub generation: u64,
+}
+
+/// Where prefixes come from, and how that goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceState {
+    /// Which.
+    pub kind: Kind,
+    /// Changes so far; 0: nothing good was told yet.
+    pub generation: u64,
+    /// Why nothing good was told lately.
+    pub trouble: Option<String>,
+}
+
+/// Why prefixes cannot be served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unservable {
+    /// Nothing would be left.
+    #[error("it names no prefix")]
+    Empty,
+    /// They overlap.
+    #[error(transparent)]
+    Prefix(#[from] PrefixError),
 }

@@ -1,12 +1,14 @@
 //! Survey, then recover, prune, put back: at the start as a whole, and later wherever something was touched.
 
 use super::order::Attachment;
-use super::{Desk, Phase, now, vital};
+use super::{Desk, Phase, now, random, vital};
 use crate::memory::Memory;
+use crate::source::Kind;
 use model::adopt::Undo;
 use model::datapath::{Datapath, Fault, Target};
 use model::key::HostLink;
 use model::plan::{Op, Plan, PlanSettings};
+use model::prefix::Prefix;
 use model::record::Record;
 use model::survey::{FoundLink, Standing, Survey};
 use std::collections::{BTreeSet, HashSet};
@@ -194,6 +196,7 @@ impl<D: Datapath> Desk<D> {
                 tracing::warn!("{why}");
             }
         }
+        self.restore_prefixes(&memory);
         let work = self.take_in(&survey, Some(&memory));
         self.publish();
         self.act_on(work);
@@ -214,6 +217,25 @@ impl<D: Datapath> Desk<D> {
         drop(state);
         self.changed.notify_all();
         Ok(())
+    }
+
+    /// What served or drained before is there again to drain, until a source tells otherwise; what Kubernetes said last
+    /// serves on, because its API server may be away for long.
+    fn restore_prefixes(&self, memory: &Memory) {
+        let known = &memory.prefixes;
+        let mut state = self.state();
+        let is_told = state.ipam.generation() > 0;
+        state
+            .ipam
+            .resume(known.generation, &known.serving, &known.draining);
+        let is_same = known.source == Kind::Kubernetes && self.settings.source == Kind::Kubernetes;
+        if is_same && !is_told && !known.serving.is_empty() && Prefix::disjoint(&known.serving).is_ok() {
+            state.ipam.set_prefixes(&known.serving, &mut random);
+            state
+                .trouble
+                .get_or_insert_with(|| Kind::Kubernetes.awaited().to_owned());
+            tracing::info!(prefixes = ?known.serving, "what Kubernetes said last serves on");
+        }
     }
 
     /// A later full survey; whether all that was missing was put back.
@@ -246,7 +268,8 @@ impl<D: Datapath> Desk<D> {
         let ended = state.ended_in_survey.take().unwrap_or_default();
         let busy: HashSet<HostLink> = state.turns.running().map(|key| key.host_link()).collect();
         state.uplink.clone_from(&survey.uplink);
-        state.oddities = survey.warnings(&self.settings.prefixes);
+        let prefixes: Vec<_> = state.ipam.prefixes().collect();
+        state.oddities = survey.warnings(&prefixes);
         let mut taken = survey.taken.clone();
         for link in &survey.links {
             // Not even that of a link which is about to be pruned: its end is announced by it.

@@ -25,7 +25,7 @@ pub(super) fn guarded<T>(act: impl FnOnce() -> T) -> T {
 }
 
 /// Starts a thread that lives as long as the process.
-pub(super) fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+pub(crate) fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
     thread::Builder::new().name(name).spawn(move || guarded(run))?;
     Ok(())
 }

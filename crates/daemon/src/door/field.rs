@@ -5,6 +5,7 @@ use api::inspection as inspect;
 use api::workload::{AttachRequest, DetachRequest, NetNsAttachment};
 use model::address::{Addresses, Mac};
 use model::key::{InterfaceName, Key, KeyError, Owner, WorkloadId};
+use model::prefix::{Prefix, PrefixError};
 use model::record::hex;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -118,6 +119,24 @@ pub fn unsupported(request: &AttachRequest) -> Option<&'static str> {
     asked
         .into_iter()
         .find_map(|(field, is_asked)| is_asked.then_some(field))
+}
+
+/// Prefixes that are to serve.
+pub fn prefixes(texts: &[String]) -> Result<Vec<Prefix>, FieldError> {
+    if texts.is_empty() {
+        return Err(error(
+            "prefix",
+            "",
+            "must name at least one: nothing would be left",
+        ));
+    }
+    let parse = |(n, text): (usize, &String)| {
+        let prefix = text.parse();
+        prefix.map_err(|why: PrefixError| error(&format!("prefix[{n}]"), text, why))
+    };
+    let prefixes: Vec<Prefix> = texts.iter().enumerate().map(parse).collect::<Result<_, _>>()?;
+    Prefix::disjoint(&prefixes).map_err(|why| error("prefix", &texts.join(" "), why))?;
+    Ok(prefixes)
 }
 
 /// Keys of one owner, as the collection of garbage gets them.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tonic::{Code, Request, Response, Status};
 
 /// What this daemon can do beyond the reference's contract.
-const FEATURES: [&str; 8] = [
+const FEATURES: [&str; 9] = [
     "adopt",
     "owner",
     "mtu",
@@ -22,6 +22,7 @@ const FEATURES: [&str; 8] = [
     "requested-mac",
     "result",
     "gc",
+    "sources",
 ];
 
 pub(super) struct Inspector {
@@ -153,6 +154,17 @@ impl Inspection for Inspector {
         super::adopt::adopt(&self.orders, request).await
     }
 
+    async fn set_prefixes(
+        &self,
+        request: Request<inspect::SetPrefixesRequest>,
+    ) -> Result<Response<inspect::SetPrefixesResponse>, Status> {
+        let prefixes = field::prefixes(&request.into_inner().prefix);
+        let prefixes = prefixes.map_err(|error| refusal::invalid(&error))?;
+        let set = self.orders.set_prefixes(&prefixes);
+        let generation = set.map_err(|error| refusal::refused(&error))?;
+        Ok(Response::new(inspect::SetPrefixesResponse { generation }))
+    }
+
     async fn get_node(
         &self,
         _: Request<inspect::GetNodeRequest>,
@@ -177,8 +189,14 @@ impl Inspection for Inspector {
                         true => prefix::State::Draining,
                     }
                     .into(),
+                    generation: p.generation,
                 })
                 .collect(),
+            source: Some(inspect::Source {
+                kind: node.source.kind.to_string(),
+                generation: node.source.generation,
+                trouble: node.source.trouble.unwrap_or_default(),
+            }),
             unready: node.unready,
             limits: Some(inspect::Limits {
                 max_queued: small(node.max_queued),

@@ -20,6 +20,7 @@ use crate::desk::order::{
     AdoptOrder, Adopted, AttachOrder, Attachment, DetachOrder, Detached, Finding, Garbage, Node, Refusal,
 };
 use crate::desk::{Desk, Done};
+use crate::source::Kind;
 use api::inspection::inspection_server::InspectionServer;
 use api::workload::workload_networking_server::WorkloadNetworkingServer;
 use connections::Incoming;
@@ -27,6 +28,7 @@ use deadline::Timely;
 use legible::Legible;
 use model::datapath::Datapath;
 use model::key::{Key, Owner};
+use model::prefix::Prefix;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +55,8 @@ pub trait Orders: Send + Sync + 'static {
     fn node(&self) -> Node;
     /// Why an Attach could not succeed, in words; empty: it could.
     fn unready(&self) -> Vec<String>;
+    /// Serves these prefixes from now on; the generation. Refused where they come from elsewhere.
+    fn set_prefixes(&self, prefixes: &[Prefix]) -> Result<u64, Refusal>;
     /// Calls back whenever readiness changes, and at once.
     fn on_ready_change(&self, call: Box<dyn Fn(bool) + Send>);
 }
@@ -92,6 +96,13 @@ impl<D: Datapath> Orders for Arc<Desk<D>> {
 
     fn unready(&self) -> Vec<String> {
         Desk::unready(self)
+    }
+
+    fn set_prefixes(&self, prefixes: &[Prefix]) -> Result<u64, Refusal> {
+        match self.source() {
+            Kind::Api => Desk::set_prefixes(self, prefixes).map_err(Refusal::Unservable),
+            source_kind => Err(Refusal::OtherSource { source_kind }),
+        }
     }
 
     fn on_ready_change(&self, call: Box<dyn Fn(bool) + Send>) {

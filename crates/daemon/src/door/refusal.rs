@@ -96,6 +96,20 @@ pub fn refused(refusal: &Refusal) -> Status {
             &[("waiting", &waiting.to_string())],
             Some(SOON),
         ),
+        Refusal::OtherSource { source_kind } => status(
+            Code::FailedPrecondition,
+            "OTHER_SOURCE",
+            text,
+            &[("source", &source_kind.to_string())],
+            None,
+        ),
+        Refusal::Unservable(why) => status(
+            Code::InvalidArgument,
+            "INVALID_FIELD",
+            text,
+            &[("field", "prefix"), ("value", &why.to_string())],
+            None,
+        ),
         Refusal::Stopping => status(Code::Unavailable, "STOPPING", text, &[], Some(LATER)),
         Refusal::TooLate => status(Code::DeadlineExceeded, "NOT_BEGUN", text, &[], None),
         Refusal::NamespaceHangs { path, .. } => status(
@@ -287,28 +301,30 @@ mod tests {
             R::NotReady(_) => 0,
             R::Overloaded { .. } => 1,
             R::Stopping => 2,
-            R::TooLate => 3,
-            R::Namespace(O::NotFound { .. }) => 4,
-            R::Namespace(O::NotANamespace { .. }) => 5,
-            R::Namespace(O::Forbidden { .. }) => 6,
-            R::Namespace(O::Fault(_)) => 7,
-            R::NamespaceHangs { .. } => 8,
-            R::Different { .. } => 9,
-            R::InTheWay { .. } => 10,
-            R::Exhausted(_) => 11,
-            R::Held { .. } => 12,
-            R::NotOurs { .. } => 13,
-            R::MtuTooSmall { .. } => 14,
-            R::Wire(W::LinkTaken { .. }) => 15,
-            R::Wire(W::InterfaceTaken { .. }) => 16,
-            R::Wire(W::Routed { .. }) => 17,
-            R::Wire(W::InsideTaken { .. }) => 18,
-            R::Wire(W::Vanished(_)) => 19,
-            R::Wire(W::Refused { .. }) => 20,
-            R::Kernel(_) => 21,
+            R::TooLate => 5,
+            R::Namespace(O::NotFound { .. }) => 6,
+            R::Namespace(O::NotANamespace { .. }) => 7,
+            R::Namespace(O::Forbidden { .. }) => 8,
+            R::Namespace(O::Fault(_)) => 9,
+            R::NamespaceHangs { .. } => 10,
+            R::Different { .. } => 11,
+            R::InTheWay { .. } => 12,
+            R::Exhausted(_) => 13,
+            R::Held { .. } => 14,
+            R::NotOurs { .. } => 15,
+            R::MtuTooSmall { .. } => 16,
+            R::Wire(W::LinkTaken { .. }) => 17,
+            R::Wire(W::InterfaceTaken { .. }) => 18,
+            R::Wire(W::Routed { .. }) => 19,
+            R::Wire(W::InsideTaken { .. }) => 20,
+            R::Wire(W::Vanished(_)) => 21,
+            R::Wire(W::Refused { .. }) => 22,
+            R::Kernel(_) => 23,
+            R::OtherSource { .. } => 3,
+            R::Unservable(_) => 4,
         }
     }
-    const KINDS: usize = 22;
+    const KINDS: usize = 24;
 
     fn all() -> Vec<Refusal> {
         let path = || "/run/netns/a".to_owned();
@@ -316,6 +332,10 @@ mod tests {
             Refusal::NotReady(vec!["recovering".to_owned(), "no prefix".to_owned()]),
             Refusal::Overloaded { waiting: 7 },
             Refusal::Stopping,
+            Refusal::OtherSource {
+                source_kind: crate::source::Kind::File,
+            },
+            Refusal::Unservable(crate::desk::order::Unservable::Empty),
             Refusal::TooLate,
             OpenError::NotFound { path: path() }.into(),
             OpenError::NotANamespace {
@@ -407,6 +427,8 @@ mod tests {
             Unavailable NOT_READY again in 250ms
             Unavailable OVERLOADED again in 250ms waiting=7
             Unavailable STOPPING again in 1s
+            FailedPrecondition OTHER_SOURCE source=file
+            InvalidArgument INVALID_FIELD field=prefix value=it names no prefix
             DeadlineExceeded NOT_BEGUN
             NotFound NAMESPACE_NOT_FOUND field=netns.netns_path value=/run/netns/a
             FailedPrecondition NOT_A_NAMESPACE field=netns.netns_path value=/run/netns/a

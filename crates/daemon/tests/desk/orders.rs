@@ -14,6 +14,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub(crate) fn settings() -> Settings {
     Settings {
         group: 8,
+        source: daemon::source::Kind::Fixed,
         prefixes: ["10.9.0.0/28", "fd09::/64"]
             .map(|prefix| prefix.parse().unwrap())
             .to_vec(),

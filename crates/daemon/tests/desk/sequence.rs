@@ -258,6 +258,8 @@ impl Run {
     fn uses(&self) -> Vec<PrefixUse> {
         let mut all = self.desk.node().prefixes;
         all.retain(|prefix| !prefix.draining);
+        // After a restart it is that of the whole list.
+        all.iter_mut().for_each(|used| used.generation = 0);
         all
     }
 
@@ -303,8 +305,12 @@ impl Run {
             }
             Step::Detach { id, namespace } => self.detach(id, namespace),
             Step::Serve(n) => {
-                self.serving = prefixes(n);
-                self.desk.set_prefixes(&self.serving);
+                // An empty list takes nothing away.
+                let told = prefixes(n);
+                prop_assert_eq!(self.desk.set_prefixes(&told).is_ok(), !told.is_empty());
+                if !told.is_empty() {
+                    self.serving = told;
+                }
                 Ok(())
             }
             Step::Restart => self.restart(),

@@ -3,9 +3,10 @@
 use daemon::desk::Done;
 use daemon::desk::order::{
     AdoptOrder, Adopted, AttachOrder, Attachment, DetachOrder, Detached, Finding, Garbage, Node, Refusal,
-    Routes,
+    Routes, SourceState,
 };
 use daemon::door::{Bounds, Orders, peer::Allowed};
+use daemon::source::Kind;
 use model::address::Addresses;
 use model::ipam::Moment;
 use model::key::{Key, Owner};
@@ -167,6 +168,11 @@ impl Orders for Played {
     fn node(&self) -> Node {
         self.is_asked();
         Node {
+            source: SourceState {
+                kind: Kind::Api,
+                generation: 0,
+                trouble: None,
+            },
             prefixes: Vec::new(),
             unready: self.0.unready.lock().unwrap().clone(),
             warnings: Vec::new(),
@@ -181,6 +187,11 @@ impl Orders for Played {
     fn unready(&self) -> Vec<String> {
         self.is_asked();
         self.0.unready.lock().unwrap().clone()
+    }
+
+    fn set_prefixes(&self, _: &[model::prefix::Prefix]) -> Result<u64, Refusal> {
+        self.is_asked();
+        Ok(7)
     }
 
     fn on_ready_change(&self, call: ReadyCall) {

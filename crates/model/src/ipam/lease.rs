@@ -87,4 +87,6 @@ pub struct Usage {
     pub cooling: u128,
     /// Gives out nothing more.
     pub draining: bool,
+    /// The generation in which it came to serve, or to drain.
+    pub generation: u64,
 }

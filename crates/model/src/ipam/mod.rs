@@ -34,6 +34,7 @@ pub struct Ipam {
     pools: Vec<Pool>,
     ledger: Ledger,
     stamps: u64,
+    generation: u64,
 }
 
 /// Why an address cannot be held.
@@ -55,24 +56,98 @@ impl Ipam {
             pools: Vec::new(),
             ledger: Ledger::default(),
             stamps: 0,
+            generation: 0,
         }
     }
 
     /// These, which are disjoint, serve from now on in this order; what served before and is not among them drains.
-    /// `random` is asked once for each one that is not known yet, where to begin in it.
+    /// `random` is asked once for each one that is not known yet, where to begin in it. Another list is another generation.
     pub fn set_prefixes(&mut self, prefixes: &[Prefix], random: &mut dyn FnMut() -> u128) {
+        if self.generation > 0 && self.serving().eq(prefixes.iter().copied()) {
+            return;
+        }
+        self.generation += 1;
+        let generation = self.generation;
         let mut known = std::mem::take(&mut self.pools);
         for &prefix in prefixes {
             let place = known.iter().position(|pool| pool.prefix == prefix);
             let mut pool = place.map_or_else(|| Pool::new(prefix, random()), |n| known.remove(n));
+            if pool.draining || place.is_none() {
+                pool.generation = generation;
+            }
             pool.draining = false;
             self.pools.push(pool);
         }
         for mut pool in known {
+            if !pool.draining {
+                pool.generation = generation;
+            }
             pool.draining = true;
             self.pools.push(pool);
         }
         self.assign();
+    }
+
+    /// After a restart: these served and drained in a generation. Where the same ones serve, it goes on; else it is past, and
+    /// what is not known of them drains.
+    pub fn resume(&mut self, generation: u64, serving: &[Prefix], draining: &[Prefix]) {
+        let prefixes = serving.iter().chain(draining).copied();
+        if generation > 0 && self.generation > 0 && self.serving().eq(serving.iter().copied()) {
+            self.pools
+                .iter_mut()
+                .for_each(|pool| pool.generation = generation);
+            self.generation = 0;
+        } else if self.generation > 0 {
+            // What served first was the next generation.
+            self.pools
+                .iter_mut()
+                .for_each(|pool| pool.generation += generation);
+        }
+        self.generation += generation;
+        for prefix in prefixes {
+            if self.pools.iter().all(|pool| pool.prefix != prefix) {
+                // Where to begin is of no matter to what gives out nothing, and it begins anew if it is to serve.
+                let mut pool = Pool::new(prefix, 0);
+                (pool.draining, pool.generation) = (true, generation);
+                self.pools.push(pool);
+            }
+        }
+        self.assign();
+    }
+
+    /// How often the prefixes have changed; 0: they were never set.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Prefixes that serve, in their order.
+    pub fn serving(&self) -> impl Iterator<Item = Prefix> + '_ {
+        self.pools
+            .iter()
+            .filter(|pool| !pool.draining)
+            .map(|pool| pool.prefix)
+    }
+
+    /// Prefixes that drain, those that are about to end among them.
+    pub fn draining(&self) -> impl Iterator<Item = Prefix> + '_ {
+        self.pools
+            .iter()
+            .filter(|pool| pool.draining)
+            .map(|pool| pool.prefix)
+    }
+
+    /// Prefixes that serve or drain.
+    pub fn prefixes(&self) -> impl Iterator<Item = Prefix> + '_ {
+        self.pools.iter().map(|pool| pool.prefix)
+    }
+
+    /// Addresses in use that are of no prefix.
+    pub fn strays(&self) -> usize {
+        let is_stray = |address: &IpAddr| !self.pools.iter().any(|pool| pool.has(*address));
+        let slots = self.ledger.slots.iter();
+        slots
+            .filter(|(address, slot)| matches!(slot, Slot::Held(_)) && is_stray(address))
+            .count()
     }
 
     /// Addresses that other links of the node have, or that others route: never given out.
@@ -239,6 +314,7 @@ impl Ipam {
             },
             cooling,
             draining: pool.draining,
+            generation: pool.generation,
         }
     }
 

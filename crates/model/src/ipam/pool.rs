@@ -62,6 +62,8 @@ impl Ledger {
 pub(super) struct Pool {
     pub(super) prefix: Prefix,
     pub(super) draining: bool,
+    /// In which it came to serve, or to drain.
+    pub(super) generation: u64,
     pub(super) held: u128,
     /// Addresses that are others', and not held.
     pub(super) taken: u128,
@@ -84,6 +86,7 @@ impl Pool {
         Self {
             prefix,
             draining: false,
+            generation: 0,
             held: 0,
             taken: 0,
             resting: 0,

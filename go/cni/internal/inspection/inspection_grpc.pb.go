@@ -1,4 +1,5 @@
-// What the daemon knows, for people and programs. Nothing here changes anything, but CollectGarbage and Adopt.
+// What the daemon knows, for people and programs. Nothing here changes anything, but CollectGarbage, Adopt
+// and SetPrefixes.
 //
 // Text forms are the usual ones: addresses as RFC 5952 and dotted quad, prefixes as address/length, MACs as six hex
 // pairs. Fields are validated, and errors made, as in workload.proto.
@@ -29,6 +30,7 @@ const (
 	Inspection_Check_FullMethodName          = "/workloadnet.v1.Inspection/Check"
 	Inspection_CollectGarbage_FullMethodName = "/workloadnet.v1.Inspection/CollectGarbage"
 	Inspection_Adopt_FullMethodName          = "/workloadnet.v1.Inspection/Adopt"
+	Inspection_SetPrefixes_FullMethodName    = "/workloadnet.v1.Inspection/SetPrefixes"
 	Inspection_GetNode_FullMethodName        = "/workloadnet.v1.Inspection/GetNode"
 )
 
@@ -50,6 +52,10 @@ type InspectionClient interface {
 	CollectGarbage(ctx context.Context, in *CollectGarbageRequest, opts ...grpc.CallOption) (*CollectGarbageResponse, error)
 	// Takes over what another plugin attached, or gives it back. UNAVAILABLE while the daemon recovers.
 	Adopt(ctx context.Context, in *AdoptRequest, opts ...grpc.CallOption) (*AdoptResponse, error)
+	// Tells which prefixes serve, where the settings choose the source "api"; with any other source FAILED_PRECONDITION
+	// (OTHER_SOURCE). A daemon that was restarted has to be told again, and is not ready until then; what is attached
+	// stays.
+	SetPrefixes(ctx context.Context, in *SetPrefixesRequest, opts ...grpc.CallOption) (*SetPrefixesResponse, error)
 	// Answers also while the daemon recovers, stops, or cannot attach.
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error)
 }
@@ -112,6 +118,16 @@ func (c *inspectionClient) Adopt(ctx context.Context, in *AdoptRequest, opts ...
 	return out, nil
 }
 
+func (c *inspectionClient) SetPrefixes(ctx context.Context, in *SetPrefixesRequest, opts ...grpc.CallOption) (*SetPrefixesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetPrefixesResponse)
+	err := c.cc.Invoke(ctx, Inspection_SetPrefixes_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *inspectionClient) GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetNodeResponse)
@@ -140,6 +156,10 @@ type InspectionServer interface {
 	CollectGarbage(context.Context, *CollectGarbageRequest) (*CollectGarbageResponse, error)
 	// Takes over what another plugin attached, or gives it back. UNAVAILABLE while the daemon recovers.
 	Adopt(context.Context, *AdoptRequest) (*AdoptResponse, error)
+	// Tells which prefixes serve, where the settings choose the source "api"; with any other source FAILED_PRECONDITION
+	// (OTHER_SOURCE). A daemon that was restarted has to be told again, and is not ready until then; what is attached
+	// stays.
+	SetPrefixes(context.Context, *SetPrefixesRequest) (*SetPrefixesResponse, error)
 	// Answers also while the daemon recovers, stops, or cannot attach.
 	GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error)
 	mustEmbedUnimplementedInspectionServer()
@@ -166,6 +186,9 @@ func (UnimplementedInspectionServer) CollectGarbage(context.Context, *CollectGar
 }
 func (UnimplementedInspectionServer) Adopt(context.Context, *AdoptRequest) (*AdoptResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Adopt not implemented")
+}
+func (UnimplementedInspectionServer) SetPrefixes(context.Context, *SetPrefixesRequest) (*SetPrefixesResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method SetPrefixes not implemented")
 }
 func (UnimplementedInspectionServer) GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method GetNode not implemented")
@@ -281,6 +304,24 @@ func _Inspection_Adopt_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Inspection_SetPrefixes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetPrefixesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InspectionServer).SetPrefixes(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Inspection_SetPrefixes_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InspectionServer).SetPrefixes(ctx, req.(*SetPrefixesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Inspection_GetNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetNodeRequest)
 	if err := dec(in); err != nil {
@@ -325,6 +366,10 @@ var Inspection_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Adopt",
 			Handler:    _Inspection_Adopt_Handler,
+		},
+		{
+			MethodName: "SetPrefixes",
+			Handler:    _Inspection_SetPrefixes_Handler,
 		},
 		{
 			MethodName: "GetNode",
