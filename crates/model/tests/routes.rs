@@ -1,0 +1,196 @@
+//! Routes to other nodes: the plan against rules that are told in another way, and the steps against what a kernel makes of them.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use model::address::Family;
+use model::peer::Peer;
+use model::prefix::Prefix;
+use model::routes::{Held, Hop, How, Mode, Planned, Reach, Settings, plan};
+use proptest::prelude::*;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+fn v4(n: u8) -> IpAddr {
+    Ipv4Addr::new(192, 0, 2, n).into()
+}
+
+fn v6(n: u8) -> IpAddr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n.into()).into()
+}
+
+/// A world: who has which addresses and prefixes, how the addresses are reached, and the mode.
+#[derive(Debug, Clone)]
+struct World {
+    settings: Settings,
+    peers: Vec<Peer>,
+    reach: HashMap<IpAddr, Reach>,
+}
+
+fn own() -> Vec<Prefix> {
+    ["10.77.0.0/24", "fd77::/64"]
+        .map(|text| text.parse().unwrap())
+        .to_vec()
+}
+
+fn reach() -> impl Strategy<Value = Reach> {
+    (0_u8..4, 1300_u32..1600).prop_map(|(kind, mtu)| match kind {
+        0 => Reach::Nowhere("no route".to_owned()),
+        kind => Reach::Over {
+            index: 2,
+            device: "eth0".to_owned(),
+            mtu,
+            shared: kind == 1,
+            on_link: kind != 3,
+            source: Some(v4(1)),
+        },
+    })
+}
+
+fn world() -> impl Strategy<Value = World> {
+    let peer = (
+        any::<[bool; 2]>(),
+        prop::collection::btree_set(0_u8..6, 0..3),
+        any::<[bool; 2]>(),
+        reach(),
+        reach(),
+    );
+    let mode = prop::sample::select(vec![Mode::None, Mode::Auto, Mode::Direct, Mode::Vxlan]);
+    (mode, prop::collection::vec(peer, 0..6)).prop_map(|(mode, all)| {
+        let (mut peers, mut reach) = (Vec::new(), HashMap::new());
+        for (n, ([has4, has6], subnets, [net4, net6], reach4, reach6)) in (2..).zip(all) {
+            let mut addresses = Vec::new();
+            if has6 {
+                addresses.push(v6(n));
+                reach.insert(v6(n), reach6);
+            }
+            if has4 {
+                addresses.push(v4(n));
+                reach.insert(v4(n), reach4);
+            }
+            let mut prefixes: Vec<Prefix> = Vec::new();
+            for subnet in subnets {
+                prefixes.extend(net4.then(|| format!("10.77.{subnet}.0/24").parse::<Prefix>().unwrap()));
+                prefixes.extend(net6.then(|| format!("fd77:0:0:{subnet}::/64").parse::<Prefix>().unwrap()));
+            }
+            peers.push(Peer::new(&format!("node-{n}"), addresses, prefixes).unwrap());
+        }
+        let settings = Settings {
+            mode,
+            addresses: vec![v4(1), v6(1)],
+            ..Settings::default()
+        };
+        World {
+            settings,
+            peers,
+            reach,
+        }
+    })
+}
+
+impl World {
+    fn plan(&self) -> Planned {
+        plan(&self.settings, &own(), &self.peers, &self.reach, true)
+    }
+
+    fn over(&self, address: IpAddr) -> Option<(bool, bool, u16)> {
+        match self.reach.get(&address) {
+            Some(Reach::Over {
+                shared, on_link, mtu, ..
+            }) => Some((*shared, *on_link, u16::try_from(*mtu).unwrap())),
+            _ => None,
+        }
+    }
+}
+
+/// Every hop of a tunnel has a neighbour, which has a node.
+fn is_whole(held: &Held) -> bool {
+    held.routes.values().all(|hop| match hop {
+        Hop::Link { .. } => true,
+        Hop::Tunnel { via, .. } => {
+            held.tunnel.is_some()
+                && held
+                    .neighbours
+                    .get(via)
+                    .is_some_and(|mac| held.forwarding.contains_key(mac))
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn each_prefix_goes_to_the_first_that_claims_it_by_the_way_that_its_addresses_allow(world in world()) {
+        let planned = world.plan();
+        let held = &planned.held;
+        prop_assert!(is_whole(held));
+        if world.settings.mode == Mode::None {
+            prop_assert_eq!(planned, Planned::default());
+            return Ok(());
+        }
+        for peer in &world.peers {
+            for prefix in &peer.prefixes {
+                let net = prefix.net();
+                let first = world.peers.iter().find(|other| other.prefixes.contains(prefix)).unwrap();
+                let mine = own().contains(prefix);
+                if mine || first.name != peer.name {
+                    let said = format!("peer {}: {net} overlaps", peer.name);
+                    prop_assert!(planned.warnings.iter().any(|text| text.contains(&said)), "{} is not said", said);
+                    prop_assert!(!mine || !held.routes.contains_key(&net));
+                    continue;
+                }
+                let way = planned.ways.iter().find(|way| way.peer == peer.name && way.family == prefix.family());
+                match (held.routes.get(&net), way.map(|way| &way.how)) {
+                    (Some(Hop::Link { via, .. }), Some(Ok(How::Direct { .. }))) => {
+                        let (shared, on_link, _) = world.over(*via).unwrap();
+                        prop_assert!(peer.addresses.contains(via) && on_link && world.settings.mode != Mode::Vxlan);
+                        prop_assert!(shared || world.settings.mode == Mode::Direct);
+                        prop_assert!(prefix.family() == Family::V4 || via.is_ipv6());
+                    }
+                    (Some(Hop::Tunnel { via, .. }), Some(Ok(How::Vxlan { to }))) => {
+                        prop_assert!(world.settings.mode != Mode::Direct && peer.addresses.contains(to));
+                        prop_assert_eq!(held.forwarding[&held.neighbours[via]], *to);
+                        prop_assert_eq!(Family::of(*to), held.tunnel.unwrap().family);
+                        if world.settings.mode == Mode::Auto {
+                            let direct = |a: &IpAddr| (a.is_ipv6() || prefix.family() == Family::V4)
+                                && world.over(*a).is_some_and(|(shared, ..)| shared);
+                            prop_assert!(!peer.addresses.iter().any(direct));
+                        }
+                    }
+                    (None, Some(Err(_))) => {}
+                    other => prop_assert!(false, "{net}: {other:?}"),
+                }
+            }
+        }
+        // No way is narrower than what is told, nor is the device wider than any of its ways.
+        for way in &planned.ways {
+            let least = planned.mtu.as_ref().map(|(mtu, _)| *mtu);
+            match &way.how {
+                Ok(How::Direct { via, .. }) => prop_assert!(least.unwrap() <= world.over(*via).unwrap().2),
+                Ok(How::Vxlan { to }) => {
+                    let room = world.over(*to).unwrap().2 - if to.is_ipv4() { 50 } else { 70 };
+                    prop_assert!(least.unwrap() <= room && held.tunnel.unwrap().mtu <= room);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    #[test]
+    fn the_steps_lead_there_and_never_break_what_stays(before in world(), after in world()) {
+        let (mut held, wanted) = (before.plan().held, after.plan().held);
+        let stays = held.clone();
+        let same_device = held.tunnel.map(|t| (t.mac, t.family)) == wanted.tunnel.map(|t| (t.mac, t.family));
+        for step in held.steps_to(&wanted) {
+            held.apply(&step);
+            if same_device {
+                prop_assert!(is_whole(&held), "after {step}");
+                for (net, _) in stays.routes.iter().filter(|(net, _)| wanted.routes.contains_key(net)) {
+                    prop_assert!(held.routes.contains_key(net), "{net} is missing after {step}");
+                }
+            }
+        }
+        prop_assert_eq!(held.steps_to(&wanted), vec![]);
+        prop_assert_eq!(held, wanted);
+    }
+}
