@@ -23,7 +23,8 @@ impl Args {
             let (key, value) = pair.split_once('=').ok_or_else(|| wrong("has no '='"))?;
             match key {
                 "IgnoreUnknown" => {
-                    ignores = match value {
+                    // As libcni's UnmarshallableBool reads it.
+                    ignores = match value.to_ascii_lowercase().as_str() {
                         "1" | "true" => true,
                         "0" | "false" => false,
                         _ => return Err(wrong("is neither true nor false")),
@@ -93,7 +94,7 @@ mod tests {
         assert_eq!(podman.labels, [("K8S_POD_NAME".to_owned(), "rec1".to_owned())]);
         assert_eq!(Args::read("").unwrap(), Args::default());
         assert_eq!(
-            Args::read("NERDCTL_CNI_DHCP_HOSTNAME=a;IgnoreUnknown=true").unwrap(),
+            Args::read("NERDCTL_CNI_DHCP_HOSTNAME=a;IgnoreUnknown=True").unwrap(),
             Args::default()
         );
         assert_eq!(Args::read("IP=10.0.0.2/24,fd00::2").unwrap().addresses.len(), 2);

@@ -26,7 +26,8 @@ pub(crate) fn options(call: &Call) -> Result<Options, Failure> {
     for (key, value) in asked.iter().filter(|(_, value)| !is_nothing(value)) {
         options = one(&key.to_ascii_lowercase(), key, value, options, &call.config.name)?;
     }
-    if let (Some(mac), Some(other)) = (field(asked, "mac").and_then(Value::as_str), args.mac)
+    let mac = field(asked, "mac").filter(|mac| !is_nothing(mac));
+    if let (Some(mac), Some(other)) = (mac.and_then(Value::as_str), args.mac)
         && mac.parse() != Ok(other)
     {
         let why = format!("CNI_ARGS ask for {other}");

@@ -74,13 +74,21 @@ impl Config {
         if !is_name(name) {
             return Err(Failure::config("name", &json!(name), "is not a network's name"));
         }
-        let timeouts = Timeouts::read(&json)?;
+        let timeouts = match (Timeouts::read(&json), verb) {
+            // A deletion that fails is repeated for ever: it does with the usual ones.
+            (Err(_), Verb::Del) => Timeouts::usual(),
+            (timeouts, _) => timeouts?,
+        };
+        if verb == Verb::Add {
+            refuse_torn_result(&json)?;
+        }
         Ok(Self {
             version,
             name: name.to_owned(),
             socket: text(&json, "socket")?.unwrap_or(client::DEFAULT_SOCKET).into(),
             owner: text(&json, "owner")?.unwrap_or(name).to_owned(),
             mtu: match json.get("mtu") {
+                _ if verb == Verb::Del => 0,
                 None | Some(Value::Null) => 0,
                 Some(value) => value
                     .as_u64()
@@ -143,6 +151,22 @@ fn refuse_unknown(json: &Map<String, Value>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What plugins before have made would be lost in our result.
+fn refuse_torn_result(json: &Map<String, Value>) -> Result<(), Failure> {
+    let before = match json.get("prevResult") {
+        None | Some(Value::Null) => return Ok(()),
+        Some(Value::Object(before)) => before,
+        Some(value) => return Err(Failure::config("prevResult", value, "is not an object")),
+    };
+    for key in ["interfaces", "ips", "routes"] {
+        if let Some(value) = before.get(key).filter(|v| !v.is_null() && !v.is_array()) {
+            let field = format!("prevResult.{key}");
+            return Err(Failure::config(&field, value, "is not a list"));
+        }
+    }
+    Ok(())
+}
+
 /// Whether a value asks for nothing.
 pub(crate) fn is_nothing(value: &Value) -> bool {
     match value {
@@ -173,13 +197,17 @@ struct Timeouts {
 }
 
 impl Timeouts {
-    fn read(json: &Map<String, Value>) -> Result<Self, Failure> {
+    fn usual() -> Self {
         let usual = Deadlines::default();
-        let mut timeouts = Self {
+        Self {
             ready: Duration::from_secs(5),
             order: usual.orders,
             question: usual.questions,
-        };
+        }
+    }
+
+    fn read(json: &Map<String, Value>) -> Result<Self, Failure> {
+        let mut timeouts = Self::usual();
         let all = match json.get("timeouts") {
             None | Some(Value::Null) => return Ok(timeouts),
             Some(Value::Object(all)) => all,

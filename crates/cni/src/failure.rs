@@ -162,7 +162,7 @@ fn details(refused: &Refused) -> String {
 }
 
 /// A value as a message shows it.
-fn shortened(value: &Value) -> String {
+pub(crate) fn shortened(value: &Value) -> String {
     const SHOWN: usize = 200;
     let text = value.to_string();
     match text.char_indices().nth(SHOWN) {

@@ -64,7 +64,10 @@ fn input() -> io::Result<Vec<u8>> {
     let mut input = Vec::new();
     // By hand, VERSION needs none.
     if !io::stdin().is_terminal() {
-        io::stdin().lock().take(INPUT_LIMIT).read_to_end(&mut input)?;
+        io::stdin().lock().take(INPUT_LIMIT + 1).read_to_end(&mut input)?;
+        if input.len() as u64 > INPUT_LIMIT {
+            return Err(io::Error::other(format!("it has more than {INPUT_LIMIT} bytes")));
+        }
     }
     Ok(input)
 }

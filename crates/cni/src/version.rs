@@ -1,7 +1,7 @@
 //! Versions of the specification.
 
-use crate::failure::Failure;
-use serde_json::{Map, Value};
+use crate::failure::{Failure, shortened};
+use serde_json::{Map, Value, json};
 
 /// All that can be asked for, the oldest first.
 pub(crate) const SUPPORTED: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
@@ -21,13 +21,16 @@ impl Version {
     pub(crate) const HAS_STATUS: Self = Self(4);
 
     pub(crate) fn of(config: &Map<String, Value>) -> Result<Self, Failure> {
-        let asked = config.get("cniVersion").and_then(Value::as_str);
-        // The specification's default is 0.1.0, which is not supported.
-        let asked = asked.unwrap_or("0.1.0");
-        match SUPPORTED.iter().position(|version| *version == asked) {
+        let asked = match config.get("cniVersion") {
+            // The specification's default is 0.1.0, which is not supported.
+            None | Some(Value::Null) => &json!("0.1.0"),
+            Some(asked) => asked,
+        };
+        match SUPPORTED.iter().position(|version| asked == version) {
             Some(at) => Ok(Self(at)),
             None => Err(Failure::incompatible(format!(
-                "cniVersion {asked:?}: supported are {}",
+                "cniVersion {}: supported are {}",
+                shortened(asked),
                 SUPPORTED.join(", ")
             ))),
         }

@@ -72,6 +72,19 @@ fn a_bad_configuration_is_named() {
         ),
         ("cniVersion", json!("0.2.0"), 1, "cniVersion \"0.2.0\""),
         ("cniVersion", json!("2.0.0"), 1, "cniVersion \"2.0.0\""),
+        ("cniVersion", json!(1), 1, "cniVersion 1: supported are"),
+        (
+            "prevResult",
+            json!("torn"),
+            7,
+            "prevResult \"torn\": is not an object",
+        ),
+        (
+            "prevResult",
+            json!({ "ips": {} }),
+            7,
+            "prevResult.ips {}: is not a list",
+        ),
         ("name", Value::Null, 7, "name \"\": is not a network's name"),
         ("name", json!("a b"), 7, "name \"a b\""),
         ("name", json!(7), 7, "name 7: is not a text"),
@@ -162,6 +175,11 @@ fn a_bad_configuration_is_named() {
     ] {
         assert_eq!(with("", "", input).failure().0, code, "{input}");
     }
+    let (code, msg) = with("", "", &format!("{{\"a\":\"{}", "a".repeat(16 << 20))).failure();
+    assert!(
+        code == 5 && msg.contains("it has more than 16777216 bytes"),
+        "{code} {msg}"
+    );
     for (verb, since) in [("CHECK", "0.3.1"), ("STATUS", "1.0.0"), ("GC", "1.0.0")] {
         let old = network.with("cniVersion", json!(since)).call(verb, "web-1", "/n");
         assert_eq!(old.failure().0, 1, "{verb}");
@@ -286,4 +304,8 @@ fn a_bad_capability_is_named() {
     let twice = network.with("runtimeConfig", json!({ "mac": "02:00:00:00:00:77" }));
     let answer = twice.call_with_args("ADD", "web-1", "/proc/self/ns/net", "MAC=02:00:00:00:00:78");
     assert!(answer.failure().1.contains("CNI_ARGS ask for 02:00:00:00:00:78"));
+    network
+        .with("runtimeConfig", json!({ "mac": "" }))
+        .call_with_args("ADD", "web-1", "/proc/self/ns/net", "MAC=02:00:00:00:00:78")
+        .result();
 }

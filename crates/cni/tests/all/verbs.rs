@@ -200,6 +200,8 @@ fn a_deletion_succeeds_whatever_is_left_of_the_container() {
         .with("cniVersion", json!("0.1.0"))
         .with("unknown", json!(1))
         .with("prevResult", json!("torn"))
+        .with("mtu", json!("large"))
+        .with("timeouts", json!({ "reedy": 1 }))
         .with("runtimeConfig", json!({ "portMappings": 7 }))
         .call_with_args("DEL", "web-1", "", "no pairs")
         .is_silent();
