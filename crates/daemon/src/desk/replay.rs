@@ -1,5 +1,5 @@
-//! Carries out deletions that were left while the daemon was down: at its start before anybody is served, and in each full
-//! round, for those that came when it had looked already.
+//! Carries out deletions that were left while the daemon was down: at its start before anybody is served, once more when it
+//! serves, for those that came between, and in each full round, for those that failed.
 
 use super::order::Detached;
 use super::{Desk, Phase, now, turns};

@@ -122,6 +122,11 @@ impl<D: Datapath> Desk<D> {
             memory: None,
             saved: start,
         };
+        // What was left after the look of the start, by clients who were told then that nobody is served. Who leaves something
+        // from now on asks once more, and is served.
+        if !self.carry_out_deletions() {
+            rounds.full = start + AGAIN;
+        }
         loop {
             let save = rounds.memory.map(|_| rounds.saved + MEMORY_PACE);
             let touched = self

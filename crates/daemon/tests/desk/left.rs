@@ -1,6 +1,6 @@
 //! Deletions that clients left while the daemon was down.
 
-use crate::fake::{Fake, World};
+use crate::fake::{Fake, Place, World};
 use crate::orders::{attach, key, open, settings};
 use daemon::desk::{Desk, Settings};
 use queue::{Deletion, Queue};
@@ -38,6 +38,14 @@ fn waiting(queue: &Queue) -> usize {
     queue.look().unwrap().waiting.len()
 }
 
+fn until_nothing_waits(queue: &Queue) {
+    let began = Instant::now();
+    while waiting(queue) > 0 {
+        assert!(began.elapsed() < Duration::from_secs(20), "it waits for ever");
+        std::thread::yield_now();
+    }
+}
+
 fn web(netns: &str) -> Deletion {
     Deletion::new("", "w", "eth0", netns)
 }
@@ -71,11 +79,46 @@ fn a_deletion_that_fails_stays_and_is_tried_again_in_the_rounds() {
     assert!(desk.get(&key("w")).unwrap().is_some());
     assert_eq!(waiting(&queue), 1);
     world.refuse_deletions(false);
-    let began = Instant::now();
-    while waiting(&queue) > 0 {
-        assert!(began.elapsed() < Duration::from_secs(20), "it waits for ever");
-        std::thread::yield_now();
-    }
+    until_nothing_waits(&queue);
+    assert_eq!(desk.get(&key("w")).unwrap(), None);
+}
+
+/// No round helps here: the next one is an hour away.
+#[test]
+fn a_deletion_that_comes_between_the_look_and_the_service_does_not_wait_for_a_round() {
+    let world = World::default();
+    let (_folder, queue) = left(&world, &[web("/n/1")]);
+    world.close(Place::Unwire);
+    let settings = Settings {
+        queue: Some(queue.clone()),
+        round: Duration::from_secs(3600),
+        ..settings()
+    };
+    let desk = Desk::open(Fake::on(&world), settings).unwrap();
+    world.wait_at(Place::Unwire);
+    queue.put(&Deletion::new("", "other", "eth0", "")).unwrap();
+    world.open(Place::Unwire);
+    desk.wait_until_recovered();
+    until_nothing_waits(&queue);
+    assert_eq!(desk.get(&key("other")).unwrap(), None);
+    assert_eq!(world.links(), 0);
+}
+
+/// What fails at the start is tried again soon, not with the next round.
+#[test]
+fn a_deletion_that_fails_at_the_start_does_not_wait_for_a_round() {
+    let world = World::default();
+    let (_folder, queue) = left(&world, &[web("")]);
+    world.refuse_deletions(true);
+    let settings = Settings {
+        queue: Some(queue.clone()),
+        round: Duration::from_secs(3600),
+        ..settings()
+    };
+    let desk = Desk::open(Fake::on(&world), settings).unwrap();
+    desk.wait_until_recovered();
+    world.refuse_deletions(false);
+    until_nothing_waits(&queue);
     assert_eq!(desk.get(&key("w")).unwrap(), None);
 }
 
