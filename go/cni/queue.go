@@ -83,6 +83,12 @@ func (q queue) put(d deletion) (err error) {
 	if err := os.Mkdir(q.folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
+	// One that names no namespace asks for more, and stays.
+	if d.NetnsPath != "" {
+		if found := q.find(d); found != nil && found.NetnsPath == "" {
+			return nil
+		}
+	}
 	// CreateTemp makes it with mode 0600.
 	file, err := os.CreateTemp(q.folder, "."+d.name()+"-*")
 	if err != nil {

@@ -174,9 +174,9 @@ func TestADeletionThatTookTheCarriedOutOnesPlaceStays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	older := deletion{Version: queueVersion, WorkloadID: "pod-1", IfName: "eth0"}
-	newer := older
-	newer.NetnsPath = path
+	newer := deletion{Version: queueVersion, WorkloadID: "pod-1", IfName: "eth0"}
+	older := newer
+	older.NetnsPath = path
 	if err := d.queue().put(older); err != nil {
 		t.Fatal(err)
 	}
@@ -186,6 +186,10 @@ func TestADeletionThatTookTheCarriedOutOnesPlaceStays(t *testing.T) {
 	}
 	if err := d.queue().remove(found); err != nil || len(queued(t, f)) != 1 {
 		t.Errorf("%v wait, %v", queued(t, f), err)
+	}
+	// What names a namespace asks for less.
+	if err := d.queue().put(older); err != nil || d.queue().find(older).NetnsPath != "" {
+		t.Errorf("%v waits, %v", d.queue().find(older), err)
 	}
 	found = d.queue().find(newer)
 	for range 2 {

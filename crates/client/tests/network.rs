@@ -364,6 +364,21 @@ async fn a_daemon_that_comes_while_a_removal_is_queued_carries_it_out() {
     assert_eq!(stand.waiting(), []);
 }
 
+/// It was told to be queued, and asks for more than what comes after it.
+#[tokio::test]
+async fn a_removal_does_not_take_another_ones_deletion_for_its_own() {
+    let stand = Stand::up();
+    let any = Deletion::new("tests", "web-1", "eth0", "");
+    stand.queue().put(&any).unwrap();
+    stand.refuse([not_ready(None)]);
+    let network = stand.network().with_patience(Duration::ZERO);
+    let removed = network.remove("web-1", "eth0", "/run/netns/old").await.unwrap();
+    assert_eq!(removed, Removed::Done);
+    let detached = stand.played.0.lock().unwrap().detached.remove(0);
+    assert_eq!(detached.netns.unwrap().netns_path, "");
+    assert_eq!(stand.waiting(), []);
+}
+
 #[tokio::test]
 async fn a_removal_waits_for_a_daemon_that_recovers() {
     let stand = Stand::up();

@@ -6,7 +6,7 @@
 //!                                                            '---(cannot be read)-----> NAME.unreadable
 //! ```
 //! The folder is `queue` beside the socket (mode 0700). There is one file for a key (mode 0600), so that a teardown which is
-//! repeated does not fill the disk. Its name is the first 16 bytes, in lower-case hex, of SHA-256 over owner, workload id and
+//! repeated does not fill the disk; one that names a namespace leaves one that names none as it is, which asks for more. Its name is the first 16 bytes, in lower-case hex, of SHA-256 over owner, workload id and
 //! interface name, each of them behind its length as a u64 in network order. Its content is [`Deletion`] as JSON. Clients in
 //! other languages write the same: what is here is the format.
 //!
@@ -136,6 +136,12 @@ impl Queue {
         match DirBuilder::new().mode(0o700).create(&self.folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
+        }
+        if !deletion.netns_path.is_empty()
+            && let Ok(Some(waiting)) = self.find(deletion)
+            && waiting.deletion.netns_path.is_empty()
+        {
+            return Ok(());
         }
         let name = deletion.file_name();
         let (temporary, mut file) = self.temporary(&name)?;
@@ -314,6 +320,16 @@ mod tests {
         queue.remove(&found[0]).unwrap();
         queue.remove(&found[0]).unwrap();
         assert_eq!(names(&queue), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_deletion_of_any_namespace_is_not_replaced_by_one_of_a_certain_one() {
+        let (_folder, queue) = empty();
+        let any = Deletion::new("k8s.io", "web-1", "eth0", "");
+        for (put, waits) in [(web(), web()), (any.clone(), any.clone()), (web(), any)] {
+            queue.put(&put).unwrap();
+            assert_eq!(queue.look().unwrap().waiting[0].deletion, waits);
+        }
     }
 
     #[test]

@@ -159,13 +159,20 @@ impl Network {
         }
         // A daemon that came meanwhile may have looked before the file was there. One that does not answer in time has no
         // second chance: its caller has waited long enough.
-        if matches!(why, Error::Deadline(_)) || self.client.detach(detach(&deletion)).await.is_err() {
+        if matches!(why, Error::Deadline(_)) {
+            return Ok(Removed::Queued);
+        }
+        // What waits may be another's by now, or ask for more. Where nothing does, the daemon has carried it out.
+        let waiting = match self.queue.find(&deletion) {
+            Ok(Some(waiting)) => waiting,
+            Ok(None) => return Ok(Removed::Done),
+            Err(_) => return Ok(Removed::Queued),
+        };
+        if self.client.detach(detach(&waiting.deletion)).await.is_err() {
             return Ok(Removed::Queued);
         }
         // A file that stays is carried out for nothing, or settled by the next setup.
-        if let Ok(Some(waiting)) = self.queue.find(&deletion) {
-            let _ = self.queue.remove(&waiting);
-        }
+        let _ = self.queue.remove(&waiting);
         Ok(Removed::Done)
     }
 
