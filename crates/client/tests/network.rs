@@ -12,7 +12,7 @@ use queue::{Deletion, Queue};
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -441,6 +441,9 @@ async fn garbage_is_named_by_what_lives() {
         if_name: "eth0".to_owned(),
     };
     assert_eq!(asked.valid, [key]);
+    // It may be on its way for long: the daemon is told when it was sent.
+    let sent = UNIX_EPOCH + Duration::from_millis(asked.sent_unix_ms);
+    assert!(sent.elapsed().unwrap() < Duration::from_secs(20), "{asked:?}");
     assert!(asked.since_ms > 0 && u128::from(asked.since_ms) <= began.elapsed().as_millis() + 1);
 }
 

@@ -17,7 +17,7 @@ use api::inspection::{CollectGarbageRequest, CollectGarbageResponse, Finding, Ke
 use api::workload::{AttachRequest, DetachRequest, NetNsAttachment};
 use queue::{Deletion, Queue};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tonic::Code;
 
 /// How long a setup waits for a daemon that is not there, or starts, or is overloaded.
@@ -200,16 +200,19 @@ impl Network {
             .into_iter()
             .map(|(workload_id, if_name)| self.key(workload_id, if_name))
             .collect();
-        let request = || CollectGarbageRequest {
+        let request = |sent_unix_ms| CollectGarbageRequest {
             owner: self.owner.clone(),
             valid: valid.clone(),
             // Rounded up: what was attached in the same millisecond is not garbage.
             since_ms: u64::try_from(began.elapsed().as_millis()).map_or(u64::MAX, |ms| ms.saturating_add(1)),
             dry_run: false,
+            sent_unix_ms,
         };
         let collected = self
             .patiently(Instant::now(), |client| {
-                let request = request();
+                // Before the age is taken: what is between counts twice rather than not at all.
+                let sent = SystemTime::now().duration_since(UNIX_EPOCH);
+                let request = request(sent.map_or(0, |sent| u64::try_from(sent.as_millis()).unwrap_or(0)));
                 async move { client.collect_garbage(request).await }
             })
             .await;

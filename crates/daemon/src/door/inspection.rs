@@ -9,7 +9,7 @@ use api::inspection::{self as inspect, attachment, prefix};
 use model::address::Family;
 use model::key::{IDENTITY_BYTES, Key, OWNER_BYTES, WORKLOAD_ID_BYTES};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 use tonic::{Code, Request, Response, Status};
 
 /// What this daemon can do beyond the reference's contract.
@@ -27,6 +27,16 @@ const FEATURES: [&str; 9] = [
 
 pub(super) struct Inspector {
     pub(super) orders: Arc<dyn Orders>,
+}
+
+/// For how long a request has been. Where the clock was set meanwhile: not at all, or, which only leaves more alone, for too
+/// long.
+fn on_its_way(sent_unix_ms: u64) -> Duration {
+    let sent = UNIX_EPOCH.checked_add(Duration::from_millis(sent_unix_ms));
+    match sent {
+        Some(sent) if sent_unix_ms > 0 => sent.elapsed().unwrap_or_default(),
+        _ => Duration::ZERO,
+    }
 }
 
 #[tonic::async_trait]
@@ -99,12 +109,12 @@ impl Inspection for Inspector {
             valid,
             since_ms,
             dry_run,
+            sent_unix_ms,
         } = request.into_inner();
         let owner = field::owner(&owner).map_err(|error| refusal::invalid(&error))?;
         let valid = field::valid(&owner, valid).map_err(|error| refusal::invalid(&error))?;
-        let found = self
-            .orders
-            .garbage(&owner, &valid, Duration::from_millis(since_ms));
+        let age = Duration::from_millis(since_ms).saturating_add(on_its_way(sent_unix_ms));
+        let found = self.orders.garbage(&owner, &valid, age);
         let Garbage { keys, before } = found.map_err(|error| refusal::refused(&error))?;
         let mut answer = inspect::CollectGarbageResponse::default();
         if dry_run {

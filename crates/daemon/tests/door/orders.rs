@@ -1,11 +1,13 @@
 //! What the desk hears of a request, and what a caller hears of the desk.
 
 use crate::played::{Played, V4, V6, attachment, open, ourselves};
+use api::inspection::CollectGarbageRequest;
+use api::inspection::inspection_client::InspectionClient;
 use api::workload::workload_networking_client::WorkloadNetworkingClient;
 use api::workload::{AttachRequest, NetNsAttachment, StatusRequest};
 use daemon::desk::order::Refusal;
 use model::datapath::OpenError;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tonic::{Code, Request};
 use tonic_types::StatusExt as _;
 
@@ -147,4 +149,30 @@ async fn status_names_every_unmet_condition() {
         (Code::Unavailable, "not ready: no prefix; no table")
     );
     assert!(status.get_error_details().retry_info().is_some());
+}
+
+/// It may have waited in the socket, or for a daemon that starts: what others attached meanwhile is no garbage.
+#[tokio::test]
+async fn garbage_is_older_than_the_request_that_was_on_its_way() {
+    let desk = Played::default();
+    let door = open(&desk, ourselves());
+    let mut client = InspectionClient::new(door.channel.clone());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let now = u64::try_from(now.as_millis()).unwrap();
+    for (sent_unix_ms, least, most) in [
+        (0, 7, 7),
+        (now - 60_000, 60_007, 120_007),
+        // The clock was set back.
+        (now + 3_600_000, 7, 7),
+        (u64::MAX, 7, 7),
+    ] {
+        let request = CollectGarbageRequest {
+            since_ms: 7,
+            sent_unix_ms,
+            ..CollectGarbageRequest::default()
+        };
+        client.collect_garbage(request).await.unwrap();
+        let age = desk.last_garbage_age().as_millis();
+        assert!((least..=most).contains(&age), "{sent_unix_ms}: {age}");
+    }
 }

@@ -40,6 +40,7 @@ struct Inner {
     holds: bool,
     attaches: Mutex<Vec<(AttachOrder, Option<Done<Attachment>>)>>,
     detaches: Mutex<Vec<(DetachOrder, Option<Done<Detached>>)>>,
+    garbage_ages: Mutex<Vec<Duration>>,
     unready: Mutex<Vec<String>>,
     ready_call: Mutex<Option<ReadyCall>>,
     came: Notify,
@@ -72,6 +73,11 @@ impl Played {
 
     pub(crate) fn last_detach(&self) -> DetachOrder {
         self.0.detaches.lock().unwrap().last().unwrap().0.clone()
+    }
+
+    /// How old garbage has to be, as the desk was asked last.
+    pub(crate) fn last_garbage_age(&self) -> Duration {
+        *self.0.garbage_ages.lock().unwrap().last().unwrap()
     }
 
     /// Ends the attach that came last.
@@ -152,8 +158,9 @@ impl Orders for Played {
         Ok(None)
     }
 
-    fn garbage(&self, _: &Owner, _: &HashSet<Key>, _: Duration) -> Result<Garbage, Refusal> {
+    fn garbage(&self, _: &Owner, _: &HashSet<Key>, age: Duration) -> Result<Garbage, Refusal> {
         self.is_asked();
+        self.0.garbage_ages.lock().unwrap().push(age);
         Ok(Garbage {
             keys: Vec::new(),
             before: Moment(Duration::ZERO),

@@ -15,7 +15,17 @@ pub(crate) const LIST: &str = "/workloadnet.v1.Inspection/List";
 pub(crate) const GET: &str = "/workloadnet.v1.Inspection/Get";
 pub(crate) const CHECK: &str = "/workloadnet.v1.Inspection/Check";
 pub(crate) const GET_NODE: &str = "/workloadnet.v1.Inspection/GetNode";
-pub(crate) const METHODS: [&str; 7] = [ATTACH, DETACH, STATUS, LIST, GET, CHECK, GET_NODE];
+pub(crate) const COLLECT_GARBAGE: &str = "/workloadnet.v1.Inspection/CollectGarbage";
+pub(crate) const METHODS: [&str; 8] = [
+    ATTACH,
+    DETACH,
+    STATUS,
+    LIST,
+    GET,
+    CHECK,
+    GET_NODE,
+    COLLECT_GARBAGE,
+];
 
 struct Bytes;
 
