@@ -5,6 +5,7 @@ use crate::args::Output;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -72,15 +73,53 @@ impl Place {
     fn conflist(&self) -> PathBuf {
         self.conf_dir.join(format!("10-{}.conflist", self.name))
     }
+
+    /// A network in the folder, one of ours or of an administrator, that names the plugin. What cannot be read as JSON is no
+    /// network.
+    fn other_network(&self) -> anyhow::Result<Option<PathBuf>> {
+        let look = || -> io::Result<Option<PathBuf>> {
+            let entries = match fs::read_dir(&self.conf_dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                entries => entries?,
+            };
+            let paths: io::Result<Vec<PathBuf>> =
+                entries.map(|entry| entry.map(|entry| entry.path())).collect();
+            let mut paths = paths?;
+            paths.sort();
+            Ok(paths
+                .into_iter()
+                .find(|path| path.is_file() && needs_plugin(path)))
+        };
+        look().with_context(|| format!("cannot read {}", self.conf_dir.display()))
+    }
+}
+
+/// By the names that libcni reads networks from.
+fn needs_plugin(path: &Path) -> bool {
+    let is_network = path.extension().is_some_and(|extension| {
+        ["conflist", "conf", "json"]
+            .iter()
+            .any(|known| extension == *known)
+    });
+    let read = || serde_json::from_slice(&fs::read(path).ok()?).ok();
+    let network: Value = match is_network {
+        true => read().unwrap_or_default(),
+        false => return false,
+    };
+    let is_ours = |plugin: &Value| plugin["type"] == PLUGIN;
+    is_ours(&network)
+        || network["plugins"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(is_ours))
 }
 
 impl Network {
-    fn conflist(&self, socket: &Path) -> Value {
+    fn conflist(&self, socket: &str) -> Value {
         let enabled =
             |names: &[&str]| -> Value { names.iter().map(|&name| (name.to_owned(), json!(true))).collect() };
         let capabilities: Vec<&str> = self.capabilities.iter().map(String::as_str).collect();
         let mut own = json!({ "type": PLUGIN, "capabilities": enabled(&capabilities) });
-        if socket != Path::new(client::DEFAULT_SOCKET) {
+        if socket != client::DEFAULT_SOCKET {
             own["socket"] = json!(socket);
         }
         if let Some(owner) = &self.owner {
@@ -111,6 +150,11 @@ impl Network {
 /// Installs both, and says where.
 pub(crate) fn install(network: &Network, socket: &Path, output: Output) -> anyhow::Result<String> {
     let socket = std::path::absolute(socket)?;
+    // Else every container would be refused for it.
+    client::Client::new(&socket)?;
+    let socket = socket
+        .to_str()
+        .with_context(|| format!("{} cannot stand in JSON: it is not UTF-8", socket.display()))?;
     let from = match &network.plugin {
         Some(plugin) => plugin.clone(),
         None => stage::sibling(PLUGIN).context("--plugin says where it is")?,
@@ -122,18 +166,28 @@ pub(crate) fn install(network: &Network, socket: &Path, output: Output) -> anyho
         bail!("{} is not a file", from.display());
     }
     put(&plugin, 0o755, |file| io::copy(&mut source, file).map(drop))?;
-    let text = format!("{:#}\n", network.conflist(&socket));
+    let text = format!("{:#}\n", network.conflist(socket));
     put(&conflist, 0o644, |file| file.write_all(text.as_bytes()))?;
     Ok(match output {
         Output::Table => format!("plugin   {}\nnetwork  {}\n", plugin.display(), conflist.display()),
-        Output::Json => format!("{:#}\n", json!({ "plugin": plugin, "network": conflist })),
+        Output::Json => format!(
+            "{:#}\n",
+            json!({ "plugin": shown(&plugin), "network": shown(&conflist) })
+        ),
     })
 }
 
-/// Takes both away, the network first. What is not there is gone.
+/// Takes both away, the network first, and leaves the plugin where another network needs it. What is not there is gone.
 pub(crate) fn uninstall(place: &Place, output: Output) -> anyhow::Result<String> {
     let mut removed = Vec::new();
+    let mut kept_for = None;
     for path in [place.conflist(), place.plugin()] {
+        if path == place.plugin() {
+            kept_for = place.other_network()?;
+            if kept_for.is_some() {
+                break;
+            }
+        }
         match fs::remove_file(&path) {
             Ok(()) => removed.push(path),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -141,13 +195,30 @@ pub(crate) fn uninstall(place: &Place, output: Output) -> anyhow::Result<String>
         }
     }
     Ok(match output {
-        Output::Table if removed.is_empty() => "nothing to remove\n".to_owned(),
-        Output::Table => removed
-            .iter()
-            .map(|path| format!("removed  {}\n", path.display()))
-            .collect(),
-        Output::Json => format!("{:#}\n", json!({ "removed": removed })),
+        Output::Table => {
+            let mut text: String = match removed.is_empty() {
+                true => "nothing to remove\n".to_owned(),
+                false => removed
+                    .iter()
+                    .map(|path| format!("removed  {}\n", path.display()))
+                    .collect(),
+            };
+            if let Some(other) = &kept_for {
+                let _ = writeln!(text, "the plugin stays, for {}", other.display());
+            }
+            text
+        }
+        Output::Json => {
+            let removed: Vec<String> = removed.iter().map(|path| shown(path)).collect();
+            let kept_for = kept_for.as_deref().map(shown);
+            format!("{:#}\n", json!({ "removed": removed, "kept_for": kept_for }))
+        }
     })
+}
+
+/// As text, whatever its bytes are.
+fn shown(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// Writes a file whole, or not at all. Its name until then ends as no network's does.

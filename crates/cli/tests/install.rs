@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use serde_json::{Value, json};
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -143,6 +145,55 @@ fn a_network_is_not_there_before_its_plugin() {
             .unwrap()
             .contains("/nowhere/plugin")
     );
+}
+
+#[test]
+fn the_plugin_stays_for_as_long_as_a_network_needs_it() {
+    let machine = Machine::new();
+    machine.install(&[]);
+    machine.install(&["--name", "second"]);
+    fs::write(
+        machine.path("etc/net.d/99-own.conf"),
+        r#"{ "type": "workloadnet-cni" }"#,
+    )
+    .unwrap();
+    fs::write(machine.path("etc/net.d/99-torn.conflist"), r#"{ "plugins": ["#).unwrap();
+    let uninstall = |args: &[&str]| {
+        let output = machine.run("uninstall-cni", args);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = uninstall(&["--name", "second"]);
+    assert!(text.contains("the plugin stays, for") && text.contains("10-workloadnet.conflist"));
+    assert_eq!(machine.names("opt/bin"), ["workloadnet-cni"]);
+    assert!(uninstall(&[]).contains("99-own.conf"));
+    assert_eq!(machine.names("opt/bin"), ["workloadnet-cni"]);
+    fs::remove_file(machine.path("etc/net.d/99-own.conf")).unwrap();
+    uninstall(&[]);
+    assert!(machine.names("opt/bin").is_empty());
+}
+
+/// Every container would be refused later.
+#[test]
+fn a_socket_that_cannot_be_one_is_refused_before_anything_is_written() {
+    let machine = Machine::new();
+    let plugin = machine.path("plugin");
+    let long = format!("/{}", "x".repeat(200));
+    for socket in [OsStr::new(&long), OsStr::from_bytes(b"/run/\xff.sock")] {
+        let output = Command::new(env!("CARGO_BIN_EXE_workloadnet"))
+            .args(["install-cni", "--plugin"])
+            .arg(&plugin)
+            .arg("--bin-dir")
+            .arg(machine.path("opt/bin"))
+            .arg("--conf-dir")
+            .arg(machine.path("etc/net.d"))
+            .arg("--socket")
+            .arg(socket)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(!machine.path("opt").exists() && !machine.path("etc").exists());
+    }
 }
 
 #[test]
