@@ -4,7 +4,7 @@ use crate::host::{Host, documented};
 use crate::image;
 use crate::member::{Member, own_addresses, said, with_errors};
 use crate::room::Running;
-use crate::wait::{PATIENCE, eventually};
+use stage::wait::{PATIENCE, eventually};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 

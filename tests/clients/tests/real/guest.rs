@@ -8,7 +8,7 @@ use crate::host::{Host, built};
 use crate::image::{BUSYBOX, WHO};
 use crate::member::Member;
 use crate::room::Running;
-use crate::wait::{PATIENCE, eventually};
+use stage::wait::{PATIENCE, eventually};
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::fs;

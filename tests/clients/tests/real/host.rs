@@ -2,8 +2,8 @@
 
 use crate::member::Member;
 use crate::room::{Room, Running};
-use crate::wait::{PATIENCE, eventually};
 use client::{Client, inspection};
+use stage::wait::{PATIENCE, eventually};
 use stage::{Echo, NODE, Node, OUTSIDE};
 use std::cell::RefCell;
 use std::collections::BTreeSet;

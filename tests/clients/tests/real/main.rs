@@ -18,7 +18,6 @@ mod member;
 mod podman;
 mod pods;
 mod room;
-mod wait;
 mod with_cri;
 mod with_ctr;
 mod with_drop_in;

@@ -3,7 +3,7 @@
 use crate::host::Host;
 use crate::image;
 use crate::member::{Member, own_addresses, said, with_errors};
-use crate::wait::{PATIENCE, eventually};
+use stage::wait::{PATIENCE, eventually};
 use std::net::IpAddr;
 use std::process::Output;
 

@@ -4,6 +4,8 @@ use crate::containerd::{self, ctr_run};
 use crate::host::Host;
 use crate::member::{Member as _, expect_traffic};
 use crate::pods::{CONTAINERD, Pods};
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
 
 #[test]
 fn pods_come_and_go_beside_containers_of_ctr() {
@@ -84,7 +86,8 @@ pub(crate) fn replace(host: &Host) {
     host.expect_nothing_left();
 }
 
-/// The daemon is killed between create and delete, and a delete comes while it is down.
+/// The daemon is killed between create and delete, and a delete comes while it is down. Somebody is in the pod's namespace
+/// still, so the kernel does not take the link along: only the deletion that waits does.
 pub(crate) fn outlive_the_daemon(host: &Host) {
     let pods = Pods::of(host, CONTAINERD);
     let sandboxes = [pods.run("a", "uid-a", 0), pods.run("b", "uid-b", 0)];
@@ -96,6 +99,20 @@ pub(crate) fn outlive_the_daemon(host: &Host) {
     host.expect_listed(&sandboxes[1], &b);
     pods.stop(&sandboxes[0]);
     pods.remove(&sandboxes[0]);
+    let link = host.attachment(&sandboxes[1]).host_link;
+    let namespace = format!("--net={}", pods.network_namespace(&sandboxes[1]));
+    // Not one of those that are traced. It ends with its input.
+    let mut inside = host
+        .room
+        .command(&["nsenter", &namespace, "sh", "-c", "ip link show eth0 && exec cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let mut lines = BufReader::new(inside.stdout.take().unwrap());
+    lines.read_line(&mut said).unwrap();
+    assert!(said.contains("eth0"), "{said}");
     host.kill_daemon();
     for _ in 0..2 {
         pods.stop(&sandboxes[1]);
@@ -104,6 +121,10 @@ pub(crate) fn outlive_the_daemon(host: &Host) {
         pods.remove(&sandboxes[1]);
     }
     host.expect_waiting(1);
+    let links = host.room.run(&["ip", "-o", "link", "show"]);
+    assert!(links.contains(&link), "{link} went with something else: {links}");
     host.start_daemon();
     host.expect_nothing_left();
+    drop(inside.stdin.take());
+    inside.wait().unwrap();
 }
