@@ -1,5 +1,5 @@
-//! What is shipped: the daemon, the command line, and the plugin, which is static and small because it is started for every
-//! container.
+//! What is shipped, all of it static, so that it runs in an image with nothing else in it: the daemon, the command line, and
+//! the plugin, which is small because it is started for every container.
 
 use crate::cargo::{cargo, graph, host, run};
 use anyhow::{Context as _, Result, bail};
@@ -8,21 +8,27 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const PLUGIN: &str = "workloadnet-cni";
+const STATIC: &str = "-C target-feature=+crt-static -C relocation-model=static";
 /// Bytes that the plugin may have. An empty static C program has 680 kB here, an empty Rust one 1090 kB.
 const PLUGIN_LIMIT: u64 = 1_700_000;
 
 /// Builds everything into `target/dist`.
 pub(crate) fn dist() -> Result<ExitCode> {
+    let host = host()?;
     let mut build = cargo();
-    build.args(["build", "--locked", "--release", "--bins"]);
+    build.args(["build", "--locked", "--release", "--bins", "--target", &host]);
     build.args(["--package", "workloadnet-daemon", "--package", "workloadnet-cli"]);
-    run(&mut build)?;
+    run(build.env("RUSTFLAGS", STATIC))?;
     let plugin = plugin()?;
     let target = graph()?.target;
     let folder = target.join("dist");
     fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-    let release = ["workloadnetd", "workloadnet"].map(|name| target.join("release").join(name));
-    for from in release.iter().chain([&plugin]) {
+    let release = target.join(host).join("release");
+    let programs = ["workloadnetd", "workloadnet"].map(|name| release.join(name));
+    for program in &programs {
+        is_static(&read(program)?, program)?;
+    }
+    for from in programs.iter().chain([&plugin]) {
         let to = folder.join(from.file_name().context("a program has a name")?);
         fs::copy(from, &to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
         println!("{:>9} bytes  {}", fs::metadata(&to)?.len(), to.display());
@@ -37,25 +43,30 @@ pub(crate) fn plugin() -> Result<PathBuf> {
     build.args(["build", "--locked", "--profile", "plugin", "--package", PLUGIN]);
     // With a target named, the flags do not reach procedural macros, which cannot be static.
     build.args(["--target", &host]);
-    run(build.env(
-        "RUSTFLAGS",
-        "-C target-feature=+crt-static -C relocation-model=static",
-    ))?;
+    run(build.env("RUSTFLAGS", STATIC))?;
     let built = graph()?.target.join(host).join("plugin").join(PLUGIN);
     check(&built)?;
     Ok(built)
 }
 
 fn check(built: &Path) -> Result<()> {
-    let elf = fs::read(built).with_context(|| format!("read {}", built.display()))?;
+    let elf = read(built)?;
     let size = elf.len() as u64;
     if size > PLUGIN_LIMIT {
         bail!("{PLUGIN} has {size} bytes, {PLUGIN_LIMIT} is the most");
     }
-    match has_interpreter(&elf) {
+    is_static(&elf, built)
+}
+
+fn read(built: &Path) -> Result<Vec<u8>> {
+    fs::read(built).with_context(|| format!("read {}", built.display()))
+}
+
+fn is_static(elf: &[u8], built: &Path) -> Result<()> {
+    match has_interpreter(elf) {
         Some(false) => Ok(()),
-        Some(true) => bail!("{PLUGIN} is not static: it needs a loader"),
-        None => bail!("{PLUGIN} is no 64-bit little-endian ELF file"),
+        Some(true) => bail!("{} is not static: it needs a loader", built.display()),
+        None => bail!("{} is no 64-bit little-endian ELF file", built.display()),
     }
 }
 
