@@ -19,6 +19,9 @@ pub(crate) const RELEASES: [&str; 3] = ["newest", "older", "oldest"];
 /// What those builds leave out: file systems that need C libraries or kernel parts which no test has, and man pages.
 const RELEASE_TAGS: &str = "-tags=urfave_cli_no_docs,no_btrfs,no_zfs,no_devmapper";
 
+/// Modules of the cluster test, each with dependencies that the others' would change.
+const CLUSTER: [&str; 2] = ["kubernetes", "containerd"];
+
 /// The go command in a module's folder, undisturbed by a workspace around it.
 fn go(folder: &str) -> Command {
     let mut go = Command::new("go");
@@ -122,6 +125,25 @@ pub(crate) fn containerd(target: &Path, release: &str) -> Result<PathBuf> {
         .arg(&folder)
         .arg("tool");
     run(&mut build)?;
+    Ok(folder)
+}
+
+/// Builds what a cluster is made of, unmodified, and says where the programs are. Go's own cache knows what is current.
+pub(crate) fn cluster(target: &Path) -> Result<PathBuf> {
+    let folder = target.join("cluster");
+    std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    for module in CLUSTER {
+        let mut build = go(&format!("tests/cluster/{module}"));
+        build.env("CGO_ENABLED", "0");
+        build.args([
+            "build",
+            "-trimpath",
+            "-buildvcs=false",
+            "-ldflags=-s -w",
+            RELEASE_TAGS,
+        ]);
+        run(build.arg("-o").arg(&folder).arg("tool"))?;
+    }
     Ok(folder)
 }
 

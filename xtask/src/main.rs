@@ -25,6 +25,7 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask demo [ARGS]     build the daemon and the command line, and show what they do
 cargo xtask test            install what the tests need, then run every check and every test
+cargo xtask test --cluster  only the test with a Kubernetes cluster, whose parts it builds first (minutes)
 cargo xtask ci              the same, the plugin as it is shipped, and the demo
 cargo xtask clients [NAME]  only the tests with real clients, all or those with NAME in theirs
 cargo xtask bench [ARGS]    measure, in a release build (docs/figures.md)
@@ -55,7 +56,10 @@ fn run(command: &str, rest: &[String]) -> Result<ExitCode> {
     env::set_current_dir(Path::new(&own).join("..")).context("go to the repository's root")?;
     match command {
         "demo" => steps::demo(rest),
-        "test" => steps::test(steps::Demo::Without),
+        "test" => match rest.split_first() {
+            Some((word, rest)) if word == "--cluster" => steps::cluster(rest),
+            _ => steps::test(steps::Demo::Without),
+        },
         "ci" => steps::test(steps::Demo::With),
         "clients" => steps::clients(rest),
         "bench" => steps::bench(rest),

@@ -72,6 +72,18 @@ pub(crate) const FOR_TESTS: &[Needed] = &[
     },
 ];
 
+/// What the cluster test needs: its own parts are Go modules.
+pub(crate) const FOR_CLUSTER: &[Needed] = &[
+    Needed {
+        program: "openssl",
+        package: "openssl",
+    },
+    Needed {
+        program: "nft",
+        package: "nftables",
+    },
+];
+
 /// What `cargo xtask bench` compares with.
 pub(crate) const FOR_BENCH: &[Needed] = &[
     Needed {

@@ -33,6 +33,7 @@ const BENCH: &str = "workloadnet-bench";
 const CLIENT: &str = "workloadnet-client";
 const CLIENT_TESTS: &str = "workloadnet-client-tests";
 const CLI: &str = "workloadnet-cli";
+const CLUSTER_TESTS: &str = "workloadnet-cluster-tests";
 const CNI: &str = "workloadnet-cni";
 const DAEMON: &str = "workloadnet-daemon";
 const KERNEL: &str = "workloadnet-kernel";
@@ -53,6 +54,7 @@ const ROOMS: &[Room] = &[
     room(DAEMON, &[API, KERNEL, MODEL, QUEUE], &[CLIENT, STAGE]),
     room(BENCH, &[API, CLIENT, KERNEL, MODEL, STAGE], &[]),
     room(CLIENT_TESTS, &[], &[API, CLIENT, KERNEL, MODEL, STAGE]),
+    room(CLUSTER_TESTS, &[], &[STAGE]),
     room(XTASK, &[], &[]),
 ];
 

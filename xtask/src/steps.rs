@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+/// Gated, and not run with the others: it has a command of its own.
+const CLUSTER_TESTS: &str = "workloadnet-cluster-tests";
+
 /// Whether CI shows the demo, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Demo {
@@ -57,6 +60,30 @@ pub(crate) fn clients(args: &[String]) -> Result<ExitCode> {
     ]))?;
     let mut test = cargo();
     test.args(["test", "--locked", "--package", "workloadnet-client-tests", "--"]);
+    let status = test.args(args).status().context("start the tests")?;
+    Ok(exit(status.success()))
+}
+
+/// The test with a cluster of real parts. No part of `test`, because building those takes minutes.
+pub(crate) fn cluster(args: &[String]) -> Result<ExitCode> {
+    packages::ensure(packages::FOR_TESTS)?;
+    packages::ensure(packages::FOR_CLUSTER)?;
+    go::is_there()?;
+    let start = Instant::now();
+    go::cluster(&graph()?.target)?;
+    println!("the cluster's parts: {:.1} s", start.elapsed().as_secs_f64());
+    dist::dist()?;
+    let mut test = cargo();
+    test.args([
+        "test",
+        "--locked",
+        "--package",
+        CLUSTER_TESTS,
+        "--features",
+        "cluster",
+    ]);
+    // One cluster at a time.
+    test.args(["--test", "cluster", "--", "--test-threads=1"]);
     let status = test.args(args).status().context("start the tests")?;
     Ok(exit(status.success()))
 }
@@ -295,7 +322,7 @@ impl GatedTest {
 fn gated_tests() -> Result<Vec<GatedTest>> {
     let graph = graph()?;
     let mut gated = Vec::new();
-    for (_, package) in graph.ours() {
+    for (_, package) in graph.ours().filter(|(_, package)| package.name != CLUSTER_TESTS) {
         for (name, features) in &package.gated_tests {
             gated.push(GatedTest {
                 name: name.clone(),

@@ -35,11 +35,16 @@ pub(crate) fn write(path: &Path, name: &str) {
     }
     layer.file("www/cgi-bin/who", 0o755, WHO.as_bytes());
     layer.file("etc/passwd", 0o644, b"root:x:0:0:root:/:/bin/sh\n");
+    save(path, name, layer, &SERVE);
+}
+
+/// One layer and a command, as an archive.
+pub(crate) fn save(path: &Path, name: &str, layer: Tar, command: &[&str]) {
     let layer = layer.end();
     let config = serde_json::json!({
         "architecture": "amd64",
         "os": "linux",
-        "config": { "Cmd": SERVE, "Env": ["PATH=/bin"], "WorkingDir": "/" },
+        "config": { "Cmd": command, "Env": ["PATH=/bin"], "WorkingDir": "/" },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", sha256(&layer))] },
     })
     .to_string();
@@ -64,14 +69,14 @@ fn sha256(bytes: &[u8]) -> String {
 
 /// An archive in the ustar form (POSIX.1-1988).
 #[derive(Default)]
-struct Tar(Vec<u8>);
+pub(crate) struct Tar(Vec<u8>);
 
 impl Tar {
-    fn folder(&mut self, name: &str) {
+    pub(crate) fn folder(&mut self, name: &str) {
         self.entry(name, 0o755, b'5', "", &[]);
     }
 
-    fn file(&mut self, name: &str, mode: u32, content: &[u8]) {
+    pub(crate) fn file(&mut self, name: &str, mode: u32, content: &[u8]) {
         self.entry(name, mode, b'0', "", content);
     }
 
