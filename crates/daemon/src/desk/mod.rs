@@ -331,7 +331,7 @@ impl<D: Datapath> Desk<D> {
             }));
         }
         if key.is_none() {
-            let node = self.datapath.drift(&self.ruleset())?;
+            let node = self.table_drift()?;
             let node = node.into_iter().chain(self.route_drift()?);
             findings.extend(node.map(|text| Finding { key: None, text }));
         }

@@ -217,8 +217,12 @@ impl<D: Datapath> Desk<D> {
             spared,
             ..(*before).clone()
         };
-        *self.ruleset.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(after);
-        if let Err(fault) = self.datapath.spare(&gone, &came) {
+        // Held until the kernel has it: who compares the two meanwhile would find a difference that nobody made.
+        let mut ruleset = self.ruleset.lock().unwrap_or_else(PoisonError::into_inner);
+        *ruleset = Arc::new(after);
+        let outcome = self.datapath.spare(&gone, &came);
+        drop(ruleset);
+        if let Err(fault) = outcome {
             // The table was put in place meanwhile, before or after; the sweeper compares it as a whole.
             tracing::debug!(%fault, "the sets are put in place with the table");
             self.sweeper.ruleset_touched();
@@ -229,6 +233,18 @@ impl<D: Datapath> Desk<D> {
     /// The tables as they are to be.
     pub(super) fn ruleset(&self) -> Arc<Ruleset> {
         Arc::clone(&self.ruleset.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What the kernel holds otherwise than the tables are to be.
+    pub(super) fn table_drift(&self) -> Result<Vec<String>, Fault> {
+        loop {
+            let ruleset = self.ruleset();
+            let drift = self.datapath.drift(&ruleset)?;
+            // What changed meanwhile was compared with what it had been.
+            if drift.is_empty() || Arc::ptr_eq(&ruleset, &self.ruleset()) {
+                return Ok(drift);
+            }
+        }
     }
 
     /// What the kernel holds otherwise than was planned last, as the commands that would put it back.
