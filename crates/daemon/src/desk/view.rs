@@ -1,0 +1,228 @@
+//! What the desk knows, for those who ask: from memory, but for a check, which asks the kernel.
+
+use super::order::{Attachment, Finding, Garbage, Node, PrefixUse, Refusal, SourceState};
+use super::{Desk, IPV6_MTU, Phase, State, USUAL_MTU, now};
+use model::address::Family;
+use model::datapath::Datapath;
+use model::ipam::Moment;
+use model::key::{Key, Owner};
+use std::collections::{HashMap, HashSet};
+use std::sync::MutexGuard;
+use std::time::Duration;
+
+impl<D: Datapath> Desk<D> {
+    /// Attachments in the order of their keys. Refused until the kernel has been read: who takes a list for the truth
+    /// must not be told that nothing is attached.
+    pub fn list(&self, owner: Option<&Owner>) -> Result<Vec<Attachment>, Refusal> {
+        let state = self.read()?;
+        let of = |a: &&Attachment| owner.is_none_or(|owner| a.key().owner() == owner);
+        Ok(state.attachments.values().filter(of).cloned().collect())
+    }
+
+    /// One attachment. Refused until the kernel has been read.
+    pub fn get(&self, key: &Key) -> Result<Option<Attachment>, Refusal> {
+        Ok(self.read()?.attachments.get(key).cloned())
+    }
+
+    /// What an owner has beside what it says that lives, and has had since before a time ago.
+    pub fn garbage(&self, owner: &Owner, valid: &HashSet<Key>, age: Duration) -> Result<Garbage, Refusal> {
+        let before = Moment(now().0.saturating_sub(age));
+        let is_garbage = |a: &Attachment| a.since < before && !valid.contains(a.key());
+        let all = self.list(Some(owner))?;
+        let keys = all.iter().filter(|a| is_garbage(a)).map(|a| a.key().clone());
+        Ok(Garbage {
+            keys: keys.collect(),
+            before,
+        })
+    }
+
+    /// Compares what the kernel holds with what it is to hold; `None` where the key is not attached. Blocks.
+    pub fn check(&self, key: Option<&Key>) -> Result<Option<Vec<Finding>>, Refusal> {
+        let attachments = match key {
+            Some(key) => match self.get(key)? {
+                Some(attachment) => vec![attachment],
+                None => return Ok(None),
+            },
+            None => self.list(None)?,
+        };
+        let links = match key {
+            Some(key) => match self.get(key)? {
+                Some(Attachment { link, .. }) => {
+                    let found = self.datapath.find_at(&link.host, link.host_index)?;
+                    found.into_iter().collect()
+                }
+                None => Vec::new(),
+            },
+            None => self.datapath.survey()?.links,
+        };
+        let links: HashMap<u32, _> = links.into_iter().map(|link| (link.index, link)).collect();
+        let mut findings = Vec::new();
+        for attachment in attachments {
+            let link = attachment.link.host.as_str();
+            let texts = match links.get(&attachment.link.host_index) {
+                // What was detached meanwhile is not missing.
+                None if self.get(attachment.key())?.is_none_or(|now| now.detaching) => continue,
+                None => vec![format!("link {link} is missing")],
+                Some(found) => {
+                    let mut texts: Vec<String> = found
+                        .missing(&attachment.record, &attachment.link)
+                        .iter()
+                        .map(|op| format!("not as made: {}", op.on(link)))
+                        .collect();
+                    texts.extend(found.beyond_us());
+                    texts
+                }
+            };
+            findings.extend(texts.into_iter().map(|text| Finding {
+                key: Some(attachment.key().clone()),
+                text,
+            }));
+        }
+        if key.is_none() {
+            let node = self.table_drift()?;
+            let node = node.into_iter().chain(self.route_drift()?);
+            findings.extend(node.map(|text| Finding { key: None, text }));
+        }
+        Ok(Some(findings))
+    }
+
+    /// The node.
+    pub fn node(&self) -> Node {
+        let state = self.state();
+        let (mtu, mtu_source) = self.mtu(&state, None);
+        let prefixes: Vec<PrefixUse> = state
+            .ipam
+            .usage(now())
+            .into_iter()
+            .map(|u| PrefixUse {
+                prefix: u.prefix,
+                capacity: u.capacity,
+                used: u.used,
+                free: u.free,
+                cooling: u.cooling,
+                draining: u.draining,
+                generation: u.generation,
+            })
+            .collect();
+        let mut warnings = state.oddities.clone();
+        warnings.extend(
+            state
+                .routes
+                .said(self.settings.routes.mode, state.peers.is_some()),
+        );
+        let generation = state.ipam.generation();
+        if let Some(why) = state
+            .trouble
+            .as_ref()
+            .filter(|_| state.ipam.serving().next().is_some())
+        {
+            warnings.push(format!("the prefixes of generation {generation} stay: {why}"));
+        }
+        match state.ipam.strays() {
+            0 => {}
+            n => warnings.push(format!("{n} addresses in use are of no prefix that is known")),
+        }
+        for p in prefixes
+            .iter()
+            .filter(|p| !p.draining && p.used * 10 >= p.capacity * 9)
+        {
+            warnings.push(format!(
+                "{} of {} addresses of {} are in use",
+                p.used, p.capacity, p.prefix
+            ));
+        }
+        Node {
+            source: SourceState {
+                kind: self.settings.source,
+                generation,
+                trouble: state.trouble.clone(),
+            },
+            prefixes,
+            unready: self.unmet(&state),
+            warnings,
+            attachments: state.attachments.len(),
+            mtu,
+            mtu_source,
+            max_queued: self.settings.max_queued,
+            routes: state.routes.clone(),
+        }
+    }
+
+    /// Why an Attach could not succeed now, in words; empty: it could.
+    pub fn unready(&self) -> Vec<String> {
+        self.unmet(&self.state())
+    }
+
+    /// The state once it is what the kernel holds.
+    pub(super) fn read(&self) -> Result<MutexGuard<'_, State<D>>, Refusal> {
+        let state = self.state();
+        match state.phase {
+            Phase::Recovering => Err(Refusal::NotReady(self.unmet(&state))),
+            Phase::Replaying | Phase::Serving | Phase::Stopping => Ok(state),
+        }
+    }
+
+    /// The MTU that a link gets, and where it comes from: the smallest of the uplink's and those of the ways to other nodes.
+    pub(super) fn mtu(&self, state: &State<D>, asked: Option<u16>) -> (u16, String) {
+        if let Some(mtu) = asked.or(self.settings.mtu) {
+            return (mtu, "settings".to_owned());
+        }
+        let uplink = match &state.uplink {
+            Some(uplink) => (
+                u16::try_from(uplink.mtu).unwrap_or(u16::MAX),
+                format!("uplink {}", uplink.name),
+            ),
+            None => (USUAL_MTU, "default".to_owned()),
+        };
+        match &state.routes.mtu {
+            Some((mtu, which)) if *mtu < uplink.0 => (*mtu, which.clone()),
+            _ => uplink,
+        }
+    }
+
+    pub(super) fn unmet(&self, state: &State<D>) -> Vec<String> {
+        let mut unmet = Vec::new();
+        match state.phase {
+            Phase::Recovering => unmet.push("recovering: the kernel is being read".to_owned()),
+            Phase::Replaying => unmet.push("recovering: deletions that were left are carried out".to_owned()),
+            Phase::Stopping => unmet.push("the daemon is stopping".to_owned()),
+            Phase::Serving => {}
+        }
+        if let Some(fault) = &state.unread {
+            unmet.push(format!("the kernel could not be read: {fault}"));
+        }
+        if let Some(fault) = &state.unpublished {
+            unmet.push(format!("the nftables table is not in place: {fault}"));
+        }
+        if !Family::ALL.iter().any(|family| state.ipam.serves(*family)) {
+            unmet.push(self.no_prefix(state));
+        }
+        for family in Family::ALL {
+            if state.ipam.serves(family) && !state.ipam.has_room(family) {
+                unmet.push(format!("no {family} address is left"));
+            }
+        }
+        for family in Family::ALL {
+            if state.ipam.serves(family) && !self.datapath.supports(family) {
+                unmet.push(format!(
+                    "a prefix is of {family}, which this kernel does not have"
+                ));
+            }
+        }
+        let (mtu, source) = self.mtu(state, None);
+        if mtu < IPV6_MTU && state.ipam.serves(Family::V6) {
+            unmet.push(format!(
+                "the MTU of {mtu} ({source}) is below {IPV6_MTU}, which IPv6 needs"
+            ));
+        }
+        if self.lanes.hanging() {
+            unmet.push("too many namespaces hang while they are opened".to_owned());
+        }
+        unmet
+    }
+
+    pub(super) fn no_prefix(&self, state: &State<D>) -> String {
+        let why = state.trouble.as_deref().unwrap_or(self.settings.source.awaited());
+        format!("no prefix yet: {why}")
+    }
+}
