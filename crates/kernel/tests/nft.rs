@@ -220,6 +220,15 @@ fn tables_of_others_stay_as_they_are_and_are_nothing_to_us() {
         assert_eq!(linux.drift(&WITH_MASQUERADE), Ok(Vec::new()));
         assert_eq!(others(), before);
         assert_eq!(listed(), WITH_MASQUERADE.to_string());
+        let tunnelled = Ruleset {
+            tunnel: Some(4789),
+            ..WITH_MASQUERADE
+        };
+        assert_ne!(linux.drift(&tunnelled), Ok(Vec::new()));
+        linux.publish(&tunnelled).unwrap();
+        assert_eq!(linux.drift(&tunnelled), Ok(Vec::new()));
+        assert_eq!(listed(), tunnelled.to_string());
+        linux.publish(&WITH_MASQUERADE).unwrap();
         nft("delete table ip workloadnet");
         nft("delete table inet others");
         let touched = |events: &mpsc::Receiver<Event>| {

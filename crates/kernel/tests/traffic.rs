@@ -7,7 +7,7 @@ use kernel::linux::Linux;
 use model::address::{Addresses, FIRST_HOP_V4, FIRST_HOP_V6, Family};
 use model::datapath::{Datapath as _, Target};
 use model::key::{HostLink, InterfaceName, Key, Owner, WorkloadId};
-use model::plan::{LinkPlan, Plan, PlanSettings};
+use model::plan::{LinkPlan, Plan, PlanSettings, WORKLOAD_INDEX};
 use model::record::{Asked, PathDigest, Record};
 use model::ruleset::Ruleset;
 use model::survey::Standing;
@@ -15,7 +15,7 @@ use stage::change::{By, Links};
 use stage::pinger::Pinger;
 use stage::tcp::{Conversation, Server};
 use stage::{NODE, Namespace, Node, OUTSIDE, packets, ping};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -256,7 +256,48 @@ fn another_workloads_address_as_source_is_dropped() {
     }
 }
 
-/// The two tests above could fail: without the guard, a foreign source does arrive.
+#[test]
+fn a_workload_sends_nothing_to_the_tunnels_port() {
+    let world = World::new();
+    let one = world.attach("one", &["10.77.0.2", "fd77::2"], 100_000);
+    // Of both families.
+    let on_the_node = packets::udp_listener(&world.node.node, Ipv6Addr::UNSPECIFIED.into()).unwrap();
+    let port = on_the_node.local_addr().unwrap().port();
+    let outside = || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port));
+    let outside = world.node.outside.within(outside).unwrap().unwrap();
+    let targets = [
+        (&on_the_node, SocketAddr::new(of(Family::V4, NODE), port)),
+        (&on_the_node, SocketAddr::new(of(Family::V6, NODE), port)),
+        (&on_the_node, SocketAddr::new(FIRST_HOP_V4.into(), port)),
+        (
+            &on_the_node,
+            SocketAddrV6::new(FIRST_HOP_V6, port, 0, WORKLOAD_INDEX).into(),
+        ),
+        (&outside, SocketAddr::new(of(Family::V4, OUTSIDE), port)),
+        (&outside, SocketAddr::new(of(Family::V6, OUTSIDE), port)),
+    ];
+    for tunnel in [Some(port), None] {
+        let ruleset = Ruleset {
+            tunnel,
+            ..Ruleset::new(GROUP, true)
+        };
+        world.on_the_node(|| world.linux.publish(&ruleset).unwrap());
+        for (listener, to) in &targets {
+            let (family, any): (_, IpAddr) = match to {
+                SocketAddr::V4(_) => (Family::V4, Ipv4Addr::UNSPECIFIED.into()),
+                SocketAddr::V6(_) => (Family::V6, Ipv6Addr::UNSPECIFIED.into()),
+            };
+            let socket = packets::udp_listener(&one.namespace, any).unwrap();
+            socket.send_to(b"as if from a node", to).unwrap();
+            // What was sent before an answered echo has arrived, or never will.
+            ping(&one.namespace, of(family, OUTSIDE), LIMIT).unwrap();
+            let arrived = packets::udp_receive(listener, Duration::from_millis(1)).unwrap();
+            assert_eq!(arrived.is_some(), tunnel.is_none(), "{to} with {tunnel:?}");
+        }
+    }
+}
+
+/// The tests of foreign sources could fail: without the guard, a foreign source does arrive.
 #[test]
 fn a_foreign_source_arrives_without_the_guard() {
     for (family, foreign) in [(Family::V4, "10.99.0.9/32"), (Family::V6, "fd99::9/128")] {

@@ -22,6 +22,9 @@ pub struct Ruleset {
     pub masquerade: bool,
     /// Where they keep their own all the same. It stands in sets, whose elements may be changed alone.
     pub spared: Spared,
+    /// UDP port of the tunnel between the nodes (VXLAN, RFC 7348), where there is one: workloads do not send to it, or they
+    /// could pass packets of any source into the network of another node, or of this one.
+    pub tunnel: Option<u16>,
 }
 
 /// One table.
@@ -116,6 +119,8 @@ pub enum Condition {
     Destination6(Ipv6Net),
     /// Its destination is in the set.
     DestinationIn(NetSet),
+    /// It is UDP to this port (RFC 768).
+    UdpTo(u16),
     /// It is an ARP request (RFC 826).
     ArpRequest,
     /// Its link has sent more of its kind than [`RATE`] and [`BURST`] allow.
@@ -179,6 +184,7 @@ impl Ruleset {
             group,
             masquerade,
             spared: Spared::NONE,
+            tunnel: None,
         }
     }
 
@@ -191,7 +197,7 @@ impl Ruleset {
             verdict,
         };
         let [link_local, link_scope, nobody] = ["fe80::/10", "ff02::/16", "::/128"].map(net);
-        let mut chains = vec![Chain {
+        let mut guard = Chain {
             name: "guard",
             kind: "filter",
             hook: Hook::Prerouting,
@@ -230,7 +236,14 @@ impl Ruleset {
                 ),
                 rule(&[from, C::SourceNotRoutedBack], Verdict::Drop),
             ],
-        }];
+        };
+        if let Some(port) = self.tunnel {
+            // Before any that lets pass: a tunnel listens on link-local addresses, too.
+            guard
+                .rules
+                .insert(1, rule(&[from, C::UdpTo(port)], Verdict::Drop));
+        }
+        let mut chains = vec![guard];
         if self.masquerade {
             chains.push(Chain {
                 name: "outbound",
@@ -376,6 +389,7 @@ impl fmt::Display for Rule {
                     Family::V4 => write!(f, "ip daddr @{name} ")?,
                     Family::V6 => write!(f, "ip6 daddr @{name} ")?,
                 },
+                Condition::UdpTo(port) => write!(f, "udp dport {port} ")?,
                 Condition::ArpRequest => write!(f, "arp operation request ")?,
                 Condition::OverRate(Meter { name }) => write!(
                     f,
@@ -400,5 +414,16 @@ mod tests {
     fn the_tables_print_as_nft_lists_them() {
         let text = Ruleset::new(8, true).to_string();
         assert_eq!(text, include_str!("../tests/golden/ruleset.nft"));
+    }
+
+    #[test]
+    fn the_tunnels_port_is_refused_before_anything_is_let_pass() {
+        let ruleset = Ruleset {
+            tunnel: Some(4789),
+            ..Ruleset::new(8, true)
+        };
+        let text = ruleset.to_string();
+        let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("no {part} in {text}"));
+        assert!(at("iifgroup 8 udp dport 4789 drop") < at("accept\n\t\tiifgroup 8 ip6 saddr fe80::/10"));
     }
 }

@@ -8,6 +8,7 @@ use model::ruleset::{BURST, Condition, Meter, RATE, Verdict};
 use model::survey::DYING_GROUPS;
 
 const ICMP: u8 = 1;
+const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 /// `NFTA_DYNSET_EXPR`.
 const NESTED_EXPRESSION: u16 = 7;
@@ -40,6 +41,11 @@ pub(super) fn condition(list: Message, condition: &Condition) -> Message {
             let list = payload(equal(meta(list, 15), &[family]), 1, offset, length);
             // NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG.
             expression(list, "lookup", |e| e.text(1, set.name).be32(2, REGISTER))
+        }
+        // The destination port in a UDP header (RFC 768).
+        Condition::UdpTo(port) => {
+            let list = equal(meta(list, 16), &[UDP]);
+            equal(payload(list, 2, 2, 2), &port.to_be_bytes())
         }
         // The operation in an ARP packet (RFC 826).
         Condition::ArpRequest => equal(payload(list, 1, 6, 2), &1_u16.to_be_bytes()),

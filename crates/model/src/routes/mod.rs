@@ -56,6 +56,13 @@ pub struct Settings {
     pub addresses: Vec<IpAddr>,
 }
 
+impl Settings {
+    /// The UDP port that other nodes' packets may come to, where VXLAN may be used.
+    pub fn tunnel(&self) -> Option<u16> {
+        matches!(self.mode, Mode::Auto | Mode::Vxlan).then_some(self.port)
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
