@@ -6,7 +6,6 @@ pub mod desk;
 pub mod door;
 pub mod lock;
 pub mod memory;
-pub mod peers;
 pub mod queue;
 pub mod service;
 pub mod socket;

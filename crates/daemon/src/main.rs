@@ -6,7 +6,7 @@ use daemon::config::Config;
 use daemon::desk::Desk;
 use daemon::lock::NetworkLock;
 use daemon::service::{self, Service};
-use daemon::{door, lock, peers, socket, source};
+use daemon::{door, lock, socket, source};
 use kernel::linux::Linux;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::IsTerminal as _;
@@ -21,8 +21,6 @@ use tracing_subscriber::EnvFilter;
 
 /// How long a daemon that is being replaced may take to end: what runs gets 30 s, then come the farewells.
 const PREDECESSOR: Duration = Duration::from_secs(40);
-/// How often the file of peers is looked at.
-const PEERS_PACE: Duration = Duration::from_secs(1);
 /// How long answers may take to reach their callers once nothing runs any more.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -90,7 +88,7 @@ fn serve(args: &Args) -> anyhow::Result<()> {
     let linux = Linux::open(config.network.group).context("the kernel cannot be spoken to")?;
     let desk = Desk::open(linux, config.desk()?)?;
     if let Some(path) = &config.routes.peers {
-        watch_peers(path.clone(), Arc::clone(&desk))?;
+        source::peers::follow(path, Arc::clone(&desk))?;
     }
     if let Some(path) = &config.prefixes.file {
         source::file::follow(path, Arc::clone(&desk))?;
@@ -101,40 +99,6 @@ fn serve(args: &Args) -> anyhow::Result<()> {
     // As long as there is a thread of ours that acts, no other daemon does: the kernel lets go of these with the process.
     std::mem::forget((network, listening.lock));
     outcome
-}
-
-/// Reads the file of peers whenever it is another one than before. What cannot be read is said once, and changes nothing.
-fn watch_peers(path: PathBuf, desk: Arc<Desk<Linux>>) -> anyhow::Result<()> {
-    let identity = |path: &PathBuf| {
-        use std::os::unix::fs::MetadataExt as _;
-        let stands = std::fs::metadata(path).ok()?;
-        Some((
-            stands.dev(),
-            stands.ino(),
-            stands.size(),
-            stands.mtime(),
-            stands.mtime_nsec(),
-        ))
-    };
-    std::thread::Builder::new()
-        .name("peers".to_owned())
-        .spawn(move || {
-            let mut before = None;
-            loop {
-                let now = Some(identity(&path));
-                if now != before {
-                    match peers::load(&path) {
-                        Ok(peers) => desk.set_peers(peers),
-                        Err(error) => {
-                            tracing::warn!(error = format!("{error:#}"), "the list of peers is not used")
-                        }
-                    }
-                    before = now;
-                }
-                std::thread::park_timeout(PEERS_PACE);
-            }
-        })?;
-    Ok(())
 }
 
 /// The usual soft limit of 1024 is for programs that use select(2).

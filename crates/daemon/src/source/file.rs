@@ -18,12 +18,18 @@ struct Form {
 
 /// Reads a text.
 pub fn parse(text: &str) -> Result<Vec<Prefix>, String> {
-    let form: Form = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+    let form: Form = toml::from_str(text).map_err(|error| in_a_line(&error.to_string()))?;
     form.prefixes
         .iter()
         .enumerate()
         .map(|(n, text)| text.parse().map_err(|error| format!("prefixes[{n}]: {error}")))
         .collect()
+}
+
+/// Place and reason, without the picture between them: it is shown where each line is a condition.
+fn in_a_line(error: &str) -> String {
+    let lines = error.trim_end().lines().filter(|line| !line.contains('|'));
+    lines.collect::<Vec<_>>().join(": ")
 }
 
 /// Tells the desk what the file says, from now on.
@@ -64,9 +70,13 @@ mod tests {
                 "prefixes = [\"10.0.0.0/24\", \"10.0.0.0/33\"]",
                 "prefixes[1]: \"10.0.0.0/33\" is not a prefix",
             ),
-            ("prefixes = 3", "line 1, column 12"),
+            (
+                "prefixes = 3",
+                "line 1, column 12: invalid type: integer `3`, expected a sequence",
+            ),
         ] {
             let why = parse(text).unwrap_err();
+            assert_eq!(why.lines().count(), 1, "{why}");
             assert!(why.contains(expected), "{why}");
         }
     }

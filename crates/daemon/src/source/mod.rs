@@ -1,4 +1,4 @@
-//! Where prefixes come from, one place at a time. Each source tells the desk good values and troubles; the desk keeps the
+//! Where prefixes come from, one place at a time, and the list of the other nodes. Each source tells the desk good values and troubles; the desk keeps the
 //! last good value whatever comes afterwards.
 //!
 //! ```text
@@ -9,6 +9,7 @@
 //! ```
 
 pub mod file;
+pub mod peers;
 pub mod watched;
 
 use serde::{Deserialize, Serialize};

@@ -7,16 +7,18 @@
 //! prefixes = ["10.77.1.0/24", "fd77:77:78::/64"]
 //! ```
 
-use anyhow::{Context as _, bail};
+use super::watched;
+use crate::desk::Desk;
+use anyhow::{Context as _, anyhow, bail};
+use model::datapath::Datapath;
 use model::peer::Peer;
 use model::prefix::Prefix;
 use serde::Deserialize;
 use std::collections::HashSet;
+use std::io;
 use std::net::IpAddr;
 use std::path::Path;
-
-/// Bytes of a file with some ten thousand peers.
-const FILE_LIMIT: u64 = 16 << 20;
+use std::sync::Arc;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,18 +69,18 @@ pub fn parse(text: &str) -> anyhow::Result<Vec<Peer>> {
     Ok(peers)
 }
 
-/// What a file lists.
-pub fn load(path: &Path) -> anyhow::Result<Vec<Peer>> {
-    use std::io::Read as _;
-    let shown = path.display();
-    let mut text = String::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(FILE_LIMIT + 1).read_to_string(&mut text))
-        .with_context(|| format!("cannot read {shown}"))?;
-    if text.len() as u64 > FILE_LIMIT {
-        bail!("{shown} has more than {FILE_LIMIT} bytes");
-    }
-    parse(&text).with_context(|| format!("in {shown}"))
+/// Tells the desk what the file lists, from now on. What cannot be read is said, and changes nothing.
+pub fn follow<D: Datapath>(path: &Path, desk: Arc<Desk<D>>) -> io::Result<()> {
+    let shown = path.display().to_string();
+    watched::follow(path, "peers file", move |content| {
+        let told = content
+            .map_err(|why| anyhow!(why.to_owned()))
+            .and_then(|text| parse(text).with_context(|| format!("in {shown}")));
+        match told {
+            Ok(peers) => desk.set_peers(peers),
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "the list of peers is not used"),
+        }
+    })
 }
 
 #[cfg(test)]
