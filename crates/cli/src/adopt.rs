@@ -1,23 +1,26 @@
 //! `adopt`: running pods of ptp and host-local become the daemon's. The files are read here, the links are the daemon's.
 
+mod chain;
 mod files;
+mod lines;
 
 use crate::args::Output;
 use crate::commands::Answer;
 use crate::hint::Exit;
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
 use client::inspection::adopt_request::Step;
 use client::inspection::adoption::State;
-use client::inspection::{AdoptRequest, Adoption, Candidate, Key, attachment::Origin};
-use client::{Client, Error};
-use files::{Fate, Pod};
-use serde_json::{Value, json};
-use sha2::{Digest as _, Sha512};
-use std::collections::HashSet;
-use std::fmt::Write as _;
-use std::net::IpAddr;
+use client::inspection::attachment::Origin;
+use client::inspection::{AdoptRequest, Adoption, Attachment, Candidate, Key};
+use client::{Client, Code, Error};
+use files::{Fate, Old, Pod};
+use lines::{Line, Told, failed, render};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+
+/// The owner of what is taken over, unless another one is named.
+const OWNER: &str = "workloadnet";
 
 /// Whose pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -48,9 +51,9 @@ pub(crate) struct Adopt {
     #[arg(long, requires = "commit")]
     clean: bool,
     /// The namespace of ids under which the runtime will detach: the owner of the installed network, which is its name
-    /// unless it says otherwise.
-    #[arg(long, default_value = "workloadnet")]
-    owner: String,
+    /// unless it says otherwise [default: workloadnet; with --undo and --commit: every owner]
+    #[arg(long)]
+    owner: Option<String>,
     /// Only this network of the old plugins; may be given several times.
     #[arg(long = "network", value_name = "NAME")]
     networks: Vec<String>,
@@ -62,29 +65,33 @@ pub(crate) struct Adopt {
     results_dir: PathBuf,
 }
 
-/// What became of a pod.
-struct Told<'a> {
-    pod: &'a Pod,
-    state: &'static str,
-    reasons: Vec<String>,
-}
-
 /// Does what was asked for.
 pub(crate) async fn adopt(client: &Client, adopt: &Adopt, output: Output) -> Result<Answer, Error> {
     let From::HostLocal = adopt.from;
-    if adopt.undo {
-        let answer = ask(client, Step::Undo, Vec::new(), false).await?;
-        return Ok(render(&told_by_key(&answer), &[], output, "undone"));
+    if adopt.clean && !adopt.results_dir.is_dir() {
+        let folder = adopt.results_dir.display();
+        return Ok(failed(&anyhow!(
+            "there is no folder {folder}: without cached results nothing tells which containers are dead"
+        )));
     }
-    let old = match files::read(&adopt.data_dir, &adopt.results_dir, &adopt.networks) {
+    // What is given back goes by the files only where a network is named.
+    let old = match adopt.undo && adopt.networks.is_empty() {
+        true => Ok(Old::default()),
+        false => files::read(&adopt.data_dir, &adopt.results_dir, &adopt.networks),
+    };
+    let old = match old {
         Ok(old) => old,
         Err(error) => return Ok(failed(&error)),
     };
-    if adopt.commit {
-        return commit(client, adopt, &old, output).await;
+    match (adopt.undo, adopt.commit) {
+        (true, _) => undo(client, adopt, &old, output).await,
+        (_, true) => commit(client, adopt, &old, output).await,
+        _ => take(client, adopt, &old, output).await,
     }
-    let open = || old.pods.iter().filter(|pod| pod.fate == Fate::Open);
-    let candidates: Vec<Candidate> = open().map(|pod| candidate(pod, &adopt.owner)).collect();
+}
+
+async fn take(client: &Client, adopt: &Adopt, old: &Old, output: Output) -> Result<Answer, Error> {
+    let open: Vec<&Pod> = old.pods.iter().filter(|pod| pod.fate == Fate::Open).collect();
     let all_open =
         old.unreadable.is_empty() && old.pods.iter().all(|pod| !matches!(pod.fate, Fate::Refused(_)));
     // All or nothing, unless it is said otherwise: a node with two plugins gives out addresses twice.
@@ -92,96 +99,186 @@ pub(crate) async fn adopt(client: &Client, adopt: &Adopt, output: Output) -> Res
         true => Step::Take,
         false => Step::Check,
     };
-    let answer = match candidates.is_empty() {
-        true => Vec::new(),
-        false => ask(client, step, candidates, adopt.partial).await?,
-    };
-    let mut told: Vec<Told<'_>> = open()
-        .zip(&answer)
-        .map(|(pod, adoption)| Told {
+    let owner = adopt.owner.as_deref().unwrap_or(OWNER);
+    let mut told: Vec<Told<'_>> = Vec::new();
+    for (pod, adoption) in each(client, step, open, owner, adopt.partial).await? {
+        told.push(Told {
             pod,
-            state: state(adoption),
-            reasons: adoption.reason.clone(),
-        })
-        .collect();
-    told.extend(old.pods.iter().filter_map(of_files));
-    let mut rest = unreadable(&old);
+            state: lines::state(&adoption),
+            reasons: adoption.reason,
+        });
+    }
+    told.extend(old.pods.iter().filter_map(Told::of_files));
+    let mut notes = unreadable(old);
     if told.iter().any(|told| told.state == "refused") && adopt.take && !adopt.partial {
-        rest.push("nothing was taken over: see --partial".to_owned());
+        notes.push("nothing was taken over: see --partial".to_owned());
     }
     let lines: Vec<Line> = told.iter().map(Told::line).collect();
-    Ok(render(&lines, &rest, output, "pods"))
+    Ok(render(&lines, &notes, output))
 }
 
-fn of_files(pod: &Pod) -> Option<Told<'_>> {
-    let (state, reasons) = match &pod.fate {
-        Fate::Open => return None,
-        Fate::Refused(reasons) => ("refused", reasons.clone()),
-        Fate::Stale(why) => ("stale", vec![(*why).to_owned()]),
+/// What becomes of each pod. One that the daemon does not even read keeps none of the others from being told of, only from
+/// being taken over.
+async fn each<'a>(
+    client: &Client,
+    step: Step,
+    pods: Vec<&'a Pod>,
+    owner: &str,
+    partial: bool,
+) -> Result<Vec<(&'a Pod, Adoption)>, Error> {
+    let all = pods.iter().map(|pod| candidate(pod, owner)).collect();
+    let error = match pods.is_empty() {
+        true => return Ok(Vec::new()),
+        false => match ask(client, step, all, Vec::new(), partial).await {
+            Ok(adoptions) => return Ok(pods.into_iter().zip(adoptions).collect()),
+            Err(error) => error,
+        },
     };
-    Some(Told { pod, state, reasons })
+    if invalid(&error).is_none() {
+        return Err(error);
+    }
+    let (mut good, mut odd) = (Vec::new(), Vec::new());
+    for pod in pods {
+        let alone = vec![candidate(pod, owner)];
+        match ask(client, Step::Check, alone, Vec::new(), false).await {
+            Ok(_) => good.push(pod),
+            Err(error) => match invalid(&error) {
+                Some(why) => {
+                    let state = State::Refused.into();
+                    let reason = vec![why];
+                    odd.push((
+                        pod,
+                        Adoption {
+                            key: None,
+                            state,
+                            reason,
+                        },
+                    ));
+                }
+                None => return Err(error),
+            },
+        }
+    }
+    let step = if partial { step } else { Step::Check };
+    let candidates: Vec<Candidate> = good.iter().map(|pod| candidate(pod, owner)).collect();
+    let told = match (odd.is_empty(), good.is_empty()) {
+        (true, _) => return Err(error),
+        (_, true) => Vec::new(),
+        _ => ask(client, step, candidates, Vec::new(), partial).await?,
+    };
+    Ok(good.into_iter().zip(told).chain(odd).collect())
 }
 
-fn unreadable(old: &files::Old) -> Vec<String> {
+/// What is wrong with a request, in words.
+fn invalid(error: &Error) -> Option<String> {
+    match error {
+        Error::Refused(refused) if refused.code == Code::InvalidArgument => Some(refused.message.clone()),
+        _ => None,
+    }
+}
+
+fn unreadable(old: &Old) -> Vec<String> {
     let text = |(path, why): &(PathBuf, String)| format!("{}: {why}", path.display());
     old.unreadable.iter().map(text).collect()
 }
 
-/// The files of what the daemon keeps for good go, whether it has been committed now or by a call that was cut short.
-async fn commit(client: &Client, adopt: &Adopt, old: &files::Old, output: Output) -> Result<Answer, Error> {
-    let answer = ask(client, Step::Commit, Vec::new(), false).await?;
-    let kept: HashSet<(String, String)> = client
-        .list(Some(adopt.owner.clone()))
-        .await?
-        .into_iter()
-        .filter(|attachment| attachment.origin() == Origin::Committed)
-        .filter_map(|attachment| attachment.key)
-        .map(|key| (key.workload_id, key.if_name))
-        .collect();
-    let is_kept = |pod: &&Pod| kept.contains(&(pod.container.clone(), pod.if_name.clone()));
-    let stale = |pod: &&Pod| adopt.clean && matches!(pod.fate, Fate::Stale(_));
-    let mut told: Vec<Told<'_>> = Vec::new();
-    for pod in old.pods.iter().filter(|pod| is_kept(pod) || stale(pod)) {
-        let state = if is_kept(&pod) { "committed" } else { "cleaned" };
-        told.push(Told {
-            pod,
-            state,
-            reasons: Vec::new(),
-        });
+async fn undo(client: &Client, adopt: &Adopt, old: &Old, output: Output) -> Result<Answer, Error> {
+    let chosen = chosen(client, adopt, old, Origin::Taken).await?;
+    if chosen.is_empty() {
+        return Ok(render(&[], &["nothing to undo".to_owned()], output));
     }
-    let mut rest = Vec::new();
-    let masqueraded: Vec<&Pod> = told
-        .iter()
-        .map(|told| told.pod)
-        .filter(|pod| pod.masquerade)
-        .collect();
-    if !masqueraded.is_empty() {
-        rest.push("the old plugin's masquerade rules are the node's: take them away by".to_owned());
-        rest.extend(masqueraded.iter().flat_map(|pod| masquerade_commands(pod)));
+    let notes: Vec<String> = owners(adopt, &chosen).into_iter().collect();
+    let answer = ask(client, Step::Undo, Vec::new(), keys(chosen), false).await?;
+    Ok(render(&lines::by_key(&answer), &notes, output))
+}
+
+/// The files of what the daemon keeps for good go, whether it has been committed now or by a call that was cut short.
+async fn commit(client: &Client, adopt: &Adopt, old: &Old, output: Output) -> Result<Answer, Error> {
+    let uncommitted = chosen(client, adopt, old, Origin::Taken).await?;
+    let mut notes: Vec<String> = owners(adopt, &uncommitted).into_iter().collect();
+    let answer = match uncommitted.is_empty() {
+        true => Vec::new(),
+        false => ask(client, Step::Commit, Vec::new(), keys(uncommitted), false).await?,
+    };
+    let kept = chosen(client, adopt, old, Origin::Committed).await?;
+    let mut told: Vec<Told<'_>> = Vec::new();
+    for pod in &old.pods {
+        let (state, why) = match pod.fate {
+            _ if kept.iter().any(|attachment| is_of(pod, attachment)) => ("committed", None),
+            Fate::Gone if adopt.clean => ("cleaned", None),
+            Fate::Uncached if adopt.clean => ("left", Some(lines::UNCACHED.to_owned())),
+            _ => continue,
+        };
+        let reasons = why.into_iter().collect();
+        told.push(Told { pod, state, reasons });
     }
     let mut lines: Vec<Line> = told.iter().map(Told::line).collect();
-    lines.extend(
-        told_by_key(&answer)
-            .into_iter()
-            .filter(|line| line.state == "refused"),
-    );
-    if let Err(error) = files::remove(&adopt.data_dir, told.iter().map(|told| told.pod)) {
-        return Ok(failed(&error));
+    let by_key = lines::by_key(&answer).into_iter();
+    lines.extend(by_key.filter(|line| line.state == "refused"));
+    if answer.is_empty() && !told.iter().any(|told| told.state == "committed") {
+        notes.push("nothing to commit".to_owned());
     }
-    Ok(render(&lines, &rest, output, "pods"))
+    let over = || {
+        told.iter()
+            .filter(|told| told.state != "left")
+            .map(|told| told.pod)
+    };
+    notes.extend(chain::masquerade_rules(over()));
+    notes.extend(unreadable(old));
+    let faults = over().filter_map(|pod| files::remove(&adopt.data_dir, pod).err());
+    let faults: Vec<String> = faults.map(|error| format!("{error:#}")).collect();
+    let has_failed = !faults.is_empty();
+    notes.extend(faults);
+    let mut answer = render(&lines, &notes, output);
+    if has_failed {
+        answer.exit = Exit::Refused;
+    }
+    Ok(answer)
+}
+
+/// What the daemon holds of the owner and the networks that were named.
+async fn chosen(client: &Client, adopt: &Adopt, old: &Old, origin: Origin) -> Result<Vec<Attachment>, Error> {
+    let mut all = client.list(adopt.owner.clone()).await?;
+    all.retain(|attachment| {
+        let is_named = || old.pods.iter().any(|pod| is_of(pod, attachment));
+        attachment.origin() == origin && (adopt.networks.is_empty() || is_named())
+    });
+    Ok(all)
+}
+
+/// The same container may have an interface of the same name in another network, dead by now, with other addresses.
+fn is_of(pod: &Pod, attachment: &Attachment) -> bool {
+    let is_key = |key: &Key| key.workload_id == pod.container && key.if_name == pod.if_name;
+    let has = |ip: &String| ip.parse().is_ok_and(|ip| pod.addresses.contains(&ip));
+    attachment.key.as_ref().is_some_and(is_key) && attachment.ip.iter().any(has)
+}
+
+fn keys(attachments: Vec<Attachment>) -> Vec<Key> {
+    attachments.into_iter().filter_map(|of| of.key).collect()
+}
+
+/// Whose they are, where none was named.
+fn owners(adopt: &Adopt, attachments: &[Attachment]) -> Option<String> {
+    let all: BTreeSet<&str> = attachments
+        .iter()
+        .filter_map(|of| Some(of.key.as_ref()?.owner.as_str()))
+        .collect();
+    let all: Vec<&str> = all.into_iter().collect();
+    (adopt.owner.is_none() && !all.is_empty()).then(|| format!("of owner {}", all.join(", ")))
 }
 
 async fn ask(
     client: &Client,
     step: Step,
     candidate: Vec<Candidate>,
+    key: Vec<Key>,
     partial: bool,
 ) -> Result<Vec<Adoption>, Error> {
     let request = AdoptRequest {
         step: step.into(),
         candidate,
+        key,
         partial: partial && step == Step::Take,
-        ..AdoptRequest::default()
     };
     Ok(client.adopt(request).await?.adoption)
 }
@@ -195,134 +292,5 @@ fn candidate(pod: &Pod, owner: &str) -> Candidate {
         }),
         netns_path: pod.path.clone(),
         ip: pod.addresses.iter().map(ToString::to_string).collect(),
-    }
-}
-
-fn state(adoption: &Adoption) -> &'static str {
-    match adoption.state() {
-        State::Possible => "possible",
-        State::Taken => "taken",
-        State::Undone => "undone",
-        State::Committed => "committed",
-        State::Refused | State::Unspecified => "refused",
-    }
-}
-
-/// How ptp names the chain of a pod and marks its rules (`utils.FormatChainName` of the plugins): the program that made
-/// them takes them away, whichever of its two kernel interfaces it uses.
-fn masquerade_commands(pod: &Pod) -> Vec<String> {
-    let digest = Sha512::digest(format!("{}{}", pod.network, pod.container));
-    let hex: String = digest.iter().take(12).fold(String::new(), |mut hex, byte| {
-        // Never fails on a String.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    });
-    let chain = format!("CNI-{hex}");
-    let comment = format!("name: \"{}\" id: \"{}\"", pod.network, pod.container).replace('\'', "'\\''");
-    let mut commands = Vec::new();
-    for (program, is_v4) in [("iptables", true), ("ip6tables", false)] {
-        let of: Vec<&IpAddr> = pod.addresses.iter().filter(|a| a.is_ipv4() == is_v4).collect();
-        for address in &of {
-            commands.push(format!(
-                "{program} -t nat -D POSTROUTING -s {address} -m comment --comment '{comment}' -j {chain}"
-            ));
-        }
-        if !of.is_empty() {
-            commands.push(format!("{program} -t nat -F {chain}"));
-            commands.push(format!("{program} -t nat -X {chain}"));
-        }
-    }
-    commands
-}
-
-/// One line of an answer.
-struct Line {
-    state: &'static str,
-    network: String,
-    container: String,
-    if_name: String,
-    addresses: Vec<String>,
-    reasons: Vec<String>,
-}
-
-impl Told<'_> {
-    fn line(&self) -> Line {
-        let Pod {
-            network,
-            container,
-            if_name,
-            addresses,
-            ..
-        } = self.pod;
-        Line {
-            state: self.state,
-            network: network.clone(),
-            container: container.clone(),
-            if_name: if_name.clone(),
-            addresses: addresses.iter().map(ToString::to_string).collect(),
-            reasons: self.reasons.clone(),
-        }
-    }
-}
-
-fn told_by_key(answer: &[Adoption]) -> Vec<Line> {
-    let line = |adoption: &Adoption| {
-        let key = adoption.key.clone().unwrap_or_default();
-        Line {
-            state: state(adoption),
-            network: String::new(),
-            container: key.workload_id,
-            if_name: key.if_name,
-            addresses: Vec::new(),
-            reasons: adoption.reason.clone(),
-        }
-    };
-    answer.iter().map(line).collect()
-}
-
-fn render(lines: &[Line], rest: &[String], output: Output, what: &str) -> Answer {
-    let exit = match lines.iter().any(|line| line.state == "refused") {
-        true => Exit::Refused,
-        false => Exit::Done,
-    };
-    let text = match output {
-        Output::Json => {
-            let pods: Vec<Value> = lines
-                .iter()
-                .map(|line| {
-                    json!({"state": line.state, "network": line.network, "container": line.container,
-                        "if_name": line.if_name, "ip": line.addresses, "reasons": line.reasons})
-                })
-                .collect();
-            format!("{}\n", json!({"pods": pods, "notes": rest}))
-        }
-        Output::Table if lines.is_empty() && rest.is_empty() => format!("no {what}\n"),
-        Output::Table => {
-            let mut text = String::new();
-            for line in lines {
-                let (of, ips) = (
-                    format!("{}/{}", line.container, line.if_name),
-                    line.addresses.join(","),
-                );
-                text.push_str(format!("{:<10} {of} {ips}", line.state).trim_end());
-                text.push('\n');
-                for reason in &line.reasons {
-                    text.push_str(&format!("           {reason}\n"));
-                }
-            }
-            for note in rest {
-                text.push_str(note);
-                text.push('\n');
-            }
-            text
-        }
-    };
-    Answer { text, exit }
-}
-
-fn failed(error: &anyhow::Error) -> Answer {
-    Answer {
-        text: format!("{error:#}\n"),
-        exit: Exit::Refused,
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! Files are read and taken away here, and nowhere else: the daemon goes by what the kernel holds.
 
-use anyhow::{Context as _, Result, bail};
+use super::chain::{self, Masquerade};
+use anyhow::{Context as _, Result, anyhow, bail};
 use base64::Engine as _;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -11,11 +12,6 @@ use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-
-/// Plugins of a chain that leave nothing behind outside of the pod.
-const HARMLESS: [&str; 2] = ["tuning", "sbr"];
-/// Those that leave something only if they were asked to.
-const ON_DEMAND: [(&str, &str); 2] = [("portmap", "portMappings"), ("bandwidth", "bandwidth")];
 
 /// One interface of one container, as the files have it.
 #[derive(Debug)]
@@ -26,11 +22,13 @@ pub(crate) struct Pod {
     /// Of the namespace; empty where no result is cached.
     pub(crate) path: String,
     pub(crate) addresses: Vec<IpAddr>,
-    /// Whether the old plugin gives packets for the world the node's address.
-    pub(crate) masquerade: bool,
+    /// How the old plugin gives packets for the world the node's address; `None`: it does not.
+    pub(crate) masquerade: Option<Masquerade>,
     pub(crate) fate: Fate,
-    /// Its reservations, and its cached result.
-    pub(crate) files: Vec<PathBuf>,
+    /// The files of its addresses.
+    pub(crate) reservations: Vec<PathBuf>,
+    /// Its cached result.
+    pub(crate) result: Option<PathBuf>,
 }
 
 /// What the files alone say of a pod.
@@ -40,8 +38,10 @@ pub(crate) enum Fate {
     Open,
     /// It cannot be taken over.
     Refused(Vec<String>),
-    /// Its container is dead, and its files were left.
-    Stale(&'static str),
+    /// Its namespace is gone: its container is dead, and its files were left.
+    Gone,
+    /// No cached result tells whether it lives.
+    Uncached,
 }
 
 /// Everything that was read.
@@ -78,7 +78,7 @@ impl Cached {
 /// Reads both folders; only of these networks, or of all where none is named.
 pub(crate) fn read(reservations: &Path, results: &Path, networks: &[String]) -> Result<Old> {
     let mut old = Old::default();
-    let cached = cached(results, &mut old)?;
+    let cached = cached(results, networks, &mut old)?;
     for network in networks {
         if !reservations.join(network).is_dir() {
             bail!("there is no network {network:?} in {}", reservations.display());
@@ -109,7 +109,24 @@ pub(crate) fn read(reservations: &Path, results: &Path, networks: &[String]) -> 
     for ((network, container, if_name), files) in held {
         old.pods.push(pod(network, container, if_name, files, &cached));
     }
+    refuse_twins(&mut old.pods);
     Ok(old)
+}
+
+/// The daemon knows a pod by container and interface alone, so one of two networks cannot be told from the other's.
+fn refuse_twins(pods: &mut [Pod]) {
+    let mut networks: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+    for pod in pods.iter().filter(|pod| pod.fate == Fate::Open) {
+        let key = (pod.container.clone(), pod.if_name.clone());
+        networks.entry(key).or_default().push(pod.network.clone());
+    }
+    for pod in pods.iter_mut().filter(|pod| pod.fate == Fate::Open) {
+        let of = &networks[&(pod.container.clone(), pod.if_name.clone())];
+        if of.len() > 1 {
+            let why = format!("it is in several networks: {}", of.join(", "));
+            pod.fate = Fate::Refused(vec![why]);
+        }
+    }
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -137,12 +154,20 @@ fn holder(file: &Path) -> Result<(String, String), String> {
     }
 }
 
-fn cached(results: &Path, old: &mut Old) -> Result<Vec<Cached>> {
+fn cached(results: &Path, networks: &[String], old: &mut Old) -> Result<Vec<Cached>> {
     if !results.exists() {
         return Ok(Vec::new());
     }
+    let is_of = |path: &PathBuf| {
+        let name = name_of(path).unwrap_or_default();
+        let begins = |network: &String| {
+            name.strip_prefix(network)
+                .is_some_and(|rest| rest.starts_with('-'))
+        };
+        networks.is_empty() || networks.iter().any(begins)
+    };
     let mut all = Vec::new();
-    for path in entries(results)? {
+    for path in entries(results)?.into_iter().filter(is_of) {
         let read = fs::read(&path).map_err(|error| error.to_string());
         let json = read.and_then(|bytes| {
             serde_json::from_slice::<Value>(&bytes).map_err(|error| format!("it is not JSON: {error}"))
@@ -174,9 +199,10 @@ fn pod(
         if_name,
         path: String::new(),
         addresses,
-        masquerade: false,
-        fate: Fate::Stale("no result is cached for it"),
-        files: held.into_iter().map(|(_, file)| file).collect(),
+        masquerade: None,
+        fate: Fate::Uncached,
+        reservations: held.into_iter().map(|(_, file)| file).collect(),
+        result: None,
     };
     let found = cached.iter().find(|cached| {
         cached.text("containerId") == pod.container
@@ -185,7 +211,14 @@ fn pod(
     });
     let Some(found) = found else { return pod };
     found.text("ifName").clone_into(&mut pod.if_name);
-    pod.files.push(found.path.clone());
+    pod.result = Some(found.path.clone());
+    let plugins = found.plugins();
+    pod.masquerade = plugins.as_deref().and_then(chain::masquerade);
+    pod.fate = fate(&mut pod, found, plugins.as_deref());
+    pod
+}
+
+fn fate(pod: &mut Pod, found: &Cached, plugins: Option<&[Value]>) -> Fate {
     let result = &found.json["result"];
     let interfaces = result["interfaces"]
         .as_array()
@@ -196,13 +229,13 @@ fn pod(
         has_sandbox && interface["name"].as_str() == Some(&pod.if_name)
     });
     let Some(path) = inside.and_then(|interface| interface["sandbox"].as_str()) else {
-        pod.fate = Fate::Refused(vec!["its cached result names no namespace".to_owned()]);
-        return pod;
+        return Fate::Refused(vec!["its cached result names no namespace".to_owned()]);
     };
     path.clone_into(&mut pod.path);
-    if !Path::new(path).exists() {
-        pod.fate = Fate::Stale("its namespace is gone");
-        return pod;
+    match Path::new(path).try_exists() {
+        Ok(true) => {}
+        Ok(false) => return Fate::Gone,
+        Err(error) => return Fate::Refused(vec![format!("cannot look at {path}: {error}")]),
     }
     let mut reasons = Vec::new();
     let given = result["ips"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -218,57 +251,31 @@ fn pod(
             list(&pod.addresses)
         ));
     }
-    match found.plugins() {
-        Some(plugins) => {
-            pod.masquerade = plugins[0]["ipMasq"] == true;
-            reasons.extend(against(&plugins, &found.json["capabilityArgs"]));
+    for (family, is_v4) in [("IPv4", true), ("IPv6", false)] {
+        let of: Vec<IpAddr> = pod
+            .addresses
+            .iter()
+            .copied()
+            .filter(|a| a.is_ipv4() == is_v4)
+            .collect();
+        if of.len() > 1 {
+            reasons.push(format!(
+                "it has {}, and one {family} address is the most",
+                list(&of)
+            ));
         }
+    }
+    match plugins {
+        Some(plugins) => reasons.extend(chain::against(plugins, &found.json["capabilityArgs"])),
         None => reasons.push("its cached configuration cannot be read".to_owned()),
     }
-    pod.fate = match reasons.is_empty() {
+    match reasons.is_empty() {
         true => Fate::Open,
         false => Fate::Refused(reasons),
-    };
-    pod
-}
-
-/// What in a chain of plugins nobody would undo once the old plugins are not called any more.
-fn against(plugins: &[Value], asked: &Value) -> Vec<String> {
-    let mut reasons = Vec::new();
-    let kind = |plugin: &Value| plugin["type"].as_str().unwrap_or_default().to_owned();
-    // Of a bridge's port the kernel tells, and the daemon says why not.
-    match kind(&plugins[0]).as_str() {
-        "ptp" | "bridge" => {}
-        other => reasons.push(format!("{other} made it, and only ptp's are taken over")),
-    }
-    let ipam = kind(&plugins[0]["ipam"]);
-    if ipam != "host-local" {
-        reasons.push(format!("its addresses are {ipam:?}'s, and not host-local's"));
-    }
-    for kind in plugins[1..].iter().map(kind) {
-        let demand = ON_DEMAND.iter().find(|(name, _)| *name == kind);
-        match demand {
-            _ if HARMLESS.contains(&&*kind) => {}
-            Some((_, capability)) if is_nothing(&asked[capability]) => {}
-            Some((_, capability)) => reasons.push(format!("{kind} holds {capability} of it")),
-            None => reasons.push(format!(
-                "{kind} was called after it, and may hold something of it"
-            )),
-        }
-    }
-    reasons
-}
-
-fn is_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Array(all) => all.is_empty(),
-        Value::Object(all) => all.is_empty(),
-        _ => false,
     }
 }
 
-pub(crate) fn list(addresses: &[IpAddr]) -> String {
+fn list(addresses: &[IpAddr]) -> String {
     match addresses.is_empty() {
         true => "nothing".to_owned(),
         false => addresses
@@ -279,39 +286,59 @@ pub(crate) fn list(addresses: &[IpAddr]) -> String {
     }
 }
 
-/// Takes files of pods away, under host-local's own lock of their network; and what is left of a network that has no
-/// reservation any more.
-pub(crate) fn remove<'a>(reservations: &Path, pods: impl Iterator<Item = &'a Pod>) -> Result<()> {
-    for pod in pods {
-        let folder = reservations.join(&pod.network);
-        let lock = folder.join("lock");
-        let held = File::options().create(true).append(true).open(&lock);
-        let held = held.with_context(|| format!("cannot open {}", lock.display()))?;
-        held.lock()
-            .with_context(|| format!("cannot lock {}", lock.display()))?;
-        for file in &pod.files {
-            match fs::remove_file(file) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("cannot remove {}", file.display()));
+/// Takes the files of a pod away, under host-local's own lock of their network; and what is left of a network that has
+/// nothing else any more. What somebody else has been given meanwhile stays.
+pub(crate) fn remove(reservations: &Path, pod: &Pod) -> Result<()> {
+    let folder = reservations.join(&pod.network);
+    let lock = folder.join("lock");
+    match File::options().create(true).append(true).open(&lock) {
+        Ok(held) => {
+            held.lock()
+                .with_context(|| format!("cannot lock {}", lock.display()))?;
+            for file in &pod.reservations {
+                if is_still_held(file, pod)? {
+                    delete(file)?;
                 }
-                _ => {}
             }
+            remove_if_over(&folder)?;
         }
-        let left = entries(&folder)?;
-        let is_reservation =
-            |file: &PathBuf| name_of(file).is_some_and(|name| name.parse::<IpAddr>().is_ok());
-        if !left.iter().any(is_reservation) {
-            let own = |name: &str| name == "lock" || name.starts_with("last_reserved_ip.");
-            for file in left
-                .iter()
-                .filter(|file| name_of(file).is_some_and(|name| own(&name)))
-            {
-                fs::remove_file(file).with_context(|| format!("cannot remove {}", file.display()))?;
-            }
-            // Not empty where somebody keeps more in it.
-            let _ = fs::remove_dir(&folder);
-            // Where it stays, the lock does too, for who comes next.
+        // Without the folder there are no reservations.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("cannot open {}", lock.display())),
+    }
+    pod.result.as_deref().map_or(Ok(()), delete)
+}
+
+fn is_still_held(file: &Path, pod: &Pod) -> Result<bool> {
+    match holder(file) {
+        Ok((container, if_name)) => {
+            Ok(container == pod.container && (if_name.is_empty() || if_name == pod.if_name))
         }
+        Err(_) if !file.exists() => Ok(false),
+        Err(why) => Err(anyhow!("cannot remove {}: {why}", file.display())),
+    }
+}
+
+fn delete(file: &Path) -> Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", file.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// host-local's lock is for as long as there is anything else.
+fn remove_if_over(folder: &Path) -> Result<()> {
+    let own = |name: String| name == "lock" || name.starts_with("last_reserved_ip.");
+    let left = entries(folder)?;
+    if left.iter().all(|file| name_of(file).is_some_and(own)) {
+        left.iter().try_for_each(|file| delete(file))?;
+        // Somebody may have come meanwhile.
+        let _ = fs::remove_dir(folder);
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

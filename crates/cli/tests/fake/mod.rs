@@ -1,5 +1,8 @@
 //! A daemon that attaches nothing: it remembers what it was asked, and answers as the real one does.
 
+use client::inspection::adopt_request::Step;
+use client::inspection::adoption::State;
+use client::inspection::attachment::Origin;
 use client::inspection::inspection_server::{Inspection, InspectionServer};
 use client::inspection::{self, Attachment, Finding, GetNodeResponse, Key};
 use client::workload::workload_networking_server::{WorkloadNetworking, WorkloadNetworkingServer};
@@ -30,6 +33,8 @@ struct Desk {
     unready: Vec<String>,
     attach: Arc<Mutex<Option<AttachRequest>>>,
     detach: Arc<Mutex<Option<DetachRequest>>>,
+    adopted: Arc<Mutex<Vec<Attachment>>>,
+    adopts: Arc<Mutex<Vec<inspection::AdoptRequest>>>,
 }
 
 impl Fake {
@@ -81,6 +86,25 @@ impl Fake {
     /// The last Detach.
     pub(crate) fn detach_asked(&self) -> DetachRequest {
         self.desk.detach.lock().unwrap().take().unwrap()
+    }
+
+    /// Has taken over a pod with one address.
+    pub(crate) fn takes(&self, owner: &str, id: &str, ip: &str, origin: Origin) {
+        self.desk.adopted.lock().unwrap().push(Attachment {
+            key: Some(Key {
+                owner: owner.into(),
+                workload_id: id.into(),
+                if_name: "eth0".into(),
+            }),
+            ip: vec![ip.into()],
+            origin: origin.into(),
+            ..Attachment::default()
+        });
+    }
+
+    /// Every Adopt since the last time.
+    pub(crate) fn adopts_asked(&self) -> Vec<inspection::AdoptRequest> {
+        std::mem::take(&mut *self.desk.adopts.lock().unwrap())
     }
 }
 
@@ -161,10 +185,17 @@ impl Inspection for Desk {
         request: Request<inspection::ListRequest>,
     ) -> Result<Response<inspection::ListResponse>, Status> {
         let owner = request.into_inner().owner;
-        let attachment = match owner.as_deref() {
+        let mut attachment = match owner.as_deref() {
             None | Some("") => vec![web()],
             Some(_) => Vec::new(),
         };
+        let adopted = self.adopted.lock().unwrap().clone();
+        let is_of = |of: &Attachment| {
+            owner
+                .as_ref()
+                .is_none_or(|owner| of.key.as_ref().unwrap().owner == *owner)
+        };
+        attachment.extend(adopted.into_iter().filter(is_of));
         Ok(Response::new(inspection::ListResponse { attachment }))
     }
 
@@ -206,9 +237,40 @@ impl Inspection for Desk {
 
     async fn adopt(
         &self,
-        _: Request<inspection::AdoptRequest>,
+        request: Request<inspection::AdoptRequest>,
     ) -> Result<Response<inspection::AdoptResponse>, Status> {
-        Ok(Response::new(inspection::AdoptResponse::default()))
+        let request = request.into_inner();
+        self.adopts.lock().unwrap().push(request.clone());
+        let candidates = request
+            .candidate
+            .iter()
+            .filter_map(|candidate| candidate.key.clone());
+        let keys: Vec<Key> = request.key.iter().cloned().chain(candidates).collect();
+        if keys.iter().any(|key| key.workload_id.len() > 128) {
+            let text = "workload_id: has 129 bytes, 128 is the most";
+            return Err(refusal(Code::InvalidArgument, "INVALID_FIELD", text, &[]));
+        }
+        let state = match request.step() {
+            Step::Take => State::Taken,
+            Step::Undo => State::Undone,
+            Step::Commit => State::Committed,
+            Step::Check | Step::Unspecified => State::Possible,
+        };
+        if state == State::Committed {
+            let mut adopted = self.adopted.lock().unwrap();
+            let named = adopted
+                .iter_mut()
+                .filter(|of| keys.contains(of.key.as_ref().unwrap()));
+            named.for_each(|of| of.set_origin(Origin::Committed));
+        }
+        let adoption = keys.into_iter().map(|key| inspection::Adoption {
+            key: Some(key),
+            state: state.into(),
+            reason: Vec::new(),
+        });
+        Ok(Response::new(inspection::AdoptResponse {
+            adoption: adoption.collect(),
+        }))
     }
 
     async fn set_prefixes(

@@ -136,9 +136,13 @@ fn a_node_of_ptp_and_host_local_moves_as_the_guide_says() {
         || old.adopt(&node, &[]).0,
         |code| *code == Some(0),
     );
+    // One of another network, whose cached result is torn while it lives.
+    let live = old.add(&node, "bridged", "live");
+    let torn = old.path("results/bridged-live-eth0");
+    std::fs::write(&torn, "{\"kind\":\"cniCa").unwrap();
     let before = old.files();
 
-    let (code, said) = old.adopt(&node, &[]);
+    let (code, said) = old.adopt(&node, &["--network", "old"]);
     assert_eq!(code, Some(0), "{said}");
     for line in [
         "possible   a/eth0 10.77.0.2,fd77:77:77::2",
@@ -147,17 +151,20 @@ fn a_node_of_ptp_and_host_local_moves_as_the_guide_says() {
     ] {
         assert!(said.contains(line), "{said}");
     }
-    let (code, said) = old.adopt(&node, &["--take"]);
+    let (code, said) = old.adopt(&node, &["--take", "--network", "old"]);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("taken      a/eth0"), "{said}");
     let (code, said) = old.adopt(&node, &["--undo"]);
     assert_eq!(
         (code, said.as_str()),
-        (Some(0), "undone     a/eth0\nundone     b/eth0\n")
+        (
+            Some(0),
+            "undone     a/eth0\nundone     b/eth0\nof owner workloadnet\n"
+        )
     );
     assert_eq!(old.files(), before);
     // While it is not committed, the old plugin can still take its pod away.
-    assert_eq!(old.adopt(&node, &["--take"]).0, Some(0));
+    assert_eq!(old.adopt(&node, &["--take", "--network", "old"]).0, Some(0));
     let pings = |pod: &Pod| {
         for ip in &pod.ips {
             stage::ping(&a.sandbox.namespace, *ip, LIMIT).unwrap();
@@ -171,7 +178,17 @@ fn a_node_of_ptp_and_host_local_moves_as_the_guide_says() {
         said.contains("committed  a/eth0") && said.contains("cleaned    dead/eth0"),
         "{said}"
     );
-    assert_eq!(old.files(), Vec::<String>::new());
+    assert!(said.contains("left       live/eth0"), "{said}");
+    let left = old.files();
+    let is_left = |file: &str| left.iter().any(|name| name == file);
+    assert!(
+        !left
+            .iter()
+            .any(|file| file.starts_with("networks/old") || file.starts_with("results/old"))
+            && is_left("networks/bridged/10.88.0.2")
+            && is_left("results/bridged-live-eth0"),
+        "a live pod's stay: {left:?}"
+    );
     // The commands that it names take away what ptp left in others' tables.
     assert!(rules(&node).contains("CNI-"));
     for command in said
@@ -188,8 +205,13 @@ fn a_node_of_ptp_and_host_local_moves_as_the_guide_says() {
         rules(&node)
     );
     pings(&b);
+    drop(live);
+    std::fs::remove_file(torn).unwrap();
     // A second commit has nothing left to do.
-    assert_eq!(old.adopt(&node, &["--commit"]), (Some(0), "no pods\n".to_owned()));
+    assert_eq!(
+        old.adopt(&node, &["--commit"]),
+        (Some(0), "nothing to commit\n".to_owned())
+    );
 }
 
 #[test]

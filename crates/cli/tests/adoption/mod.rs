@@ -1,0 +1,214 @@
+//! `adopt`, with folders as host-local and libcni leave them.
+
+use crate::fake::Fake;
+use crate::{code, run, text};
+use base64::Engine as _;
+use client::inspection::AdoptRequest;
+use client::inspection::adopt_request::Step;
+use client::inspection::attachment::Origin;
+use serde_json::json;
+use std::fs;
+use std::path::PathBuf;
+use tempfile::TempDir;
+
+struct Node {
+    fake: Fake,
+    folder: TempDir,
+}
+
+impl Node {
+    fn new() -> Self {
+        let node = Self {
+            fake: Fake::new(),
+            folder: tempfile::tempdir().unwrap(),
+        };
+        fs::create_dir(node.path("networks")).unwrap();
+        fs::create_dir(node.path("results")).unwrap();
+        fs::write(node.path("netns"), "").unwrap();
+        node
+    }
+
+    fn path(&self, below: &str) -> PathBuf {
+        self.folder.path().join(below)
+    }
+
+    fn reserve(&self, network: &str, address: &str, container: &str) {
+        let folder = self.path("networks").join(network);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(address), format!("{container}\r\neth0")).unwrap();
+    }
+
+    /// A pod of ptp's.
+    fn pod(&self, network: &str, address: &str, container: &str, netns: &str) {
+        self.reserve(network, address, container);
+        let config = r#"{"plugins":[{"type":"ptp","ipMasq":true,"ipam":{"type":"host-local"}}]}"#;
+        let json = json!({
+            "kind": "cniCacheV1", "containerId": container, "networkName": network, "ifName": "eth0",
+            "config": base64::prelude::BASE64_STANDARD.encode(config),
+            "result": {
+                "interfaces": [{"name": "eth0", "sandbox": self.path(netns)}],
+                "ips": [{"address": format!("{address}/24")}],
+            },
+        });
+        let file = self.path("results").join(format!("{network}-{container}-eth0"));
+        fs::write(file, json.to_string()).unwrap();
+    }
+
+    /// Exit code and all that was said.
+    fn adopt(&self, args: &[&str]) -> (i32, String) {
+        let (networks, results) = (self.path("networks"), self.path("results"));
+        let mut all = vec!["adopt", "--from", "host-local"];
+        all.extend(["--data-dir", networks.to_str().unwrap()]);
+        all.extend(["--results-dir", results.to_str().unwrap()]);
+        all.extend(args);
+        let output = run(self.fake.socket(), &all);
+        (
+            code(&output),
+            text(&output.stdout).to_owned() + text(&output.stderr),
+        )
+    }
+
+    fn has(&self, below: &str) -> bool {
+        self.path(below).exists()
+    }
+}
+
+fn ids(request: &AdoptRequest) -> Vec<&str> {
+    request.key.iter().map(|key| key.workload_id.as_str()).collect()
+}
+
+#[test]
+fn only_files_of_pods_that_are_surely_dead_are_cleaned() {
+    let node = Node::new();
+    node.pod("old", "10.1.0.2", "dead", "nowhere");
+    node.pod("old", "10.1.0.3", "live", "netns");
+    node.reserve("old", "10.1.0.4", "torn");
+    fs::write(node.path("results/old-torn-eth0"), "{\"kind\":").unwrap();
+    let (code, said) = node.adopt(&["--commit"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        said.contains("nothing to commit") && said.contains("old-torn-eth0: it is not JSON"),
+        "{said}"
+    );
+    let (code, said) = node.adopt(&["--commit", "--clean"]);
+    assert_eq!(code, 0, "{said}");
+    for words in [
+        "cleaned    dead/eth0",
+        "left       torn/eth0",
+        "no result is cached for it",
+        "old-torn-eth0: it is not JSON",
+        "iptables -t nat -D POSTROUTING -s 10.1.0.2 ",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert!(!node.has("networks/old/10.1.0.2") && !node.has("results/old-dead-eth0"));
+    for file in [
+        "networks/old/10.1.0.3",
+        "networks/old/10.1.0.4",
+        "results/old-live-eth0",
+    ] {
+        assert!(node.has(file), "{file}");
+    }
+    assert_eq!(node.fake.adopts_asked(), []);
+}
+
+#[test]
+fn nothing_is_cleaned_where_no_results_are() {
+    let node = Node::new();
+    node.reserve("old", "10.1.0.3", "live");
+    node.fake.takes("workloadnet", "live", "10.1.0.3", Origin::Taken);
+    fs::remove_dir(node.path("results")).unwrap();
+    let (code, said) = node.adopt(&["--commit", "--clean"]);
+    assert!(
+        code == 1 && said.contains("there is no folder") && said.contains("results"),
+        "{said}"
+    );
+    assert!(node.has("networks/old/10.1.0.3"));
+    assert_eq!(node.fake.adopts_asked(), []);
+}
+
+#[test]
+fn giving_back_and_committing_stay_with_the_owner_and_the_network_that_are_named() {
+    let node = Node::new();
+    node.pod("old", "10.1.0.2", "a", "netns");
+    node.pod("other", "10.2.0.2", "b", "netns");
+    // The same names as in the other network, and dead.
+    node.reserve("other", "10.2.0.9", "a");
+    node.fake.takes("workloadnet", "a", "10.1.0.2", Origin::Taken);
+    node.fake.takes("workloadnet", "b", "10.2.0.2", Origin::Taken);
+    node.fake.takes("k8s.io", "c", "10.3.0.2", Origin::Taken);
+    node.fake.takes("k8s.io", "kept", "10.3.0.3", Origin::Committed);
+
+    let (_, said) = node.adopt(&["--undo", "--owner", "k8s.io"]);
+    assert_eq!(said, "undone     c/eth0\n");
+    let (_, said) = node.adopt(&["--undo", "--network", "old"]);
+    assert_eq!(said, "undone     a/eth0\nof owner workloadnet\n");
+    let (_, said) = node.adopt(&["--undo"]);
+    assert!(said.ends_with("of owner k8s.io, workloadnet\n"), "{said}");
+    let asked = node.fake.adopts_asked();
+    let keys: Vec<Vec<&str>> = asked.iter().map(ids).collect();
+    assert_eq!(keys, [vec!["c"], vec!["a"], vec!["a", "b", "c"]]);
+    for args in [&["--undo", "--owner", "nobody"], &["--undo", "--owner", ""]] {
+        assert_eq!(node.adopt(args), (0, "nothing to undo\n".to_owned()));
+    }
+    assert_eq!(
+        node.adopt(&["--commit", "--owner", "nobody"]),
+        (0, "nothing to commit\n".to_owned())
+    );
+    assert_eq!(node.fake.adopts_asked(), []);
+
+    let (_, said) = node.adopt(&["--commit", "--network", "other"]);
+    assert!(said.starts_with("committed  b/eth0 10.2.0.2\n"), "{said}");
+    assert_eq!(ids(&node.fake.adopts_asked()[0]), ["b"]);
+    assert!(node.has("networks/old/10.1.0.2") && node.has("networks/other/10.2.0.9"));
+    assert!(!node.has("networks/other/10.2.0.2"));
+}
+
+#[test]
+fn a_pod_that_the_daemon_cannot_read_is_named_and_the_others_go_on() {
+    let node = Node::new();
+    let long = "x".repeat(129);
+    node.pod("old", "10.1.0.2", "a", "netns");
+    node.pod("old", "10.1.0.3", &long, "netns");
+    for (args, state, step) in [
+        (&[][..], "possible", Step::Check),
+        (&["--take"], "possible", Step::Check),
+        (&["--take", "--partial"], "taken", Step::Take),
+    ] {
+        let (code, said) = node.adopt(args);
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains(&format!("{state:<10} a/eth0")), "{args:?}: {said}");
+        assert!(
+            said.contains(&format!("refused    {long}/eth0")),
+            "{args:?}: {said}"
+        );
+        assert!(
+            said.contains("has 129 bytes, 128 is the most"),
+            "{args:?}: {said}"
+        );
+        assert_eq!(node.fake.adopts_asked().last().unwrap().step(), step);
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_removed_hides_nothing_of_what_was_done() {
+    let node = Node::new();
+    node.pod("old", "10.1.0.2", "a", "netns");
+    node.pod("other", "10.2.0.2", "b", "netns");
+    node.fake.takes("workloadnet", "a", "10.1.0.2", Origin::Taken);
+    node.fake.takes("workloadnet", "b", "10.2.0.2", Origin::Taken);
+    // Which nobody can open as a file.
+    fs::create_dir(node.path("networks/old/lock")).unwrap();
+    let (code, said) = node.adopt(&["--commit"]);
+    assert_eq!(code, 1, "{said}");
+    for words in [
+        "committed  a/eth0",
+        "committed  b/eth0",
+        "-D POSTROUTING -s 10.1.0.2 ",
+        "-D POSTROUTING -s 10.2.0.2 ",
+        "networks/old/lock: Is a directory",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert!(node.has("networks/old/10.1.0.2") && !node.has("networks/other"));
+}
