@@ -3,11 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use model::address::Family;
+use model::datapath::FoundRoutes;
 use model::peer::Peer;
 use model::prefix::Prefix;
-use model::routes::{Held, Hop, How, Mode, Planned, Reach, Settings, plan};
+use model::routes::{Facts, Held, Hop, How, Mode, Own, Planned, Reach, Settings, plan};
 use proptest::prelude::*;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 fn v4(n: u8) -> IpAddr {
@@ -89,7 +90,18 @@ fn world() -> impl Strategy<Value = World> {
 
 impl World {
     fn plan(&self) -> Planned {
-        plan(&self.settings, &own(), &self.peers, &self.reach, true)
+        let own = Own {
+            prefixes: own(),
+            lent: BTreeMap::new(),
+        };
+        let facts = Facts {
+            own: &own,
+            peers: &self.peers,
+            reach: &self.reach,
+            found: &FoundRoutes::default(),
+            ipv6: true,
+        };
+        plan(&self.settings, facts)
     }
 
     fn over(&self, address: IpAddr) -> Option<(bool, bool, u16)> {

@@ -104,7 +104,7 @@ impl<D: Datapath> Desk<D> {
         let Adoption { record, ops, undo } = adoption;
         // Held before anything is changed, so that nobody is given them meanwhile.
         let addresses = record.addresses;
-        if let Err(conflict) = self.state().ipam.hold(key, addresses) {
+        if let Err(conflict) = self.lease_otherwise(&mut self.state(), |ipam| ipam.hold(key, addresses)) {
             let why = format!("{} is held by {}", conflict.address, conflict.holder);
             return Ok(Adopted::Refused(vec![why]));
         }
@@ -117,7 +117,7 @@ impl<D: Datapath> Desk<D> {
                     ..fault
                 },
             };
-            self.state().ipam.free(addresses, now());
+            self.lease_otherwise(&mut self.state(), |ipam| ipam.free(addresses, now()));
             return Err(fault.into());
         }
         let adopted = FoundLink {

@@ -32,7 +32,8 @@ impl<D: Datapath> Lease<'_, D> {
 impl<D: Datapath> Drop for Lease<'_, D> {
     fn drop(&mut self) {
         if let Some(granted) = self.granted.take() {
-            self.desk.state().ipam.undo(&granted);
+            let mut state = self.desk.state();
+            self.desk.lease_otherwise(&mut state, |ipam| ipam.undo(&granted));
         }
     }
 }
@@ -130,7 +131,7 @@ impl<D: Datapath> Desk<D> {
                 let is_left = matches!(&error, WireError::Refused { left, .. } if !left.is_empty());
                 if is_left || matches!(error, WireError::Routed { .. }) {
                     // The next attach is to get another one.
-                    state.ipam.free(plan.record.addresses, now());
+                    self.lease_otherwise(&mut state, |ipam| ipam.free(plan.record.addresses, now()));
                     lease.keep();
                 }
                 drop(state);

@@ -338,7 +338,7 @@ impl<D: Datapath> Desk<D> {
         let key = attachment.key().clone();
         state.by_index.remove(&index);
         state.attachments.remove(&key);
-        state.ipam.free(attachment.addresses(), now());
+        self.lease_otherwise(&mut state, |ipam| ipam.free(attachment.addresses(), now()));
         let waiting = state.leaving.remove(&index);
         self.tell_readiness(&mut state);
         drop(state);

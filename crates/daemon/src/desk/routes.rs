@@ -5,11 +5,12 @@
 //! holds. Nothing is done until somebody has said which peers there are: a restart leaves all as it stands.
 
 use super::order::Routes;
-use super::{Desk, vital};
+use super::{Desk, State, vital};
 use model::address::Family;
 use model::datapath::{Datapath, Fault, FoundRoutes};
+use model::ipam::Ipam;
 use model::peer::Peer;
-use model::routes::{Held, Mode, Planned, Reach, Step, plan};
+use model::routes::{Facts, Held, Mode, Own, Planned, Reach, Step, node_address, plan};
 use model::ruleset::Ruleset;
 use model::spared::Spared;
 use std::collections::HashMap;
@@ -90,7 +91,37 @@ struct Router {
     others: FoundRoutes,
 }
 
+/// What the router goes by, beside the kernel.
+struct Known {
+    own: Own,
+    /// `None`: nobody has said yet.
+    peers: Option<Arc<[Peer]>>,
+}
+
+impl<D: Datapath> State<D> {
+    /// What this node has of the cluster's addresses.
+    pub(super) fn own(&self) -> Own {
+        let prefixes: Vec<_> = self.ipam.in_use().collect();
+        let nodes = prefixes.iter().filter_map(node_address);
+        let lent = nodes.filter_map(|address| Some((address, self.ipam.holder(address)?.clone())));
+        Own {
+            lent: lent.collect(),
+            prefixes,
+        }
+    }
+}
+
 impl<D: Datapath> Desk<D> {
+    /// Changes what is leased, and tells the router where that changes what the node itself has.
+    pub(super) fn lease_otherwise<T>(&self, state: &mut State<D>, change: impl FnOnce(&mut Ipam) -> T) -> T {
+        let before = state.own();
+        let outcome = change(&mut state.ipam);
+        if state.own() != before {
+            self.router.peers_changed();
+        }
+        outcome
+    }
+
     /// The router's thread.
     pub(super) fn route_for_ever(self: Arc<Self>) {
         self.wait_until_recovered();
@@ -119,37 +150,14 @@ impl<D: Datapath> Desk<D> {
 
     /// Makes the kernel hold what follows from what is known; whether it does.
     fn route(&self, router: &mut Router) -> Result<bool, Fault> {
-        let (own, peers) = {
-            let state = self.state();
-            let own: Vec<_> = state
-                .ipam
-                .usage(super::now())
-                .into_iter()
-                .map(|u| u.prefix)
-                .collect();
-            (own, state.peers.clone())
-        };
-        let is_none = self.settings.routes.mode == Mode::None;
-        let Some(peers) = peers.or_else(|| is_none.then(|| Arc::from([]))) else {
-            self.spare(&own, &[])?;
+        let known = self.known();
+        let Some(peers) = &known.peers else {
+            self.spare(&known.own, &[])?;
             return Ok(true);
         };
-        let addresses = || peers.iter().flat_map(|peer| peer.addresses.iter().copied());
-        if !is_none {
-            let unknown: Vec<IpAddr> = addresses().filter(|a| !router.reach.contains_key(a)).collect();
-            let ways = self.datapath.reach(&unknown)?;
-            router.reach.extend(unknown.into_iter().zip(ways));
-        }
-        let ipv6 = self.datapath.supports(Family::V6);
-        let mut planned = plan(&self.settings.routes, &own, &peers, &router.reach, ipv6);
-        if router.held.is_none() {
-            let mut found = self.datapath.found_routes()?;
-            router.held = Some(std::mem::take(&mut found.held));
-            router.others = found;
-        }
-        self.mind_others(&mut planned, &router.others);
+        let planned = self.planned(router, &known.own, peers)?;
         // What comes is spared before packets go there, and what goes until none do.
-        self.spare(&own, &peers)?;
+        self.spare(&known.own, peers)?;
         let held = router.held.get_or_insert_default();
         let steps = held.steps_to(&planned.held);
         let faults = match steps.is_empty() {
@@ -176,34 +184,50 @@ impl<D: Datapath> Desk<D> {
         Ok(is_good)
     }
 
-    /// Others' addresses and routes stay; what hinders ours of them is said.
-    fn mind_others(&self, planned: &mut Planned, others: &FoundRoutes) {
-        planned.held.addresses.retain(|address| {
-            let is_taken = others.other_addresses.contains(address);
-            if is_taken {
-                let text = format!(
-                    "{address}, the node's own address in its prefix, is somebody else's on this node"
-                );
-                planned.warnings.push(text);
-            }
-            !is_taken
-        });
-        let contested = planned
-            .held
-            .routes
-            .keys()
-            .filter(|net| others.other_routes.contains(net));
-        let text =
-            |net| format!("somebody else has a route to {net}, too, which may come before that to its node");
-        planned.warnings.extend(contested.map(text));
+    /// What there is to go by. Where others route, it is as if there were no other nodes.
+    fn known(&self) -> Known {
+        let state = self.state();
+        let peers = match self.settings.routes.mode {
+            Mode::None => Some(state.peers.clone().unwrap_or_default()),
+            _ => state.peers.clone(),
+        };
+        Known {
+            own: state.own(),
+            peers,
+        }
+    }
+
+    /// What the kernel is to hold, after asking it what the router does not remember.
+    fn planned(&self, router: &mut Router, own: &Own, peers: &[Peer]) -> Result<Planned, Fault> {
+        let settings = &self.settings.routes;
+        if settings.mode != Mode::None {
+            let addresses = peers.iter().flat_map(|peer| peer.addresses.iter().copied());
+            let unknown: Vec<IpAddr> = addresses.filter(|a| !router.reach.contains_key(a)).collect();
+            let ways = self.datapath.reach(&unknown)?;
+            router.reach.extend(unknown.into_iter().zip(ways));
+        }
+        if router.held.is_none() {
+            let mut found = self.datapath.found_routes()?;
+            router.held = Some(std::mem::take(&mut found.held));
+            router.others = found;
+        }
+        let facts = Facts {
+            own,
+            peers,
+            reach: &router.reach,
+            found: &router.others,
+            ipv6: self.datapath.supports(Family::V6),
+        };
+        Ok(plan(settings, facts))
     }
 
     /// Spares what is the cluster's, in the table and in what would be published.
-    fn spare(&self, own: &[model::prefix::Prefix], peers: &[Peer]) -> Result<(), Fault> {
+    fn spare(&self, own: &Own, peers: &[Peer]) -> Result<(), Fault> {
         if !self.settings.masquerade {
             return Ok(());
         }
         let cluster = own
+            .prefixes
             .iter()
             .chain(peers.iter().flat_map(|peer| &peer.prefixes))
             .map(|p| p.net());
@@ -249,35 +273,13 @@ impl<D: Datapath> Desk<D> {
 
     /// What the kernel holds otherwise than was planned last, as the commands that would put it back.
     pub(super) fn route_drift(&self) -> Result<Vec<String>, Fault> {
-        let (own, peers) = {
-            let state = self.state();
-            let own: Vec<_> = state
-                .ipam
-                .usage(super::now())
-                .into_iter()
-                .map(|u| u.prefix)
-                .collect();
-            (own, state.peers.clone())
-        };
-        let Some(peers) = peers.filter(|_| self.settings.routes.mode != Mode::None) else {
+        let known = self.known();
+        let Some(peers) = known.peers.filter(|_| self.settings.routes.mode != Mode::None) else {
             return Ok(Vec::new());
         };
-        let addresses: Vec<IpAddr> = peers
-            .iter()
-            .flat_map(|peer| peer.addresses.iter().copied())
-            .collect();
-        let reach = self.datapath.reach(&addresses)?;
-        let reach = addresses.into_iter().zip(reach).collect();
-        let mut planned = plan(
-            &self.settings.routes,
-            &own,
-            &peers,
-            &reach,
-            self.datapath.supports(Family::V6),
-        );
-        let found = self.datapath.found_routes()?;
-        self.mind_others(&mut planned, &found);
-        let steps = found.held.steps_to(&planned.held);
+        let mut router = Router::default();
+        let planned = self.planned(&mut router, &known.own, &peers)?;
+        let steps = router.held.unwrap_or_default().steps_to(&planned.held);
         Ok(steps.iter().map(|step| format!("not as made: {step}")).collect())
     }
 

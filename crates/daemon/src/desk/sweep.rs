@@ -273,6 +273,7 @@ impl<D: Datapath> Desk<D> {
         let ended = state.ended_in_survey.take().unwrap_or_default();
         let busy: HashSet<HostLink> = state.turns.running().map(|key| key.host_link()).collect();
         state.uplink.clone_from(&survey.uplink);
+        let own = state.own();
         let prefixes: Vec<_> = state.ipam.prefixes().collect();
         state.oddities = survey.warnings(&prefixes);
         let mut taken = survey.taken.clone();
@@ -345,6 +346,9 @@ impl<D: Datapath> Desk<D> {
             memory
                 .cooling()
                 .for_each(|(address, since)| state.ipam.cool(address, since));
+        }
+        if state.own() != own {
+            self.router.peers_changed();
         }
         self.tell_readiness(&mut state);
         work

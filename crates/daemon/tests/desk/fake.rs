@@ -192,6 +192,11 @@ impl World {
         self.held().links.remove(link.as_str()).unwrap();
     }
 
+    /// Routes to other nodes.
+    pub(crate) fn roads(&self) -> Roads {
+        self.held().roads.clone()
+    }
+
     pub(crate) fn lose_ruleset(&self) {
         self.held().ruleset = None;
     }

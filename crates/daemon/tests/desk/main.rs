@@ -9,5 +9,6 @@ mod garbage;
 mod hangs;
 mod left;
 mod orders;
+mod routes;
 mod sequence;
 mod turns;

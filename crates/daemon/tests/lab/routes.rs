@@ -6,7 +6,7 @@
 //!  b 192.0.2.2 ---'    2001:db8:1::/64              2001:db8:2::/64
 //! ```
 
-use crate::daemon::{Daemon, addresses, attach};
+use crate::daemon::{Daemon, addresses, attach, detach};
 use crate::sandbox::Sandbox;
 use crate::witness::run;
 use stage::tcp::{Conversation, Server};
@@ -322,6 +322,44 @@ fn peers_that_move_change_or_go_take_their_routes_along_and_a_wrong_list_changes
     node.set_rest(String::new());
     node.start();
     cluster.expect(0, "ip address show dev lo", |now| !now.contains("10.77.1.1"));
+}
+
+/// A workload got from a wide prefix what is the node's own address in the narrow one that comes after it.
+#[test]
+fn a_workload_keeps_an_address_that_is_the_nodes_own_in_another_prefix() {
+    let mut cluster = Cluster::new("auto", &listed(&[0, 1], &[0, 1, 2]));
+    let inside = Sandbox::new();
+    let mut request = attach("w", &inside);
+    request.requested_ip = vec![
+        vec![10, 77, 1, 129],
+        [&[0xfd, 0x77, 0, 1], &[0; 11][..], &[9]].concat(),
+    ];
+    let answer = cluster.nodes[0].caller().attach(request).unwrap();
+    let other = cluster.workload(1, "other");
+    let node = &mut cluster.nodes[0];
+    node.stop();
+    node.set_prefixes(&["10.77.1.128/25", "fd77:1::/64"]);
+    node.start();
+    cluster.settled();
+    let own = cluster.ip(0, "ip -o address show dev lo");
+    assert!(
+        own.contains("10.77.1.1/32") && !own.contains("10.77.1.129"),
+        "{own}"
+    );
+    for address in addresses(&answer.ip) {
+        ping(&cluster.nodes[0].node.node, address, LIMIT).unwrap();
+        ping(&other.inside, address, LIMIT).unwrap();
+    }
+    let said = cluster.nodes[0].caller().node().warning;
+    assert!(
+        said.iter()
+            .any(|text| text.contains("10.77.1.129, the node's own")),
+        "{said:?}"
+    );
+    cluster.nodes[0].caller().detach(detach("w")).unwrap();
+    cluster.expect(0, "ip -o address show dev lo", |own| {
+        own.contains("10.77.1.129/32") && !own.contains("10.77.1.1/32")
+    });
 }
 
 #[test]

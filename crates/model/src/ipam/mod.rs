@@ -141,6 +141,15 @@ impl Ipam {
         self.pools.iter().map(|pool| pool.prefix)
     }
 
+    /// Prefixes that serve, and those that drain and have addresses in use.
+    pub fn in_use(&self) -> impl Iterator<Item = Prefix> + '_ {
+        self.used().map(|pool| pool.prefix)
+    }
+
+    fn used(&self) -> impl Iterator<Item = &Pool> {
+        self.pools.iter().filter(|pool| !pool.draining || pool.held > 0)
+    }
+
     /// Addresses in use that are of no prefix.
     pub fn strays(&self) -> usize {
         let is_stray = |address: &IpAddr| !self.pools.iter().any(|pool| pool.has(*address));
@@ -269,8 +278,7 @@ impl Ipam {
 
     /// How full every prefix is, those that drain last.
     pub fn usage(&self, now: Moment) -> Vec<Usage> {
-        let used = self.pools.iter().filter(|pool| !pool.draining || pool.held > 0);
-        used.map(|pool| self.usage_of(pool, now)).collect()
+        self.used().map(|pool| self.usage_of(pool, now)).collect()
     }
 
     /// Whether a prefix of the family gives out addresses.

@@ -13,6 +13,8 @@ mod held;
 pub use held::{Held, Hop, Step, Tunnel};
 
 use crate::address::{Family, Mac};
+use crate::datapath::FoundRoutes;
+use crate::key::Key;
 use crate::peer::Peer;
 use crate::prefix::Prefix;
 use ipnet::IpNet;
@@ -160,52 +162,66 @@ pub fn node_address(prefix: &Prefix) -> Option<IpAddr> {
     first.checked_sub(1).map(|offset| prefix.at(offset))
 }
 
+/// What this node has of the cluster's addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Own {
+    /// Prefixes that it serves or drains.
+    pub prefixes: Vec<Prefix>,
+    /// The node's own addresses in them that workloads hold, which got them from wider prefixes.
+    pub lent: BTreeMap<IpAddr, Key>,
+}
+
+/// What a plan goes by.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// This node's.
+    pub own: &'a Own,
+    /// The other nodes; this one may be among them.
+    pub peers: &'a [Peer],
+    /// How the peers' addresses are reached.
+    pub reach: &'a HashMap<IpAddr, Reach>,
+    /// What others have on this node.
+    pub found: &'a FoundRoutes,
+    /// Whether the kernel has IPv6 at all.
+    pub ipv6: bool,
+}
+
 struct Planner<'a> {
     settings: &'a Settings,
-    reach: &'a HashMap<IpAddr, Reach>,
+    facts: Facts<'a>,
     /// Which family VXLAN goes over.
     family: Family,
-    ipv6: bool,
     sources: HashMap<Family, IpAddr>,
     planned: Planned,
     tunnel_mtu: Option<u16>,
     hops: HashMap<Mac, IpAddr>,
 }
 
-/// Decides everything. `own` are the prefixes that this node serves or drains, `ipv6` whether its kernel has that at all.
-pub fn plan(
-    settings: &Settings,
-    own: &[Prefix],
-    peers: &[Peer],
-    reach: &HashMap<IpAddr, Reach>,
-    ipv6: bool,
-) -> Planned {
+/// Decides everything.
+pub fn plan(settings: &Settings, facts: Facts<'_>) -> Planned {
     if settings.mode == Mode::None {
         return Planned::default();
     }
-    let is_own = |peer: &&Peer| peer.addresses.iter().any(|a| reach.get(a) == Some(&Reach::Own));
-    let (myself, others): (Vec<&Peer>, Vec<&Peer>) = peers.iter().partition(is_own);
+    let is_own = |peer: &&Peer| {
+        let mut addresses = peer.addresses.iter();
+        addresses.any(|a| facts.reach.get(a) == Some(&Reach::Own))
+    };
+    let (myself, others): (Vec<&Peer>, Vec<&Peer>) = facts.peers.iter().partition(is_own);
     let mine: &[IpAddr] = match (settings.addresses.as_slice(), myself.first()) {
         ([], Some(myself)) => &myself.addresses,
         (addresses, _) => addresses,
     };
     let mut planner = Planner {
         settings,
-        reach,
+        facts,
         family: underlay(mine, &others),
-        ipv6,
         sources: HashMap::new(),
         planned: Planned::default(),
         tunnel_mtu: None,
         hops: HashMap::new(),
     };
-    for address in own.iter().filter_map(node_address) {
-        planner.sources.entry(Family::of(address)).or_insert(address);
-        if ipv6 || address.is_ipv4() {
-            planner.planned.held.addresses.insert(address);
-        }
-    }
-    planner.route(own, &others);
+    planner.address();
+    planner.route(&others);
     planner.finish(mine, &others)
 }
 
@@ -221,8 +237,37 @@ fn underlay(mine: &[IpAddr], others: &[&Peer]) -> Family {
 }
 
 impl Planner<'_> {
+    /// The node's own addresses, but for those that a workload holds, and for those that others have put there.
+    fn address(&mut self) {
+        let Facts { own, found, ipv6, .. } = self.facts;
+        for prefix in &own.prefixes {
+            let Some(address) = node_address(prefix) else {
+                continue;
+            };
+            if !ipv6 && address.is_ipv6() {
+                continue;
+            }
+            if let Some(key) = own.lent.get(&address) {
+                let text = format!(
+                    "{address}, the node's own address in {prefix}, is the workload's {key}, which had it before"
+                );
+                self.planned.warnings.push(text);
+                continue;
+            }
+            self.sources.entry(Family::of(address)).or_insert(address);
+            if found.other_addresses.contains(&address) {
+                let text =
+                    format!("{address}, the node's own address in {prefix}, is somebody else's on this node");
+                self.planned.warnings.push(text);
+            } else {
+                self.planned.held.addresses.insert(address);
+            }
+        }
+    }
+
     /// What two claim gets the first of them, by name.
-    fn route(&mut self, own: &[Prefix], others: &[&Peer]) {
+    fn route(&mut self, others: &[&Peer]) {
+        let own = &self.facts.own.prefixes;
         let mut claims: Vec<(IpNet, &Peer)> = Vec::new();
         let mut others = others.to_vec();
         others.sort_by(|a, b| a.name.cmp(&b.name));
@@ -264,7 +309,7 @@ impl Planner<'_> {
     }
 
     fn way(&mut self, peer: &Peer, family: Family, nets: &[IpNet]) -> Result<How, String> {
-        if family == Family::V6 && !self.ipv6 {
+        if family == Family::V6 && !self.facts.ipv6 {
             return Err("this kernel has no IPv6".to_owned());
         }
         let mode = self.settings.mode;
@@ -282,7 +327,7 @@ impl Planner<'_> {
                     shared,
                     on_link,
                     ..
-                }) = self.reach.get(&via)
+                }) = self.facts.reach.get(&via)
                 else {
                     continue;
                 };
@@ -317,7 +362,7 @@ impl Planner<'_> {
             .copied()
             .find(|a| Family::of(*a) == self.family);
         let to = to.ok_or_else(|| format!("it has no {} address, which VXLAN goes over", self.family))?;
-        let mtu = match self.reach.get(&to) {
+        let mtu = match self.facts.reach.get(&to) {
             Some(Reach::Over { mtu, .. }) => u16::try_from(*mtu).unwrap_or(u16::MAX),
             _ => return Err(format!("it cannot be reached{}", self.nowhere(peer))),
         };
@@ -326,7 +371,7 @@ impl Planner<'_> {
         if *self.hops.entry(mac).or_insert(to) != to {
             return Err(format!("its address {to} has the same hash as another one's"));
         }
-        let via = if self.ipv6 { hop_of(mac) } else { to };
+        let via = if self.facts.ipv6 { hop_of(mac) } else { to };
         self.tunnel_mtu = Some(self.tunnel_mtu.map_or(mtu, |least| least.min(mtu)));
         self.narrow(mtu, || format!("VXLAN to peer {}", peer.name));
         let held = &mut self.planned.held;
@@ -338,7 +383,7 @@ impl Planner<'_> {
     }
 
     fn nowhere(&self, peer: &Peer) -> String {
-        let why = peer.addresses.iter().find_map(|a| match self.reach.get(a) {
+        let why = peer.addresses.iter().find_map(|a| match self.facts.reach.get(a) {
             Some(Reach::Nowhere(why)) => Some(format!(": {a}: {why}")),
             _ => None,
         });
@@ -352,15 +397,25 @@ impl Planner<'_> {
     }
 
     fn finish(mut self, mine: &[IpAddr], others: &[&Peer]) -> Planned {
+        self.settle_tunnel(mine, others);
+        let others = &self.facts.found.other_routes;
+        let contested = self.planned.held.routes.keys().filter(|net| others.contains(net));
+        let text =
+            |net| format!("somebody else has a route to {net}, too, which may come before that to its node");
+        self.planned.warnings.extend(contested.map(text));
+        self.planned
+    }
+
+    fn settle_tunnel(&mut self, mine: &[IpAddr], others: &[&Peer]) {
         let Some(mtu) = self.tunnel_mtu else {
-            return self.planned;
+            return;
         };
         let is_right = |a: &IpAddr| Family::of(*a) == self.family;
         let source = |peer: &&Peer| {
             peer.addresses
                 .iter()
                 .filter(|a| is_right(a))
-                .find_map(|a| match self.reach.get(a) {
+                .find_map(|a| match self.facts.reach.get(a) {
                     Some(Reach::Over { source, .. }) => *source,
                     _ => None,
                 })
@@ -393,7 +448,6 @@ impl Planner<'_> {
                 self.planned.warnings.push(text);
             }
         }
-        self.planned
     }
 }
 

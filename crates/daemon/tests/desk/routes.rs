@@ -1,0 +1,93 @@
+//! What the router does when the prefixes, the peers or the workloads change.
+
+use crate::fake::{Fake, World};
+use crate::orders::{attach, detach, give, open_with, order, settings};
+use daemon::desk::order::AttachOrder;
+use daemon::desk::{Desk, Settings};
+use model::peer::Peer;
+use model::routes::Mode;
+use stage::wait::{PATIENCE, eventually};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+fn routing(prefixes: &[&str]) -> Settings {
+    let mut settings = settings();
+    settings.prefixes = prefixes.iter().map(|text| text.parse().unwrap()).collect();
+    settings.routes.mode = Mode::Auto;
+    settings.routes.addresses = vec![IpAddr::from([192, 0, 2, 1])];
+    settings
+}
+
+fn peer(name: &str, address: &str, prefix: &str) -> Peer {
+    Peer::new(
+        name,
+        vec![address.parse().unwrap()],
+        vec![prefix.parse().unwrap()],
+    )
+    .unwrap()
+}
+
+#[track_caller]
+fn expect_addresses(world: &World, wanted: &[&str]) {
+    let wanted: Vec<IpAddr> = wanted.iter().map(|text| text.parse().unwrap()).collect();
+    let look = || world.roads().addresses.into_iter().collect::<Vec<_>>();
+    eventually(PATIENCE, "the node's own addresses", look, |now| *now == wanted);
+}
+
+fn expect_warning(desk: &Arc<Desk<Fake>>, text: &str) {
+    let look = || desk.node().warnings;
+    eventually(PATIENCE, text, look, |all| {
+        all.iter().any(|said| said.contains(text))
+    });
+}
+
+/// A workload got from a wide prefix what is the node's own address in a narrow one.
+#[test]
+fn an_address_that_a_workload_has_is_the_nodes_own_only_after_it() {
+    let world = World::default();
+    let desk = open_with(&world, routing(&["10.9.0.0/24"]));
+    desk.set_peers(vec![peer("b", "192.0.2.2", "10.9.9.0/24")]);
+    let asked = AttachOrder {
+        v4: Some([10, 9, 0, 129].into()),
+        ..order("w", "/n/1")
+    };
+    give(&desk, asked).outcome().unwrap();
+    expect_addresses(&world, &["10.9.0.1"]);
+    desk.set_prefixes(&["10.9.0.128/25".parse().unwrap()]).unwrap();
+    expect_warning(
+        &desk,
+        "10.9.0.129, the node's own address in 10.9.0.128/25, is the workload's",
+    );
+    expect_addresses(&world, &["10.9.0.1"]);
+    // What the node itself sends to other nodes comes from the address that it has.
+    let hops: Vec<String> = world
+        .roads()
+        .routes
+        .values()
+        .map(|hop| format!("{hop:?}"))
+        .collect();
+    assert!(
+        hops.iter().all(|hop| hop.contains("source: Some(10.9.0.1)")),
+        "{hops:?}"
+    );
+    assert!(desk.check(None).unwrap().unwrap().is_empty());
+    detach(&desk, "w", None).unwrap();
+    // With the workload the old prefix is over, too.
+    expect_addresses(&world, &["10.9.0.129"]);
+    let look = || desk.node().warnings;
+    eventually(PATIENCE, "all is said", look, |all| {
+        !all.iter().any(|said| said.contains("10.9.0.129"))
+    });
+}
+
+#[test]
+fn a_prefix_that_has_drained_takes_the_nodes_own_address_along() {
+    let world = World::default();
+    let desk = open_with(&world, routing(&["10.9.0.0/24"]));
+    desk.set_peers(Vec::new());
+    attach(&desk, "w", "/n/1").unwrap();
+    desk.set_prefixes(&["10.8.0.0/24".parse().unwrap()]).unwrap();
+    expect_addresses(&world, &["10.8.0.1", "10.9.0.1"]);
+    detach(&desk, "w", None).unwrap();
+    expect_addresses(&world, &["10.8.0.1"]);
+}
