@@ -282,6 +282,10 @@ impl Datapath for Linux {
         self.nft.spare(gone, came)
     }
 
+    fn spared(&self) -> Result<Vec<IpNet>, Fault> {
+        self.nft.spared()
+    }
+
     fn reach(&self, addresses: &[IpAddr]) -> Result<Vec<Reach>, Fault> {
         routes::reach(&mut locked(&self.router), addresses)
     }

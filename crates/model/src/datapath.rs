@@ -77,6 +77,10 @@ pub trait Datapath: Send + Sync + 'static {
     /// now on. An error leaves all as it was.
     fn spare(&self, gone: &[IpNet], came: &[IpNet]) -> Result<(), Fault>;
 
+    /// Where packets keep their workload's address as the kernel has it, be it from an earlier daemon; nothing where there is
+    /// no table.
+    fn spared(&self) -> Result<Vec<IpNet>, Fault>;
+
     /// How packets to each of these addresses would leave the node.
     fn reach(&self, addresses: &[IpAddr]) -> Result<Vec<Reach>, Fault>;
 

@@ -20,6 +20,11 @@ impl Spared {
         Self(nets)
     }
 
+    /// These, and others.
+    pub fn and(&self, nets: impl IntoIterator<Item = IpNet>) -> Self {
+        Self::new(self.0.iter().copied().chain(nets))
+    }
+
     /// Those of a family.
     pub fn of(&self, family: Family) -> &[IpNet] {
         let split = self.0.partition_point(|net| net.addr().is_ipv4());

@@ -6,10 +6,12 @@
 
 use super::order::Routes;
 use super::{Desk, State, vital};
+use ipnet::IpNet;
 use model::address::Family;
 use model::datapath::{Datapath, Fault, FoundRoutes};
 use model::ipam::Ipam;
 use model::peer::Peer;
+use model::prefix::Prefix;
 use model::routes::{Facts, Held, Mode, Own, Planned, Reach, Step, node_address, plan};
 use model::ruleset::Ruleset;
 use model::spared::Spared;
@@ -152,12 +154,12 @@ impl<D: Datapath> Desk<D> {
     fn route(&self, router: &mut Router) -> Result<bool, Fault> {
         let known = self.known();
         let Some(peers) = &known.peers else {
-            self.spare(&known.own, &[])?;
+            self.spare(&known.own, None)?;
             return Ok(true);
         };
         let planned = self.planned(router, &known.own, peers)?;
         // What comes is spared before packets go there, and what goes until none do.
-        self.spare(&known.own, peers)?;
+        self.spare(&known.own, Some(peers))?;
         let held = router.held.get_or_insert_default();
         let steps = held.steps_to(&planned.held);
         let faults = match steps.is_empty() {
@@ -221,18 +223,43 @@ impl<D: Datapath> Desk<D> {
         Ok(plan(settings, facts))
     }
 
-    /// Spares what is the cluster's, in the table and in what would be published.
-    fn spare(&self, own: &Own, peers: &[Peer]) -> Result<(), Fault> {
+    /// What an earlier daemon spared is to be in the first table, too: the other nodes are not known yet, and their answers to
+    /// what is masqueraded meanwhile would be to this node.
+    pub(super) fn resume_spared(&self) -> Result<(), Fault> {
         if !self.settings.masquerade {
             return Ok(());
         }
-        let cluster = own
-            .prefixes
-            .iter()
-            .chain(peers.iter().flat_map(|peer| &peer.prefixes))
-            .map(|p| p.net());
-        let spared = Spared::new(cluster.chain(self.settings.no_masquerade.iter().copied()));
+        let found = Spared::new(self.datapath.spared()?);
+        let own = self.state().own();
+        let mut ruleset = self.ruleset.lock().unwrap_or_else(PoisonError::into_inner);
+        *ruleset = Arc::new(Ruleset {
+            spared: found.and(self.of_the_node(&own)),
+            ..(**ruleset).clone()
+        });
+        Ok(())
+    }
+
+    /// Where packets keep their workload's address, whoever else there is.
+    fn of_the_node(&self, own: &Own) -> Vec<IpNet> {
+        let own = own.prefixes.iter().map(Prefix::net);
+        own.chain(self.settings.no_masquerade.iter().copied()).collect()
+    }
+
+    /// Spares what is the cluster's, in the table and in what would be published; as long as nobody has said which peers
+    /// there are, beside what is spared.
+    fn spare(&self, own: &Own, peers: Option<&[Peer]>) -> Result<(), Fault> {
+        if !self.settings.masquerade {
+            return Ok(());
+        }
+        let own = self.of_the_node(own);
         let before = self.ruleset();
+        let spared = match peers {
+            Some(peers) => {
+                let all = peers.iter().flat_map(|peer| &peer.prefixes);
+                Spared::new(all.map(Prefix::net).chain(own))
+            }
+            None => before.spared.and(own),
+        };
         if before.spared == spared {
             return Ok(());
         }

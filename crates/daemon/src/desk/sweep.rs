@@ -203,6 +203,7 @@ impl<D: Datapath> Desk<D> {
         }
         self.restore_prefixes(&memory);
         let work = self.take_in(&survey, Some(&memory));
+        self.resume_spared()?;
         self.publish();
         self.act_on(work);
         let mut state = self.state();

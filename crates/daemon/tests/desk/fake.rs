@@ -39,6 +39,8 @@ struct Held {
     /// Interface indexes of links that are nobody's business.
     foreign: BTreeSet<u32>,
     ruleset: Option<String>,
+    /// How often a ruleset was put in place.
+    published: usize,
     /// Where packets are not masqueraded.
     spared: BTreeSet<IpNet>,
     /// Routes to other nodes.
@@ -190,6 +192,16 @@ impl World {
     /// A link is gone, and nobody is told.
     pub(crate) fn lose(&self, link: &HostLink) {
         self.held().links.remove(link.as_str()).unwrap();
+    }
+
+    /// Where packets are not masqueraded.
+    pub(crate) fn spared(&self) -> Vec<IpNet> {
+        self.held().spared.iter().copied().collect()
+    }
+
+    /// How often a ruleset was put in place.
+    pub(crate) fn published(&self) -> usize {
+        self.held().published
     }
 
     /// Routes to other nodes.
@@ -488,6 +500,7 @@ impl Datapath for Fake {
     fn publish(&self, ruleset: &Ruleset) -> Result<(), Fault> {
         self.world.change(|held| {
             held.ruleset = Some(ruleset.to_string());
+            held.published += 1;
             held.spared = spared(ruleset);
         });
         Ok(())
@@ -499,6 +512,10 @@ impl Datapath for Fake {
             held.spared = kept.chain(came).copied().collect();
         });
         Ok(())
+    }
+
+    fn spared(&self) -> Result<Vec<IpNet>, Fault> {
+        Ok(self.world.spared())
     }
 
     /// Everybody is on the uplink, but for those whose address is odd.

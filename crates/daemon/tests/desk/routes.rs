@@ -4,6 +4,7 @@ use crate::fake::{Fake, World};
 use crate::orders::{attach, detach, give, open_with, order, settings};
 use daemon::desk::order::AttachOrder;
 use daemon::desk::{Desk, Settings};
+use ipnet::IpNet;
 use model::peer::Peer;
 use model::routes::Mode;
 use stage::wait::{PATIENCE, eventually};
@@ -78,6 +79,33 @@ fn an_address_that_a_workload_has_is_the_nodes_own_only_after_it() {
     eventually(PATIENCE, "all is said", look, |all| {
         !all.iter().any(|said| said.contains("10.9.0.129"))
     });
+}
+
+/// The kernel spares what the last daemon did, until the next one knows the other nodes.
+#[test]
+fn what_is_spared_stays_so_over_a_restart_until_the_peers_are_known() {
+    let world = World::default();
+    let desk = open_with(&world, routing(&["10.9.0.0/24"]));
+    desk.set_peers(vec![peer("b", "192.0.2.2", "10.9.9.0/24")]);
+    let spares = |wanted: &[&str]| {
+        let wanted: Vec<IpNet> = wanted.iter().map(|text| text.parse().unwrap()).collect();
+        eventually(
+            PATIENCE,
+            "what is spared",
+            || world.spared(),
+            |now| *now == wanted,
+        );
+    };
+    spares(&["10.9.0.0/24", "10.9.9.0/24"]);
+    world.forget_the_daemon();
+    let published = world.published();
+    let desk = open_with(&world, routing(&["10.9.0.0/24"]));
+    assert_eq!(world.published(), published, "nothing is put in place again");
+    desk.set_prefixes(&["10.8.0.0/24".parse().unwrap()]).unwrap();
+    spares(&["10.8.0.0/24", "10.9.0.0/24", "10.9.9.0/24"]);
+    assert!(desk.check(None).unwrap().unwrap().is_empty());
+    desk.set_peers(vec![peer("c", "192.0.2.3", "10.9.8.0/24")]);
+    spares(&["10.8.0.0/24", "10.9.8.0/24"]);
 }
 
 #[test]

@@ -4,11 +4,14 @@ use super::{BATCH_BEGIN, BATCH_END, ENOENT};
 use super::{DELSETELEM, GETSETELEM, NEWSET, NEWSETELEM, Nft, get, head};
 use crate::message::{Attributes, Message, flag};
 use crate::socket::Answer;
-use ipnet::IpNet;
+use crate::survey::ip;
+use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use model::address::Family;
 use model::datapath::Fault;
 use model::ruleset::{CLUSTER, NetSet, Ruleset, TABLE, Table, TableFamily};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+use std::net::IpAddr;
+use std::ops::Bound as Edge;
 
 /// `NFT_SET_INTERVAL`; `NFT_SET_ELEM_INTERVAL_END`.
 const INTERVAL: u32 = 4;
@@ -43,6 +46,30 @@ impl Nft {
         Answer::ok(answer).map(drop)
     }
 
+    /// What is in the sets.
+    pub(crate) fn spared(&self) -> Result<Vec<IpNet>, Fault> {
+        let mut nets = Vec::new();
+        for set in &CLUSTER {
+            nets.extend(nets_between(&self.bounds_of(set)?.unwrap_or_default()));
+        }
+        Ok(nets)
+    }
+
+    /// The boundaries in a set; `None` where there is no such set.
+    fn bounds_of(&self, set: &NetSet) -> Result<Option<HashSet<Bound>>, Fault> {
+        let tried = format!("nft list set inet {TABLE} {}", set.name);
+        let request = get(TableFamily::Inet, GETSETELEM, flag::DUMP, &tried)
+            .text(1, TABLE)
+            .text(2, set.name);
+        match self.socket().dump(&request) {
+            Ok(dumped) => Ok(Some(
+                dumped.iter().flat_map(|payload| bounds_in(payload)).collect(),
+            )),
+            Err(fault) if fault.errno == ENOENT => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+
     pub(super) fn drift_of_sets(
         &self,
         ruleset: &Ruleset,
@@ -50,17 +77,10 @@ impl Nft {
         drift: &mut Vec<String>,
     ) -> Result<(), Fault> {
         for set in &table.sets {
-            let tried = format!("nft list set inet {TABLE} {}", set.name);
-            let request = get(TableFamily::Inet, GETSETELEM, flag::DUMP, &tried)
-                .text(1, TABLE)
-                .text(2, set.name);
-            let dumped = match self.socket().dump(&request) {
-                Ok(dumped) => dumped,
-                // With the rules that read it, which is told already.
-                Err(fault) if fault.errno == ENOENT => continue,
-                Err(fault) => return Err(fault),
+            // With the rules that read it, which is told already.
+            let Some(found) = self.bounds_of(set)? else {
+                continue;
             };
-            let found: HashSet<Bound> = dumped.iter().flat_map(|payload| bounds_in(payload)).collect();
             let wanted: HashSet<Bound> = ruleset
                 .spared
                 .of(set.family)
@@ -150,6 +170,38 @@ fn bounds(net: IpNet) -> Vec<Bound> {
         .collect()
 }
 
+/// The prefixes that fill intervals of one family, which do not overlap: each reaches up to the next end, or to the family's
+/// last address.
+fn nets_between(bounds: &HashSet<Bound>) -> Vec<IpNet> {
+    let of = |which| {
+        let bounds = bounds.iter().filter(move |(_, end)| *end == which);
+        bounds
+            .filter_map(|(key, _)| ip(key))
+            .collect::<BTreeSet<IpAddr>>()
+    };
+    let (first, ends) = (of(false), of(true));
+    let fill = |first: &IpAddr| {
+        let end = ends.range((Edge::Excluded(*first), Edge::Unbounded)).next();
+        match (first, end) {
+            (IpAddr::V4(first), Some(IpAddr::V4(end))) => {
+                let last = (u32::from(*end) - 1).into();
+                Ipv4Subnets::new(*first, last, 0).map(IpNet::from).collect()
+            }
+            (IpAddr::V4(first), _) => Ipv4Subnets::new(*first, [255; 4].into(), 0)
+                .map(IpNet::from)
+                .collect(),
+            (IpAddr::V6(first), Some(IpAddr::V6(end))) => {
+                let last = (u128::from(*end) - 1).into();
+                Ipv6Subnets::new(*first, last, 0).map(IpNet::from).collect()
+            }
+            (IpAddr::V6(first), _) => Ipv6Subnets::new(*first, [255; 16].into(), 0)
+                .map(IpNet::from)
+                .collect::<Vec<_>>(),
+        }
+    };
+    first.iter().flat_map(fill).collect()
+}
+
 /// The boundaries that RTM_NEWSETELEM tells of. The end of everything, which the kernel may tell of, is none.
 fn bounds_in(payload: &[u8]) -> Vec<Bound> {
     let list = Attributes::after(payload, 4).inside(3);
@@ -162,4 +214,31 @@ fn bounds_in(payload: &[u8]) -> Vec<Bound> {
         (!(end && key.iter().all(|byte| *byte == 0))).then_some((key, end))
     })
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_are_read_as_they_were_written_and_any_interval_as_what_fills_it() {
+        let nets = |texts: &[&str]| {
+            texts
+                .iter()
+                .map(|text| text.parse().unwrap())
+                .collect::<Vec<IpNet>>()
+        };
+        for written in [
+            nets(&["10.77.0.0/24", "10.77.1.0/24", "10.77.9.9/32"]),
+            nets(&["fd77::/64", "fd77:0:0:1::/64"]),
+            nets(&["192.0.0.0/2"]),
+            nets(&["0.0.0.0/0"]),
+            nets(&["8000::/1"]),
+        ] {
+            let bounds = written.iter().flat_map(|net| super::bounds(*net)).collect();
+            assert_eq!(nets_between(&bounds), written);
+        }
+        let odd = [(vec![10, 0, 0, 1], false), (vec![10, 0, 0, 4], true)].into();
+        assert_eq!(nets_between(&odd), nets(&["10.0.0.1/32", "10.0.0.2/31"]));
+    }
 }
