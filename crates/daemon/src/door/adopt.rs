@@ -2,13 +2,14 @@
 
 use super::deadline::Call;
 use super::inspection::key_of;
-use super::workload::outcome;
+use super::workload::{lost, outcome};
 use super::{Orders, field, refusal};
-use crate::desk::order::{AdoptOrder, Adopted, Step};
+use crate::desk::order::{AdoptOrder, Adopted, Attachment, Step};
 use api::inspection::{self as inspect, adopt_request::Step as Asked, adoption::State};
 use model::key::Key;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
+use tracing::Instrument as _;
 
 pub(super) async fn adopt(
     orders: &Arc<dyn Orders>,
@@ -16,55 +17,92 @@ pub(super) async fn adopt(
 ) -> Result<Response<inspect::AdoptResponse>, Status> {
     let call = Call::of(&request);
     let asked = request.into_inner();
-    let partial = asked.partial;
-    let step = asked.step();
-    let plans = field::adopt(asked).map_err(|error| refusal::invalid(&error))?;
-    let plans = match (step, plans.is_empty()) {
-        (Asked::Undo | Asked::Commit, true) => {
-            let all = orders.list(None).map_err(|error| refusal::refused(&error))?;
-            let taken = all.into_iter().filter(|a| a.undoable);
-            let step = match step {
-                Asked::Undo => Step::Undo,
-                _ => Step::Commit,
-            };
-            taken
-                .map(|a| AdoptOrder {
-                    key: a.key().clone(),
-                    step: step.clone(),
-                })
-                .collect()
-        }
-        _ => plans,
-    };
-    if step == Asked::Take && !partial {
-        let looks = plans.iter().cloned().map(only_looked_at).collect();
-        let answers = carry_out(orders, &call, looks).await?;
-        if answers
-            .iter()
-            .any(|(_, answer)| matches!(answer, Adopted::Refused(_)))
-        {
-            return Ok(response(answers));
-        }
-    }
-    let mut answers = carry_out(orders, &call, plans).await?;
-    let refused = answers
-        .iter()
-        .any(|(_, answer)| matches!(answer, Adopted::Refused(_)));
-    if step == Asked::Take && !partial && refused {
-        // It has changed since it was looked at: all or nothing.
-        let taken = answers.iter().filter(|(_, answer)| *answer == Adopted::Taken);
-        let undo = taken.map(|(key, _)| AdoptOrder {
-            key: key.clone(),
-            step: Step::Undo,
-        });
-        let undone = carry_out(orders, &call, undo.collect()).await?;
-        for (key, outcome) in undone {
-            if let Some(answer) = answers.iter_mut().find(|(of, _)| *of == key) {
-                answer.1 = outcome;
+    let all_or_none = asked.step() == Asked::Take && !asked.partial;
+    let plans = plans(orders, asked)?;
+    let orders = Arc::clone(orders);
+    let work = async move {
+        match all_or_none {
+            true => take_all(&orders, &call, &plans).await,
+            false => {
+                let mut answers = Vec::new();
+                carry_out(&orders, &call, &plans, &mut answers).await?;
+                Ok(answers)
             }
         }
+    };
+    // It is done to its end, the way back included, whether the caller stays or not.
+    match tokio::spawn(work.in_current_span()).await {
+        Ok(answers) => Ok(response(answers?)),
+        Err(_) => Err(lost()),
     }
-    Ok(response(answers))
+}
+
+fn plans(orders: &Arc<dyn Orders>, asked: inspect::AdoptRequest) -> Result<Vec<AdoptOrder>, Status> {
+    let step = match asked.step() {
+        Asked::Undo => Some(Step::Undo),
+        Asked::Commit => Some(Step::Commit),
+        _ => None,
+    };
+    let plans = field::adopt(asked).map_err(|error| refusal::invalid(&error))?;
+    let Some(step) = step.filter(|_| plans.is_empty()) else {
+        return Ok(plans);
+    };
+    let all = orders.list(None).map_err(|error| refusal::refused(&error))?;
+    let taken = all.into_iter().filter(|a| a.undoable);
+    let order = |of: Attachment| AdoptOrder {
+        key: of.key().clone(),
+        step: step.clone(),
+    };
+    Ok(taken.map(order).collect())
+}
+
+/// Takes over all, or none. What an earlier call had taken is as it was in either case.
+async fn take_all(
+    orders: &Arc<dyn Orders>,
+    call: &Call,
+    plans: &[AdoptOrder],
+) -> Result<Vec<(Key, Adopted)>, Status> {
+    let looks: Vec<AdoptOrder> = plans.iter().cloned().map(only_looked_at).collect();
+    let mut found = Vec::new();
+    carry_out(orders, call, &looks, &mut found).await?;
+    if is_any_refused(&found) {
+        return Ok(found);
+    }
+    let mut answers = Vec::new();
+    let carried_out = carry_out(orders, call, plans, &mut answers).await;
+    if carried_out.is_ok() && !is_any_refused(&answers) {
+        return Ok(answers);
+    }
+    // It has changed since it was looked at. Of the order that failed nobody knows how far it came.
+    let tried = plans
+        .iter()
+        .zip(&found)
+        .take(answers.len() + usize::from(carried_out.is_err()));
+    for (n, (order, (key, was))) in tried.enumerate() {
+        let is_refused = matches!(answers.get(n), Some((_, Adopted::Refused(_))));
+        if *was != Adopted::Possible || is_refused {
+            continue;
+        }
+        let undo = AdoptOrder {
+            key: order.key.clone(),
+            step: Step::Undo,
+        };
+        let mut undone = Vec::new();
+        // What cannot be given back stays taken over, and the others are given back all the same.
+        if carry_out(orders, call, &[undo], &mut undone).await.is_err() {
+            tracing::warn!(%key, "is taken over, though others of the call are not");
+        }
+        if let (Some(answer), Some((_, Adopted::Undone))) = (answers.get_mut(n), undone.pop()) {
+            answer.1 = Adopted::Undone;
+        }
+    }
+    carried_out.map(|()| answers)
+}
+
+fn is_any_refused(answers: &[(Key, Adopted)]) -> bool {
+    answers
+        .iter()
+        .any(|(_, answer)| matches!(answer, Adopted::Refused(_)))
 }
 
 fn only_looked_at(order: AdoptOrder) -> AdoptOrder {
@@ -75,13 +113,14 @@ fn only_looked_at(order: AdoptOrder) -> AdoptOrder {
     AdoptOrder { step, ..order }
 }
 
+/// One after the other, up to the first that gets no answer; `answers` has those before it.
 async fn carry_out(
     orders: &Arc<dyn Orders>,
     call: &Call,
-    plans: Vec<AdoptOrder>,
-) -> Result<Vec<(Key, Adopted)>, Status> {
-    let mut answers = Vec::new();
-    for order in plans {
+    plans: &[AdoptOrder],
+    answers: &mut Vec<(Key, Adopted)>,
+) -> Result<(), Status> {
+    for order in plans.iter().cloned() {
         let (key, of) = (order.key.clone(), order.key.clone());
         let looks = matches!(order.step, Step::Check { .. });
         let told = move |outcome: &Result<Adopted, _>| match outcome {
@@ -97,7 +136,7 @@ async fn carry_out(
         };
         answers.push((key, answer));
     }
-    Ok(answers)
+    Ok(())
 }
 
 fn response(answers: Vec<(Key, Adopted)>) -> Response<inspect::AdoptResponse> {

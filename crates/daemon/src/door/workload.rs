@@ -83,10 +83,13 @@ pub(super) async fn outcome<T: Send + 'static>(
         told(&outcome);
         drop(sender.send(outcome));
     }));
-    receiver.await.map_err(|_| {
-        let text = "the order was lost: a thread of the daemon has ended".to_owned();
-        refusal::status(Code::Internal, "LOST", text, &[], None)
-    })
+    receiver.await.map_err(|_| lost())
+}
+
+/// Nobody is left who could tell what became of an order.
+pub(super) fn lost() -> Status {
+    let text = "the order was lost: a thread of the daemon has ended".to_owned();
+    refusal::status(Code::Internal, "LOST", text, &[], None)
 }
 
 fn bytes(address: IpAddr) -> Vec<u8> {

@@ -29,6 +29,7 @@ pub(crate) const V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 5);
 const LIMIT: Duration = Duration::from_secs(20);
 
 type ReadyCall = Box<dyn Fn(bool) + Send>;
+type AdoptCall = Box<dyn Fn(&AdoptOrder) -> Result<Adopted, Refusal> + Send>;
 
 /// Shared by the test and the door.
 #[derive(Clone, Default)]
@@ -40,6 +41,8 @@ struct Inner {
     holds: bool,
     attaches: Mutex<Vec<(AttachOrder, Option<Done<Attachment>>)>>,
     detaches: Mutex<Vec<(DetachOrder, Option<Done<Detached>>)>>,
+    adopts: Mutex<Vec<(AdoptOrder, Option<Done<Adopted>>)>>,
+    adopted: Mutex<Option<AdoptCall>>,
     garbage_ages: Mutex<Vec<Duration>>,
     unready: Mutex<Vec<String>>,
     ready_call: Mutex<Option<ReadyCall>>,
@@ -47,7 +50,7 @@ struct Inner {
 }
 
 impl Played {
-    /// Keeps attaches until [`Self::answer`], and detaches for ever.
+    /// Keeps attaches and adoptions until they are answered, and detaches for ever.
     pub(crate) fn holding() -> Self {
         Self(Arc::new(Inner {
             holds: true,
@@ -60,10 +63,10 @@ impl Played {
         self.0.asked.load(Ordering::SeqCst)
     }
 
-    /// Returns when an attach has come.
+    /// Returns when an attach or an adoption has come.
     pub(crate) async fn came(&self) {
         let came = tokio::time::timeout(LIMIT, self.0.came.notified()).await;
-        came.expect("an attach reaches the desk");
+        came.expect("an order reaches the desk");
     }
 
     /// The attach that came last.
@@ -84,6 +87,23 @@ impl Played {
     pub(crate) fn answer(&self, outcome: impl FnOnce(&AttachOrder) -> Result<Attachment, Refusal>) {
         let (order, done) = self.0.attaches.lock().unwrap().pop().unwrap();
         done.unwrap()(outcome(&order));
+    }
+
+    /// Answers adoptions so.
+    pub(crate) fn adopts(&self, call: impl Fn(&AdoptOrder) -> Result<Adopted, Refusal> + Send + 'static) {
+        *self.0.adopted.lock().unwrap() = Some(Box::new(call));
+    }
+
+    /// Ends the adoption that came last.
+    pub(crate) fn answer_adoption(&self, outcome: Adopted) {
+        let done = self.0.adopts.lock().unwrap().last_mut().unwrap().1.take();
+        done.unwrap()(Ok(outcome));
+    }
+
+    /// Every adoption that was ordered.
+    pub(crate) fn adoptions(&self) -> Vec<AdoptOrder> {
+        let adopts = self.0.adopts.lock().unwrap();
+        adopts.iter().map(|(order, _)| order.clone()).collect()
     }
 
     pub(crate) fn set_unready(&self, unmet: &[&str]) {
@@ -143,9 +163,18 @@ impl Orders for Played {
         self.0.detaches.lock().unwrap().push((order, kept));
     }
 
-    fn adopt(&self, _: AdoptOrder, done: Done<Adopted>) {
+    fn adopt(&self, order: AdoptOrder, done: Done<Adopted>) {
         self.is_asked();
-        done(Ok(Adopted::Possible));
+        let kept = if self.0.holds {
+            Some(done)
+        } else {
+            let call = self.0.adopted.lock().unwrap();
+            let outcome = call.as_ref().map_or(Ok(Adopted::Possible), |call| call(&order));
+            done(outcome);
+            None
+        };
+        self.0.adopts.lock().unwrap().push((order, kept));
+        self.0.came.notify_one();
     }
 
     fn list(&self, _: Option<&Owner>) -> Result<Vec<Attachment>, Refusal> {
