@@ -1,6 +1,7 @@
 //! The daemon: one order per key, leases, recovery, the gRPC door.
 
 pub mod account;
+mod clock;
 pub mod config;
 pub mod desk;
 pub mod door;
@@ -10,3 +11,4 @@ pub mod queue;
 pub mod service;
 pub mod socket;
 pub mod source;
+mod whole;

@@ -4,11 +4,10 @@
 use crate::source::Kind;
 use model::ipam::Moment;
 use model::prefix::Prefix;
-use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, BufWriter, Read as _, Write as _};
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, BufWriter, Write as _};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -74,12 +73,11 @@ struct Cooling {
 impl Memory {
     /// Puts it together.
     pub fn new(labels: BTreeMap<String, BTreeMap<String, String>>, cooling: &[(IpAddr, Moment)]) -> Self {
-        let millis = |moment: &Moment| u64::try_from(moment.0.as_millis()).unwrap_or(u64::MAX);
         let cooling = cooling
             .iter()
             .map(|(address, since)| Cooling {
                 address: *address,
-                since: millis(since),
+                since: millis(*since),
             })
             .collect();
         Self {
@@ -110,21 +108,7 @@ impl Memory {
     }
 
     fn read(path: &Path) -> io::Result<Self> {
-        // A FIFO would block.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-        let found = file.metadata()?;
-        if !found.is_file() {
-            return Err(io::Error::other("it is not a regular file"));
-        }
-        if found.len() > LIMIT {
-            return Err(io::Error::other(format!(
-                "it has {} bytes, {LIMIT} is the most",
-                found.len()
-            )));
-        }
-        let mut text = Vec::new();
-        file.take(LIMIT).read_to_end(&mut text)?;
+        let text = crate::whole::read(path, LIMIT)?;
         let mut memory: Self = serde_json::from_slice(&text)?;
         if memory.version != VERSION {
             return Err(io::Error::other(format!(
@@ -133,7 +117,7 @@ impl Memory {
             )));
         }
         // What would begin to cool down only later would do so for as long.
-        let now = since_boot();
+        let now = millis(crate::clock::now());
         for cooling in &mut memory.cooling {
             cooling.since = cooling.since.min(now);
         }
@@ -173,22 +157,22 @@ impl Memory {
     }
 }
 
+/// Since boot.
+fn millis(moment: Moment) -> u64 {
+    u64::try_from(moment.0.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn beside(path: &Path) -> PathBuf {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     beside.into()
 }
 
-/// Milliseconds.
-fn since_boot() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let seconds = u64::try_from(time.tv_sec).expect("time since boot is positive");
-    seconds * 1000 + u64::try_from(time.tv_nsec).expect("below a second") / 1_000_000
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::Mode;
+    use std::fs::File;
 
     #[test]
     fn what_is_saved_is_loaded_and_anything_else_is_as_good_as_empty() {
@@ -297,6 +281,7 @@ mod tests {
     fn what_is_said_to_cool_down_in_the_future_cools_down_from_now_on() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
+        let since_boot = || millis(crate::clock::now());
         let before = since_boot();
         for since in [Duration::from_secs(u64::MAX / 1000), Duration::MAX] {
             cooling_since(Moment(since)).save(&path).unwrap();

@@ -2,8 +2,8 @@
 
 use super::order::{AttachOrder, Attachment, Refusal};
 use super::turns::Writing;
-use super::{Desk, Done, FIRST_INDEX, INDEX_SPAN, IPV6_MTU, LAST_INDEX, State, Wiring, now};
-use model::address::Family;
+use super::{Desk, Done, FIRST_INDEX, INDEX_SPAN, LAST_INDEX, State, Wiring, now};
+use model::address::{Family, IPV6_MTU};
 use model::datapath::{Datapath, Fault, Target, WireError};
 use model::ipam::{Granted, LeaseError, Wanted};
 use model::plan::{Plan, PlanSettings};

@@ -20,11 +20,12 @@ mod turns;
 mod view;
 pub(crate) mod vital;
 
+use crate::clock::now;
 use crate::memory::{Memory, Remembered};
 use crate::source::Kind;
 use ipnet::IpNet;
 use model::datapath::{Datapath, Event, Fault, Target};
-use model::ipam::{Ipam, Moment};
+use model::ipam::Ipam;
 use model::key::{HostLink, Key};
 use model::peer::Peer;
 use model::prefix::Prefix;
@@ -50,8 +51,6 @@ const FIRST_INDEX: u32 = 100_000;
 const LAST_INDEX: u32 = 1 << 30;
 /// A link may get an index as many beyond the planned one, where others have taken those between.
 const INDEX_SPAN: u32 = 64;
-/// The smallest MTU that carries IPv6 (RFC 8200, section 5).
-const IPV6_MTU: u16 = 1280;
 /// How long running orders may take once the daemon is asked to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
@@ -411,16 +410,6 @@ impl<D: Datapath> Desk<D> {
             tracing::warn!(path = %path.display(), %error, "labels and cooling addresses are not kept");
         }
     }
-}
-
-/// Time since boot.
-fn now() -> Moment {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let seconds = u64::try_from(time.tv_sec).expect("time since boot is positive");
-    Moment(Duration::new(
-        seconds,
-        u32::try_from(time.tv_nsec).expect("below a second"),
-    ))
 }
 
 /// Random enough for where next-fit begins.

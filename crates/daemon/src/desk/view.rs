@@ -1,8 +1,8 @@
 //! What the desk knows, for those who ask: from memory, but for a check, which asks the kernel.
 
 use super::order::{Attachment, Finding, Garbage, Node, PrefixUse, Refusal, SourceState};
-use super::{Desk, IPV6_MTU, Phase, State, USUAL_MTU, now};
-use model::address::Family;
+use super::{Desk, Phase, State, USUAL_MTU, now};
+use model::address::{Family, IPV6_MTU};
 use model::datapath::Datapath;
 use model::ipam::Moment;
 use model::key::{Key, Owner};

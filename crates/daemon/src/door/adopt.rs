@@ -1,7 +1,7 @@
 //! Adopt: one order for each candidate, and nothing is taken over where one of them cannot be.
 
 use super::deadline::Call;
-use super::inspection::key_of;
+use super::field::key_of;
 use super::workload::{lost, outcome};
 use super::{Orders, field, refusal};
 use crate::desk::order::{AdoptOrder, Adopted, Attachment, Step};

@@ -139,6 +139,15 @@ pub fn prefixes(texts: &[String]) -> Result<Vec<Prefix>, FieldError> {
     Ok(prefixes)
 }
 
+/// A key in a message.
+pub fn key_of(key: &Key) -> inspect::Key {
+    inspect::Key {
+        owner: key.owner().as_str().to_owned(),
+        workload_id: key.workload().as_str().to_owned(),
+        if_name: key.interface().as_str().to_owned(),
+    }
+}
+
 /// Keys of one owner, as the collection of garbage gets them.
 pub fn valid(owner: &Owner, keys: Vec<inspect::Key>) -> Result<HashSet<Key>, FieldError> {
     const NAMES: [&str; 3] = ["owner", "valid.workload_id", "valid.if_name"];

@@ -1,13 +1,14 @@
 //! List, Get, Check, GetNode.
 
 use super::deadline::Call;
+use super::field::key_of;
 use super::workload::outcome;
 use super::{Orders, field, refusal};
 use crate::desk::order::{Attachment, DetachOrder, Detached, Finding, Garbage};
 use api::inspection::inspection_server::Inspection;
 use api::inspection::{self as inspect, attachment, prefix};
 use model::address::Family;
-use model::key::{IDENTITY_BYTES, Key, OWNER_BYTES, WORKLOAD_ID_BYTES};
+use model::key::{IDENTITY_BYTES, OWNER_BYTES, WORKLOAD_ID_BYTES};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 use tonic::{Code, Request, Response, Status};
@@ -220,14 +221,6 @@ impl Inspection for Inspector {
             mtu_source: node.mtu_source,
             warning: node.warnings,
         }))
-    }
-}
-
-pub(super) fn key_of(key: &Key) -> inspect::Key {
-    inspect::Key {
-        owner: key.owner().as_str().to_owned(),
-        workload_id: key.workload().as_str().to_owned(),
-        if_name: key.interface().as_str().to_owned(),
     }
 }
 

@@ -3,10 +3,8 @@
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -169,22 +167,8 @@ fn folders(path: &Path) -> Vec<PathBuf> {
 }
 
 fn read(path: &Path) -> Content {
-    contents(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))
-}
-
-fn contents(path: &Path) -> io::Result<String> {
-    // A FIFO would block.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    let mut text = String::new();
-    let read = file.take(LIMIT + 1).read_to_string(&mut text)?;
-    if read as u64 > LIMIT {
-        return Err(io::Error::other(format!("it has more than {LIMIT} bytes")));
-    }
-    Ok(text)
+    crate::whole::read_text(path, LIMIT)
+        .map_err(|error| format!("{} cannot be read: {error}", path.display()))
 }
 
 /// Follows a file on a thread of its own, as long as the process lives.
@@ -207,6 +191,7 @@ pub fn follow(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::Mode;
     use std::fs;
     use std::os::unix::fs::symlink;
 
