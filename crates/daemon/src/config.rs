@@ -317,7 +317,7 @@ impl Config {
             .iter()
             .map(|text| text.parse().with_context(|| format!("network.prefixes {text:?}")))
             .collect::<Result<_, _>>()?;
-        Prefix::disjoint(&prefixes).context("network.prefixes")?;
+        Prefix::servable(&prefixes).context("network.prefixes")?;
         Ok(prefixes)
     }
 
@@ -559,6 +559,10 @@ mod tests {
                 "kubernetes.kubeconfig \"x\": must be absolute",
             ),
             ("[network]\nprefixes = [\"224.0.0.0/4\"]", "it touches multicast"),
+            (
+                &format!("[network]\nprefixes = {:?}", vec!["10.0.0.0/24"; 257]),
+                "network.prefixes: 257 prefixes are too many: a node serves at most 256",
+            ),
         ];
         for (text, expected) in table {
             let error = format!("{:#}", Config::parse(text).unwrap_err());

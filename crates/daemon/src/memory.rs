@@ -2,8 +2,8 @@
 //! /run, written whole and renamed; lost, torn or garbage it is as good as empty.
 
 use crate::source::Kind;
-use model::ipam::Moment;
-use model::prefix::Prefix;
+use model::ipam::{Moment, Past};
+use model::prefix::{Prefix, PrefixError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, OpenOptions};
@@ -11,15 +11,16 @@ use std::io::{self, BufWriter, Write as _};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 const VERSION: u32 = 1;
+/// One each microsecond, for a hundred thousand years.
+const MOST_GENERATIONS: u64 = u64::MAX >> 2;
 /// A file beyond this was not written by us.
 const LIMIT: u64 = 64 << 20;
 
 /// The file's content.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     version: u32,
     /// By host link.
@@ -35,31 +36,55 @@ pub struct Memory {
 pub struct Remembered {
     /// Who told them.
     pub source: Kind,
-    /// In its count.
-    pub generation: u64,
-    /// In their order.
-    #[serde(with = "texts")]
-    pub serving: Vec<Prefix>,
-    /// In their order.
-    #[serde(with = "texts")]
-    pub draining: Vec<Prefix>,
+    /// How often they had changed.
+    generation: u64,
+    serving: Vec<Told>,
+    draining: Vec<Told>,
 }
 
-/// Prefixes as texts.
-mod texts {
-    use model::prefix::Prefix;
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Told {
+    prefix: String,
+    /// In which it came to serve, or to drain.
+    generation: u64,
+}
 
-    pub(super) fn serialize<S: Serializer>(all: &[Prefix], to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(all.iter().map(ToString::to_string))
+impl Remembered {
+    /// Puts it together.
+    pub fn new(source: Kind, past: &Past) -> Self {
+        let told = |all: &[(Prefix, u64)]| {
+            let told = |&(prefix, generation): &(Prefix, u64)| Told {
+                prefix: prefix.to_string(),
+                generation,
+            };
+            all.iter().map(told).collect()
+        };
+        Self {
+            source,
+            generation: past.generation,
+            serving: told(&past.serving),
+            draining: told(&past.draining),
+        }
     }
 
-    pub(super) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<Vec<Prefix>, D::Error> {
-        let texts = Vec::<String>::deserialize(from)?;
-        texts
-            .iter()
-            .map(|text| text.parse().map_err(D::Error::custom))
-            .collect()
+    /// As they were; an error where nobody of us wrote that.
+    pub fn past(&self) -> Result<Past, String> {
+        let told = |all: &[Told]| {
+            let told = |told: &Told| Ok((told.prefix.parse()?, told.generation));
+            let told: Result<Vec<(Prefix, u64)>, PrefixError> = all.iter().map(told).collect();
+            told.map_err(|error| error.to_string())
+        };
+        let past = Past {
+            generation: self.generation,
+            serving: told(&self.serving)?,
+            draining: told(&self.draining)?,
+        };
+        if past.generation > MOST_GENERATIONS {
+            return Err(format!("nobody has counted {} generations", past.generation));
+        }
+        let serving: Vec<Prefix> = past.serving.iter().map(|(prefix, _)| *prefix).collect();
+        Prefix::servable(&serving).map_err(|error| error.to_string())?;
+        Ok(past)
     }
 }
 
@@ -68,6 +93,12 @@ struct Cooling {
     address: IpAddr,
     /// Milliseconds since boot.
     since: u64,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new(BTreeMap::new(), &[])
+    }
 }
 
 impl Memory {
@@ -116,6 +147,7 @@ impl Memory {
                 memory.version
             )));
         }
+        memory.prefixes.past().map_err(io::Error::other)?;
         // What would begin to cool down only later would do so for as long.
         let now = millis(crate::clock::now());
         for cooling in &mut memory.cooling {
@@ -125,10 +157,8 @@ impl Memory {
     }
 
     /// Writes the file whole, beside itself, and renames it. The name is always the same: what is left of a crash meanwhile
-    /// is gone with the next time.
+    /// is gone with the next time, and only one at a time may do so.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(folder) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
         }
@@ -191,6 +221,17 @@ mod tests {
         written.save(&path).unwrap();
         assert_eq!(Memory::load(&path), (written.clone(), None));
 
+        let mut written = written;
+        let past = Past {
+            generation: 3,
+            serving: vec![("10.77.0.0/24".parse().unwrap(), 1)],
+            draining: vec![("fd77::/64".parse().unwrap(), 3)],
+        };
+        written.prefixes = Remembered::new(Kind::File, &past);
+        written.save(&path).unwrap();
+        assert_eq!(Memory::load(&path), (written.clone(), None));
+        assert_eq!(written.prefixes.past(), Ok(past));
+
         let whole = std::fs::read(&path).unwrap();
         for cut in 0..whole.len() {
             std::fs::write(&path, &whole[..cut]).unwrap();
@@ -198,17 +239,30 @@ mod tests {
             assert_eq!(memory, Memory::default());
             assert!(why.is_some());
         }
+        std::fs::write(&path, with_prefixes("1", "10.77.0.0/24")).unwrap();
+        assert_eq!(Memory::load(&path).1, None);
         for garbage in [
             "\0\0\0",
             "[]",
             "{\"version\":2,\"labels\":{},\"cooling\":[]}",
             "{\"version\":1,\"labels\":{},\"cooling\":[{\"address\":\"10.77.0.256\",\"since\":1}]}",
             "{\"version\":1,\"labels\":{},\"cooling\":[{\"address\":\"10.77.0.5\",\"since\":-1}]}",
+            &with_prefixes("18446744073709551615", "10.77.0.0/24"),
+            &with_prefixes("-1", "10.77.0.0/24"),
+            &with_prefixes("1", "10.77.0.0/33"),
+            &with_prefixes("1", "10.77.0.0/24\",\"generation\":1},{\"prefix\":\"10.77.0.0/16"),
             &"[".repeat(100_000),
         ] {
             std::fs::write(&path, garbage).unwrap();
             assert_eq!(Memory::load(&path).0, Memory::default());
         }
+    }
+
+    fn with_prefixes(generation: &str, prefix: &str) -> String {
+        let told = format!("[{{\"prefix\":\"{prefix}\",\"generation\":1}}]");
+        format!(
+            "{{\"version\":1,\"labels\":{{}},\"cooling\":[],\"prefixes\":{{\"source\":\"api\",\"generation\":{generation},\"serving\":{told},\"draining\":[]}}}}"
+        )
     }
 
     fn cooling_since(moment: Moment) -> Memory {

@@ -6,6 +6,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+/// Prefixes that a node serves, and again as many that drain beside them: who looks for an address's prefix looks at each.
+pub const MOST: usize = 256;
+
 /// Why a text or a list is no prefix of ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PrefixError {
@@ -28,6 +31,9 @@ pub enum PrefixError {
         /// The other.
         other: Prefix,
     },
+    /// More than a node serves.
+    #[error("{0} prefixes are too many: a node serves at most {MOST}")]
+    TooMany(usize),
 }
 
 /// A masked prefix.
@@ -118,6 +124,14 @@ impl Prefix {
             Some("the node's own address")
         } else {
             Some("the network address")
+        }
+    }
+
+    /// Refuses what no node can serve: more than [`MOST`], or two that overlap.
+    pub fn servable(prefixes: &[Self]) -> Result<(), PrefixError> {
+        match prefixes.len() {
+            0..=MOST => Self::disjoint(prefixes),
+            number => Err(PrefixError::TooMany(number)),
         }
     }
 

@@ -28,7 +28,7 @@ use model::datapath::{Datapath, Event, Fault, Target};
 use model::ipam::Ipam;
 use model::key::{HostLink, Key};
 use model::peer::Peer;
-use model::prefix::Prefix;
+use model::prefix::{MOST, Prefix};
 use model::routes as roads;
 use model::ruleset::Ruleset;
 use model::survey::Uplink;
@@ -95,6 +95,8 @@ pub struct Desk<D: Datapath> {
     /// As published last, or about to be.
     ruleset: Mutex<Arc<Ruleset>>,
     state: Mutex<State<D>>,
+    /// Who has it writes the file below /run: what is written later is not older.
+    file: Mutex<()>,
     /// Recovery is over, or an order has ended.
     changed: Condvar,
     lanes: Lanes<D>,
@@ -115,6 +117,8 @@ struct State<D: Datapath> {
     phase: Phase,
     turns: Turns<D>,
     ipam: Ipam,
+    /// What the file below /run said, until the kernel has been read.
+    memory: Option<Memory>,
     /// Why the source has told nothing good lately.
     trouble: Option<String>,
     /// The other nodes; `None`: nobody has said yet.
@@ -151,10 +155,14 @@ struct Wiring {
 impl<D: Datapath> Desk<D> {
     /// Starts recovery and serves from then on, until [`Self::stop`].
     pub fn open(datapath: D, settings: Settings) -> std::io::Result<Arc<Self>> {
-        let mut ipam = Ipam::new(settings.cool_down);
-        if !settings.prefixes.is_empty() {
-            ipam.set_prefixes(&settings.prefixes, &mut random);
+        let (memory, why) = match &settings.memory {
+            Some(path) => Memory::load(path),
+            None => (Memory::default(), None),
+        };
+        if let Some(why) = why {
+            tracing::warn!("{why}");
         }
+        let (ipam, trouble) = resumed(&settings, &memory);
         let desk = Arc::new(Self {
             ruleset: Mutex::new(Arc::new(Ruleset {
                 tunnel: settings.routes.tunnel(),
@@ -162,11 +170,13 @@ impl<D: Datapath> Desk<D> {
             })),
             datapath,
             settings,
+            file: Mutex::new(()),
             state: Mutex::new(State {
                 phase: Phase::Recovering,
                 turns: Turns::default(),
                 ipam,
-                trouble: None,
+                memory: Some(memory),
+                trouble,
                 peers: None,
                 routes: Routes::default(),
                 attachments: BTreeMap::new(),
@@ -210,26 +220,28 @@ impl<D: Datapath> Desk<D> {
     }
 
     /// The source says: these prefixes serve from now on; what served before and is not among them drains. Returns the
-    /// generation. What cannot be served changes nothing.
+    /// generation, when the file below /run has it. What cannot be served changes nothing. Blocks.
     pub fn set_prefixes(&self, prefixes: &[Prefix]) -> Result<u64, Unservable> {
         if prefixes.is_empty() {
             return Err(Unservable::Empty);
         }
-        Prefix::disjoint(prefixes)?;
+        Prefix::servable(prefixes)?;
         let mut state = self.state();
-        let before = state.ipam.generation();
+        state.ipam.end_drained(now());
+        bound_what_drains(&state.ipam, prefixes)?;
+        let served = state.ipam.serving().eq(prefixes.iter().copied());
         state.ipam.set_prefixes(prefixes, &mut random);
         let trouble = state.trouble.take();
         let generation = state.ipam.generation();
         self.tell_readiness(&mut state);
         drop(state);
         self.router.peers_changed();
-        if generation != before {
+        if !served {
             let all: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
             tracing::info!(source = %self.settings.source, generation, prefixes = ?all, "prefixes");
+            self.remember();
             // What others have of them is to be known.
             self.sweeper.all_touched();
-            self.sweeper.memory_is_old();
         } else if trouble.is_some() {
             tracing::info!(source = %self.settings.source, generation, "the prefixes are as they were");
         }
@@ -391,24 +403,51 @@ impl<D: Datapath> Desk<D> {
     /// Writes the file below /run.
     fn remember(&self) {
         let Some(path) = &self.settings.memory else { return };
+        let _turn = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let state = self.state();
-        let labels = state
-            .attachments
-            .values()
-            .filter(|a| !a.labels.is_empty())
-            .map(|a| (a.link.host.as_str().to_owned(), a.labels.clone()))
-            .collect();
-        let mut memory = Memory::new(labels, &state.ipam.cooling(now()));
-        memory.prefixes = Remembered {
-            source: self.settings.source,
-            generation: state.ipam.generation(),
-            serving: state.ipam.serving().collect(),
-            draining: state.ipam.draining().collect(),
-        };
+        let mut memory = state.memory.clone().unwrap_or_else(|| {
+            let labels = state
+                .attachments
+                .values()
+                .filter(|a| !a.labels.is_empty())
+                .map(|a| (a.link.host.as_str().to_owned(), a.labels.clone()))
+                .collect();
+            Memory::new(labels, &state.ipam.cooling(now()))
+        });
+        memory.prefixes = Remembered::new(self.settings.source, &state.ipam.past());
         drop(state);
         if let Err(error) = memory.save(path) {
-            tracing::warn!(path = %path.display(), %error, "labels and cooling addresses are not kept");
+            tracing::warn!(path = %path.display(), %error, "labels, cooling addresses and generations are not kept");
         }
+    }
+}
+
+/// What served or drained before is there again to drain, until a source tells otherwise. What Kubernetes said last serves on,
+/// because its API server may be away for long, and is in doubt until it is said again.
+fn resumed(settings: &Settings, memory: &Memory) -> (Ipam, Option<String>) {
+    let past = memory.prefixes.past().unwrap_or_default();
+    let mut ipam = Ipam::resumed(settings.cool_down, &past, &mut random);
+    if !settings.prefixes.is_empty() {
+        ipam.set_prefixes(&settings.prefixes, &mut random);
+    }
+    let serving: Vec<Prefix> = past.serving.iter().map(|(prefix, _)| *prefix).collect();
+    let was = (memory.prefixes.source, settings.source);
+    if was != (Kind::Kubernetes, Kind::Kubernetes) || serving.is_empty() {
+        return (ipam, None);
+    }
+    ipam.set_prefixes(&serving, &mut random);
+    tracing::info!(prefixes = ?serving, "what Kubernetes said last serves on");
+    (ipam, Some(Kind::Kubernetes.awaited().to_owned()))
+}
+
+/// Each one that drains has an address that is in use or cools down, but a node's workloads may be many.
+fn bound_what_drains(ipam: &Ipam, prefixes: &[Prefix]) -> Result<(), Unservable> {
+    let serve: HashSet<&Prefix> = prefixes.iter().collect();
+    let drain = ipam.prefixes().filter(|prefix| !serve.contains(prefix)).count();
+    let already = ipam.past().draining.len();
+    match drain > MOST.max(already) {
+        true => Err(Unservable::Draining(drain)),
+        false => Ok(()),
     }
 }
 

@@ -6,7 +6,7 @@ use model::datapath::{Fault, OpenError, WireError};
 use model::ipam::Moment;
 use model::key::Key;
 use model::plan::LinkPlan;
-use model::prefix::{Prefix, PrefixError};
+use model::prefix::{MOST, Prefix, PrefixError};
 use model::record::{NamespaceId, Record};
 use model::routes::{Mode, Way};
 use std::collections::BTreeMap;
@@ -380,7 +380,10 @@ pub enum Unservable {
     /// Nothing would be left.
     #[error("it names no prefix")]
     Empty,
-    /// They overlap.
+    /// Too much of what served before is in use.
+    #[error("{0} prefixes would drain, of which addresses are in use or cool down: at most {MOST} may")]
+    Draining(usize),
+    /// They overlap, or are too many.
     #[error(transparent)]
     Prefix(#[from] PrefixError),
 }

@@ -1,14 +1,12 @@
 //! Survey, then recover, prune, put back: at the start as a whole, and later wherever something was touched.
 
 use super::order::Attachment;
-use super::{Desk, Phase, now, random, vital};
+use super::{Desk, Phase, now, vital};
 use crate::memory::Memory;
-use crate::source::Kind;
 use model::adopt::Undo;
 use model::datapath::{Datapath, Fault, Target};
 use model::key::HostLink;
 use model::plan::{Op, Plan, PlanSettings};
-use model::prefix::Prefix;
 use model::record::Record;
 use model::survey::{FoundLink, Standing, Survey};
 use std::collections::{BTreeSet, HashSet};
@@ -193,16 +191,7 @@ impl<D: Datapath> Desk<D> {
             *is_watching = true;
         }
         let survey = self.survey()?;
-        let mut memory = Memory::default();
-        if let Some(path) = &self.settings.memory {
-            let why;
-            (memory, why) = Memory::load(path);
-            if let Some(why) = why {
-                tracing::warn!("{why}");
-            }
-        }
-        self.restore_prefixes(&memory);
-        let work = self.take_in(&survey, Some(&memory));
+        let work = self.take_in(&survey);
         self.resume_spared()?;
         self.publish();
         self.act_on(work);
@@ -225,25 +214,6 @@ impl<D: Datapath> Desk<D> {
         Ok(())
     }
 
-    /// What served or drained before is there again to drain, until a source tells otherwise; what Kubernetes said last
-    /// serves on, because its API server may be away for long.
-    fn restore_prefixes(&self, memory: &Memory) {
-        let known = &memory.prefixes;
-        let mut state = self.state();
-        let is_told = state.ipam.generation() > 0;
-        state
-            .ipam
-            .resume(known.generation, &known.serving, &known.draining);
-        let is_same = known.source == Kind::Kubernetes && self.settings.source == Kind::Kubernetes;
-        if is_same && !is_told && !known.serving.is_empty() && Prefix::disjoint(&known.serving).is_ok() {
-            state.ipam.set_prefixes(&known.serving, &mut random);
-            state
-                .trouble
-                .get_or_insert_with(|| Kind::Kubernetes.awaited().to_owned());
-            tracing::info!(prefixes = ?known.serving, "what Kubernetes said last serves on");
-        }
-    }
-
     /// A later full survey; whether all that was missing was put back.
     fn sweep(self: &Arc<Self>) -> Result<bool, Fault> {
         let known: Vec<(u32, HostLink)> = {
@@ -257,7 +227,7 @@ impl<D: Datapath> Desk<D> {
         for (index, link) in known.iter().filter(|(index, _)| !found.contains(index)) {
             self.ended(link, *index);
         }
-        let work = self.take_in(&survey, None);
+        let work = self.take_in(&survey);
         Ok(self.act_on(work))
     }
 
@@ -268,9 +238,10 @@ impl<D: Datapath> Desk<D> {
     }
 
     /// Makes the state what a survey says, and tells what is left to do in the kernel.
-    fn take_in(&self, survey: &Survey, memory: Option<&Memory>) -> Work {
+    fn take_in(&self, survey: &Survey) -> Work {
         let mut work = Work::default();
         let mut state = self.state();
+        let memory = state.memory.take();
         let ended = state.ended_in_survey.take().unwrap_or_default();
         let busy: HashSet<HostLink> = state.turns.running().map(|key| key.host_link()).collect();
         state.uplink.clone_from(&survey.uplink);
@@ -311,6 +282,7 @@ impl<D: Datapath> Desk<D> {
                 Standing::Attached(record) | Standing::Regrouped(record) => {
                     if !state.by_index.contains_key(&link.index) {
                         let labels = memory
+                            .as_ref()
                             .and_then(|m| m.labels.get(record.key.host_link().as_str()))
                             .cloned()
                             .unwrap_or_default();
@@ -343,11 +315,10 @@ impl<D: Datapath> Desk<D> {
             }
         }
         state.ipam.set_taken(taken);
-        if let Some(memory) = memory {
-            memory
-                .cooling()
-                .for_each(|(address, since)| state.ipam.cool(address, since));
+        for (address, since) in memory.iter().flat_map(Memory::cooling) {
+            state.ipam.cool(address, since);
         }
+        state.ipam.end_drained(now());
         if state.own() != own {
             self.router.peers_changed();
         }

@@ -5,7 +5,7 @@ use api::inspection as inspect;
 use api::workload::{AttachRequest, DetachRequest, NetNsAttachment};
 use model::address::{Addresses, Mac};
 use model::key::{InterfaceName, Key, KeyError, Owner, WorkloadId};
-use model::prefix::{Prefix, PrefixError};
+use model::prefix::{MOST, Prefix, PrefixError};
 use model::record::hex;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -129,6 +129,9 @@ pub fn prefixes(texts: &[String]) -> Result<Vec<Prefix>, FieldError> {
             "",
             "must name at least one: nothing would be left",
         ));
+    }
+    if texts.len() > MOST {
+        return Err(error("prefix", "", PrefixError::TooMany(texts.len())));
     }
     let parse = |(n, text): (usize, &String)| {
         let prefix = text.parse();

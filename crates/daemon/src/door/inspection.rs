@@ -81,15 +81,7 @@ impl Inspection for Inspector {
         };
         let (orders, of) = (Arc::clone(&self.orders), key.clone());
         let checked = tokio::task::spawn_blocking(move || orders.check(of.as_ref())).await;
-        let checked = checked.map_err(|error| {
-            refusal::status(
-                Code::Internal,
-                "LOST",
-                format!("the check ended early: {error}"),
-                &[],
-                None,
-            )
-        })?;
+        let checked = checked.map_err(|error| lost("the check", &error))?;
         match (checked.map_err(|error| refusal::refused(&error))?, key) {
             (Some(findings), _) => {
                 let finding = findings.into_iter().map(finding_of).collect();
@@ -171,7 +163,10 @@ impl Inspection for Inspector {
     ) -> Result<Response<inspect::SetPrefixesResponse>, Status> {
         let prefixes = field::prefixes(&request.into_inner().prefix);
         let prefixes = prefixes.map_err(|error| refusal::invalid(&error))?;
-        let set = self.orders.set_prefixes(&prefixes);
+        // It writes a file.
+        let orders = Arc::clone(&self.orders);
+        let set = tokio::task::spawn_blocking(move || orders.set_prefixes(&prefixes)).await;
+        let set = set.map_err(|error| lost("SetPrefixes", &error))?;
         let generation = set.map_err(|error| refusal::refused(&error))?;
         Ok(Response::new(inspect::SetPrefixesResponse { generation }))
     }
@@ -222,6 +217,11 @@ impl Inspection for Inspector {
             warning: node.warnings,
         }))
     }
+}
+
+fn lost(what: &str, error: &tokio::task::JoinError) -> Status {
+    let text = format!("{what} ended early: {error}");
+    refusal::status(Code::Internal, "LOST", text, &[], None)
 }
 
 fn finding_of(finding: Finding) -> inspect::Finding {

@@ -1,5 +1,5 @@
-//! Where prefixes come from, one place at a time, and the list of the other nodes. Each source tells the desk good values and troubles; the desk keeps the
-//! last good value whatever comes afterwards.
+//! Where prefixes come from, one place at a time, and the list of the other nodes. Each source tells the desk good values and
+//! troubles; the desk keeps the last good value whatever comes afterwards.
 //!
 //! ```text
 //!  settings ---(once)---.

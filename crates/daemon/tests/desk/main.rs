@@ -11,4 +11,5 @@ mod left;
 mod orders;
 mod routes;
 mod sequence;
+mod sources;
 mod turns;

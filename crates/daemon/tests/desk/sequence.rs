@@ -87,6 +87,8 @@ struct Run {
     /// Each desk has a file of its own: one that crashed cannot write any more.
     files: u32,
     serving: Vec<Prefix>,
+    /// How often that has changed, as far as the file below /run goes back.
+    generation: u64,
     reference: BTreeMap<u8, Known>,
     /// Labels that an id ever had.
     labels: BTreeMap<u8, BTreeSet<u8>>,
@@ -107,6 +109,7 @@ impl Run {
             folder,
             files: 0,
             serving,
+            generation: 1,
             reference: BTreeMap::new(),
             labels: BTreeMap::new(),
         }
@@ -135,6 +138,9 @@ impl Run {
             (Ok(bytes), File::AsItWas) => std::fs::write(next, bytes).unwrap(),
             (Ok(bytes), File::Torn) => std::fs::write(next, &bytes[..bytes.len() / 2]).unwrap(),
             (_, File::Lost) | (Err(_), _) => {}
+        }
+        if !matches!(file, File::AsItWas) {
+            self.generation = 1;
         }
         self.desk = Self::open(&self.world, &self.folder, self.files, &self.serving);
     }
@@ -254,13 +260,9 @@ impl Run {
         Ok(())
     }
 
-    /// How full what serves is. What drains is forgotten with the desk.
+    /// How full each prefix is, and since which generation it serves or drains.
     fn uses(&self) -> Vec<PrefixUse> {
-        let mut all = self.desk.node().prefixes;
-        all.retain(|prefix| !prefix.draining);
-        // After a restart it is that of the whole list.
-        all.iter_mut().for_each(|used| used.generation = 0);
-        all
+        self.desk.node().prefixes
     }
 
     /// All that is known of each, but for when it was found.
@@ -276,7 +278,7 @@ impl Run {
         let (uses, listed) = (self.uses(), self.listed());
         self.reopen(File::AsItWas);
         prop_assert_eq!(self.listed(), listed, "labels among it");
-        prop_assert_eq!(self.uses(), uses, "what cools down among it");
+        prop_assert_eq!(self.uses(), uses, "what cools down and what drains among it");
         Ok(())
     }
 
@@ -309,6 +311,7 @@ impl Run {
                 let told = prefixes(n);
                 prop_assert_eq!(self.desk.set_prefixes(&told).is_ok(), !told.is_empty());
                 if !told.is_empty() {
+                    self.generation += u64::from(self.serving != told);
                     self.serving = told;
                 }
                 Ok(())
@@ -367,6 +370,7 @@ impl Run {
             .map(|p| p.prefix)
             .collect();
         prop_assert_eq!(&serves, &self.serving);
+        prop_assert_eq!(node.source.generation, self.generation);
         let could = !self.serving.is_empty() && self.has_room();
         prop_assert_eq!(node.unready.is_empty(), could, "{:?}", node.unready);
         Ok(())

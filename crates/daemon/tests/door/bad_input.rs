@@ -1,7 +1,7 @@
 //! Requests that cannot be used: code, field and text of each, and none of them reaches the desk.
 
 use crate::played::{Played, open, ourselves};
-use crate::raw::{ATTACH, CHECK, DETACH, GET, LIST, STATUS, call, field, number};
+use crate::raw::{ATTACH, CHECK, DETACH, GET, LIST, SET_PREFIXES, STATUS, call, field, number};
 use api::inspection as inspect;
 use api::workload::{AttachRequest, Bandwidth, DetachRequest, NetNsAttachment, PortMapping};
 use prost::Message as _;
@@ -317,6 +317,34 @@ fn keys() -> Vec<Case> {
     ]
 }
 
+fn prefixes() -> Vec<Case> {
+    let told = |text: &str, all: &[&str]| {
+        let prefix = all.iter().map(|&prefix| prefix.to_owned()).collect();
+        let message = inspect::SetPrefixesRequest { prefix }.encode_to_vec();
+        let of = if text.starts_with("prefix[") {
+            "prefix[1]"
+        } else {
+            "prefix"
+        };
+        (SET_PREFIXES, message, of, text.to_owned())
+    };
+    vec![
+        told("prefix \"\": must name at least one", &[]),
+        told(
+            "prefix[1] \"10.0.0.0/33\": \"10.0.0.0/33\" is not a prefix",
+            &["fd00::/64", "10.0.0.0/33"],
+        ),
+        told(
+            "10.0.0.0/8 and 10.1.0.0/16 overlap",
+            &["10.0.0.0/8", "10.1.0.0/16"],
+        ),
+        told(
+            "prefix \"\": 40000 prefixes are too many: a node serves at most 256",
+            &["10.0.0.0/30"; 40_000],
+        ),
+    ]
+}
+
 /// What is no message at all.
 fn bytes() -> Vec<Case> {
     let utf8 = "data is not UTF-8 encoded";
@@ -365,7 +393,7 @@ fn bytes() -> Vec<Case> {
 async fn what_cannot_be_used_is_refused_by_field_and_value_and_never_reaches_the_desk() {
     let desk = Played::default();
     let door = open(&desk, ourselves());
-    let table: Vec<Case> = [ids(), namespaces(), options(), keys(), bytes()].concat();
+    let table: Vec<Case> = [ids(), namespaces(), options(), keys(), prefixes(), bytes()].concat();
     assert!(table.len() >= 60, "{}", table.len());
     for (method, message, of, text) in table {
         let what = format!("{method}: {of} ... {text}");

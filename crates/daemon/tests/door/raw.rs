@@ -12,11 +12,12 @@ pub(crate) const ATTACH: &str = "/metropolis.node.core.network.workloads.Workloa
 pub(crate) const DETACH: &str = "/metropolis.node.core.network.workloads.WorkloadNetworking/Detach";
 pub(crate) const STATUS: &str = "/metropolis.node.core.network.workloads.WorkloadNetworking/Status";
 pub(crate) const LIST: &str = "/workloadnet.v1.Inspection/List";
+pub(crate) const SET_PREFIXES: &str = "/workloadnet.v1.Inspection/SetPrefixes";
 pub(crate) const GET: &str = "/workloadnet.v1.Inspection/Get";
 pub(crate) const CHECK: &str = "/workloadnet.v1.Inspection/Check";
 pub(crate) const GET_NODE: &str = "/workloadnet.v1.Inspection/GetNode";
 pub(crate) const COLLECT_GARBAGE: &str = "/workloadnet.v1.Inspection/CollectGarbage";
-pub(crate) const METHODS: [&str; 8] = [
+pub(crate) const METHODS: [&str; 9] = [
     ATTACH,
     DETACH,
     STATUS,
@@ -25,6 +26,7 @@ pub(crate) const METHODS: [&str; 8] = [
     CHECK,
     GET_NODE,
     COLLECT_GARBAGE,
+    SET_PREFIXES,
 ];
 
 struct Bytes;

@@ -90,3 +90,14 @@ pub struct Usage {
     /// The generation in which it came to serve, or to drain.
     pub generation: u64,
 }
+
+/// Prefixes as they were before a restart, each with the generation in which it came to serve, or to drain.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Past {
+    /// How often the list had changed.
+    pub generation: u64,
+    /// The list that was told last, in its order.
+    pub serving: Vec<(Prefix, u64)>,
+    /// In their order.
+    pub draining: Vec<(Prefix, u64)>,
+}

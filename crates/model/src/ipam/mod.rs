@@ -14,10 +14,11 @@ use crate::address::{Addresses, Family};
 use crate::key::Key;
 use crate::prefix::Prefix;
 use pool::{Ledger, Pool, Rest, Slot};
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-pub use lease::{Conflict, Granted, LeaseError, Usage, Wanted};
+pub use lease::{Conflict, Granted, LeaseError, Past, Usage, Wanted};
 
 mod lease;
 mod pool;
@@ -35,6 +36,8 @@ pub struct Ipam {
     ledger: Ledger,
     stamps: u64,
     generation: u64,
+    /// The list that was told last. After a restart it does not serve until it is told again.
+    told: Vec<Prefix>,
 }
 
 /// Why an address cannot be held.
@@ -57,60 +60,71 @@ impl Ipam {
             ledger: Ledger::default(),
             stamps: 0,
             generation: 0,
+            told: Vec::new(),
+        }
+    }
+
+    /// After a restart: what served before drains until it is told again, and counting goes on. `random` is asked once for
+    /// each prefix, where to begin in it.
+    pub fn resumed(cool_down: Duration, past: &Past, random: &mut dyn FnMut() -> u128) -> Self {
+        let mut ipam = Self::new(cool_down);
+        ipam.generation = past.generation;
+        ipam.told = past.serving.iter().map(|(prefix, _)| *prefix).collect();
+        let mut known = HashSet::new();
+        for &(prefix, since) in past.serving.iter().chain(&past.draining) {
+            if known.insert(prefix) {
+                let mut pool = Pool::new(prefix, random());
+                (pool.draining, pool.generation) = (true, since.min(past.generation));
+                ipam.pools.push(pool);
+            }
+        }
+        ipam
+    }
+
+    /// What [`Self::resumed`] is to be told.
+    pub fn past(&self) -> Past {
+        let since: HashMap<Prefix, u64> = self.pools.iter().map(|p| (p.prefix, p.generation)).collect();
+        let since = |prefix| (prefix, since.get(&prefix).copied().unwrap_or(self.generation));
+        let told: HashSet<Prefix> = self.told.iter().copied().collect();
+        Past {
+            generation: self.generation,
+            serving: self.told.iter().copied().map(since).collect(),
+            draining: self.draining().filter(|p| !told.contains(p)).map(since).collect(),
         }
     }
 
     /// These, which are disjoint, serve from now on in this order; what served before and is not among them drains.
-    /// `random` is asked once for each one that is not known yet, where to begin in it. Another list is another generation.
+    /// `random` is asked once for each one that is not known yet, where to begin in it. Another list than the one before, also
+    /// where that was told before a restart, is another generation.
     pub fn set_prefixes(&mut self, prefixes: &[Prefix], random: &mut dyn FnMut() -> u128) {
-        if self.generation > 0 && self.serving().eq(prefixes.iter().copied()) {
+        let is_other = self.generation == 0 || self.told != prefixes;
+        if !is_other && self.serving().eq(prefixes.iter().copied()) {
             return;
         }
-        self.generation += 1;
+        self.generation = self.generation.saturating_add(is_other.into());
         let generation = self.generation;
-        let mut known = std::mem::take(&mut self.pools);
+        let served: HashSet<Prefix> = std::mem::replace(&mut self.told, prefixes.to_vec())
+            .into_iter()
+            .collect();
+        let mut known: Vec<Option<Pool>> = std::mem::take(&mut self.pools).into_iter().map(Some).collect();
+        let places = known.iter().flatten().enumerate();
+        let places: HashMap<Prefix, usize> = places.map(|(n, pool)| (pool.prefix, n)).collect();
         for &prefix in prefixes {
-            let place = known.iter().position(|pool| pool.prefix == prefix);
-            let mut pool = place.map_or_else(|| Pool::new(prefix, random()), |n| known.remove(n));
-            if pool.draining || place.is_none() {
+            let pool = places.get(&prefix).and_then(|n| known[*n].take());
+            let is_known = pool.is_some();
+            let mut pool = pool.unwrap_or_else(|| Pool::new(prefix, random()));
+            if !is_known || !served.contains(&prefix) {
                 pool.generation = generation;
             }
             pool.draining = false;
             self.pools.push(pool);
         }
-        for mut pool in known {
-            if !pool.draining {
+        for mut pool in known.into_iter().flatten() {
+            if served.contains(&pool.prefix) {
                 pool.generation = generation;
             }
             pool.draining = true;
             self.pools.push(pool);
-        }
-        self.assign();
-    }
-
-    /// After a restart: these served and drained in a generation. Where the same ones serve, it goes on; else it is past, and
-    /// what is not known of them drains.
-    pub fn resume(&mut self, generation: u64, serving: &[Prefix], draining: &[Prefix]) {
-        let prefixes = serving.iter().chain(draining).copied();
-        if generation > 0 && self.generation > 0 && self.serving().eq(serving.iter().copied()) {
-            self.pools
-                .iter_mut()
-                .for_each(|pool| pool.generation = generation);
-            self.generation = 0;
-        } else if self.generation > 0 {
-            // What served first was the next generation.
-            self.pools
-                .iter_mut()
-                .for_each(|pool| pool.generation += generation);
-        }
-        self.generation += generation;
-        for prefix in prefixes {
-            if self.pools.iter().all(|pool| pool.prefix != prefix) {
-                // Where to begin is of no matter to what gives out nothing, and it begins anew if it is to serve.
-                let mut pool = Pool::new(prefix, 0);
-                (pool.draining, pool.generation) = (true, generation);
-                self.pools.push(pool);
-            }
         }
         self.assign();
     }
@@ -469,18 +483,19 @@ impl Ipam {
         }
     }
 
-    /// Forgets prefixes that drained, when the last address has cooled down that could return with its prefix.
-    fn end_drained(&mut self, now: Moment) {
-        let is_over =
-            |pool: &Pool| pool.draining && pool.held == 0 && self.cooling_in(pool, now).next().is_none();
-        let over: Vec<Prefix> = self
-            .pools
-            .iter()
-            .filter(|p| is_over(p))
-            .map(|p| p.prefix)
-            .collect();
-        if !over.is_empty() {
-            self.pools.retain(|pool| !over.contains(&pool.prefix));
+    /// Forgets prefixes that drained, when the last address has cooled down that could return with its prefix. What was told
+    /// before a restart is waited for.
+    pub fn end_drained(&mut self, now: Moment) {
+        let is_over = |pool: &Pool| {
+            pool.draining
+                && pool.held == 0
+                && !self.told.contains(&pool.prefix)
+                && self.cooling_in(pool, now).next().is_none()
+        };
+        let over: Vec<bool> = self.pools.iter().map(is_over).collect();
+        if over.contains(&true) {
+            let mut over = over.into_iter();
+            self.pools.retain(|_| over.next() == Some(false));
             self.assign();
         }
     }
@@ -502,6 +517,9 @@ impl Ipam {
 
     /// Whether an address belongs to a pool; where one that drains overlaps one that serves, to the latter.
     fn is_of(&self, address: IpAddr, pool: &Pool) -> bool {
+        if !pool.has(address) {
+            return false;
+        }
         let first = self.pools.iter().find(|pool| pool.has(address));
         first.is_some_and(|first| first.prefix == pool.prefix)
     }

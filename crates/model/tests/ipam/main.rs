@@ -12,6 +12,7 @@ use std::time::Duration;
 mod cost;
 mod reference;
 mod sequence;
+mod sources;
 
 const COOL_DOWN: Duration = Duration::from_secs(30);
 

@@ -1073,7 +1073,8 @@ type SetPrefixesRequest struct {
 	unknownFields protoimpl.UnknownFields
 
 	// All that are to serve, as address/length, no two overlapping, in the order in which they are to be used. What served
-	// before and is not among them drains. At least one.
+	// before and is not among them drains. At least one, at most 256. Refused, too, where more than 256 would drain of which
+	// addresses are in use.
 	Prefix []string `protobuf:"bytes,1,rep,name=prefix,proto3" json:"prefix,omitempty"`
 }
 
@@ -1119,7 +1120,8 @@ type SetPrefixesResponse struct {
 	sizeCache     protoimpl.SizeCache
 	unknownFields protoimpl.UnknownFields
 
-	// Raised where the list differs from the one before.
+	// Raised where the list differs from the one before, also where that was told before a restart. It is in the state file
+	// when this is answered.
 	Generation uint64 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
 }
 
@@ -1173,7 +1175,7 @@ type Prefix struct {
 	// Freed a short while ago, and given out only when nothing else is left. Not counted in free.
 	Cooling uint64       `protobuf:"varint,5,opt,name=cooling,proto3" json:"cooling,omitempty"`
 	State   Prefix_State `protobuf:"varint,6,opt,name=state,proto3,enum=workloadnet.v1.Prefix_State" json:"state,omitempty"`
-	// The generation in which it came to serve, or to drain; after a restart that of the whole list.
+	// The generation in which it came to serve, or to drain.
 	Generation uint64 `protobuf:"varint,7,opt,name=generation,proto3" json:"generation,omitempty"`
 }
 
