@@ -12,7 +12,6 @@ use crate::message::{Attributes, Message, u32_at};
 use crate::socket::{Socket, dump_of};
 use crate::survey::{flags_of, ip, parse_address, parse_neighbour, parse_route_of_all};
 use crate::sysctl;
-use ipnet::IpNet;
 use model::address::{Family, Mac};
 use model::datapath::{Fault, FoundRoutes};
 use model::routes::{Hop, METRIC, PROTOCOL, Reach, Tunnel};
@@ -110,8 +109,12 @@ fn reached(
 /// Everything of ours, and what of others is beside it.
 pub(crate) fn found(socket: &mut Socket) -> Result<FoundRoutes, Fault> {
     let mut found = FoundRoutes::default();
-    let (index, tunnel) = find_tunnel(socket)?;
-    found.held.tunnel = tunnel;
+    let device = find_tunnel(socket)?;
+    let index = device.as_ref().map_or(0, |device| device.index);
+    if let Some(device) = device {
+        found.held.tunnel = Some(device.tunnel);
+        (found.held.odd.tunnel, found.held.odd.down) = (device.odd, device.down);
+    }
     for payload in socket.dump(&dump_of(GETADDR, &[0; 8], "ip address show"))? {
         let Some((index, net)) = parse_address(&payload) else {
             continue;
@@ -164,33 +167,45 @@ fn found_route(payload: &[u8], tunnel: u32, found: &mut FoundRoutes) {
     let Some((destination, index, protocol)) = parse_route_of_all(payload) else {
         return;
     };
+    let attributes = Attributes::after(payload, 12);
+    let metric = attributes.u32(route::PRIORITY);
     if protocol != PROTOCOL {
         found.other_routes.insert(destination);
+        // Of IPv4 a type of service makes another route (`fib_find_alias`, net/ipv4/fib_trie.c).
+        if metric == Some(METRIC) && payload.get(3) == Some(&0) {
+            found.same_metric.insert(destination);
+        }
         return;
     }
-    let attributes = Attributes::after(payload, 12);
+    if metric != Some(METRIC) {
+        return;
+    }
     let via = attributes.value(route::GATEWAY).and_then(ip);
     let via = via.or_else(|| ip(attributes.value(route::VIA)?.get(2..)?));
     let source = attributes.value(route::PREFSRC).and_then(ip);
     let hop = match via {
-        // Somebody changed it: with this it differs from whatever is wanted.
-        None => Hop::Link {
-            via: destination.addr(),
-            index: 0,
-            source,
-        },
+        None => {
+            found.held.odd.routes.insert(destination);
+            return;
+        }
         Some(via) if index == tunnel && tunnel != 0 => Hop::Tunnel { via, source },
         Some(via) => Hop::Link { via, index, source },
     };
-    if attributes.u32(route::PRIORITY) == Some(METRIC) {
-        found.held.routes.insert(destination, hop);
-    }
+    found.held.routes.insert(destination, hop);
 }
 
-/// Index and properties of the device with our mark; of several, or of one that is otherwise than ours are made, properties
-/// that differ from whatever is wanted.
-fn find_tunnel(socket: &mut Socket) -> Result<(u32, Option<Tunnel>), Fault> {
-    let mut all = (0, None);
+/// The device with our mark.
+struct Device {
+    index: u32,
+    tunnel: Tunnel,
+    /// It is otherwise than ours are made, or one of several.
+    odd: bool,
+    down: bool,
+}
+
+/// Of several the last one.
+fn find_tunnel(socket: &mut Socket) -> Result<Option<Device>, Fault> {
+    let mut last: Option<Device> = None;
     for payload in socket.dump(&dump_of(GETLINK, &ifinfo(0, 0, 0), "ip link show"))? {
         let attributes = Attributes::after(&payload, 16);
         let group = attributes.u32(link::GROUP).unwrap_or_default();
@@ -215,7 +230,7 @@ fn find_tunnel(socket: &mut Socket) -> Result<(u32, Option<Tunnel>), Fault> {
             .value(link::ADDRESS)
             .and_then(|mac| mac.try_into().ok())
             .map(Mac);
-        let mut tunnel = Tunnel {
+        let tunnel = Tunnel {
             vni: data.u32(vxlan::ID).unwrap_or_default(),
             port: port.unwrap_or_default(),
             family,
@@ -225,13 +240,12 @@ fn find_tunnel(socket: &mut Socket) -> Result<(u32, Option<Tunnel>), Fault> {
                 .and_then(|mtu| mtu.try_into().ok())
                 .unwrap_or_default(),
         };
-        if !right || all.1.is_some() || attributes.text(link::IFNAME) != Some(&tunnel.name()) {
-            tunnel.port = 0;
-        }
-        if flags_of(&payload) & UP == 0 {
-            tunnel.mtu = 0;
-        }
-        all = (u32_at(&payload, 4).unwrap_or_default(), Some(tunnel));
+        last = Some(Device {
+            index: u32_at(&payload, 4).unwrap_or_default(),
+            odd: !right || last.is_some() || attributes.text(link::IFNAME) != Some(&tunnel.name()),
+            down: flags_of(&payload) & UP == 0,
+            tunnel,
+        });
     }
-    Ok(all)
+    Ok(last)
 }

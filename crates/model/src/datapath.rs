@@ -113,6 +113,8 @@ pub struct FoundRoutes {
     pub held: Held,
     /// Where others' routes of the main table go to.
     pub other_routes: HashSet<IpNet>,
+    /// Those of them that have the metric of ours: in the kernel's eyes ours are the same routes.
+    pub same_metric: HashSet<IpNet>,
     /// Others' addresses of this node.
     pub other_addresses: HashSet<IpAddr>,
 }

@@ -262,6 +262,71 @@ fn what_is_taken_away_is_put_back_and_a_strangers_route_stays() {
     );
 }
 
+/// In the kernel's eyes routes of one prefix and metric are one, whoever made them.
+#[test]
+fn a_strangers_route_with_the_metric_of_ours_is_neither_replaced_nor_taken_away() {
+    let mut cluster = Cluster::new("auto", &listed(&[0, 1], &[0, 1, 2]));
+    let routes = ["10.77.2.0/24 via 192.0.2.254", "fd77:2::/64 via 2001:db8:1::254"];
+    let net = |route: &str| route.split(' ').next().unwrap().to_owned();
+    let family = |route: &str| if route.contains(':') { "-6" } else { "-4" };
+    let look = |route: &str| format!("ip {} route show {} metric 2048", family(route), net(route));
+    for route in routes {
+        // It takes the place of ours.
+        cluster.ip(
+            0,
+            &format!("ip {} route replace {route} metric 2048", family(route)),
+        );
+    }
+    let is_strangers = |cluster: &Cluster| {
+        for route in routes {
+            let text = format!("somebody else has a route to {} with metric 2048", net(route));
+            let look_for = || cluster.nodes[0].caller().node().warning;
+            eventually(PATIENCE, &text, look_for, |all| {
+                all.iter().any(|said| said.contains(&text))
+            });
+            let stands = cluster.ip(0, &look(route));
+            assert!(!stands.contains("proto 77") && stands.contains("254"), "{stands}");
+        }
+        assert!(cluster.nodes[0].caller().findings().is_empty());
+    };
+    is_strangers(&cluster);
+    // Nor at a start, when nothing is known of what was there.
+    cluster.nodes[0].crash();
+    cluster.ip(0, "ip route flush proto 77");
+    cluster.ip(0, "ip -6 route flush proto 77");
+    cluster.nodes[0].start();
+    cluster.settled();
+    is_strangers(&cluster);
+    for route in routes {
+        cluster.ip(
+            0,
+            &format!("ip {} route delete {route} metric 2048", family(route)),
+        );
+        cluster.expect(0, &look(route), |now| now.contains("proto 77"));
+    }
+}
+
+#[test]
+fn a_strangers_link_with_the_name_of_the_vxlan_device_is_left_as_it_is() {
+    let cluster = Cluster::new("auto", &listed(&[0, 1], &[0, 1]));
+    cluster.ip(0, "ip link add wkvx8 mtu 1400 type veth peer name other");
+    let look =
+        || ["ip -d link show wkvx8", "sysctl net.ipv4.conf.wkvx8.rp_filter"].map(|look| cluster.ip(0, look));
+    let before = look();
+    cluster.list(&listed(&[0, 1], &[0, 1, 2]));
+    let said = || cluster.nodes[0].caller().node().warning;
+    eventually(PATIENCE, "it is said", said, |all| {
+        all.iter()
+            .any(|text| text.contains("ip link add wkvx8") && text.contains("File exists"))
+    });
+    assert_eq!(look(), before);
+    // What does not go over it stands.
+    assert!(cluster.ip(0, "ip route show 10.77.2.0/24").contains("dev under"));
+    cluster.ip(0, "ip link delete wkvx8");
+    cluster.settled();
+    cluster.expect(0, "ip route show 10.77.3.0/24", |now| now.contains("dev wkvx8"));
+}
+
 #[test]
 fn peers_that_move_change_or_go_take_their_routes_along_and_a_wrong_list_changes_nothing() {
     let mut cluster = Cluster::new("auto", &listed(&[0, 1], &[0, 1, 2]));

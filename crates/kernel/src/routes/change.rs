@@ -7,9 +7,9 @@ use crate::encode::{
 };
 use crate::message::{Message, flag};
 use crate::socket::Socket;
-use crate::sysctl;
+use crate::{fault, sysctl};
 use ipnet::IpNet;
-use model::address::{Family, Mac};
+use model::address::{Family, IPV6_MTU, Mac};
 use model::datapath::Fault;
 use model::routes::{Hop, METRIC, PROTOCOL, Step, Tunnel};
 use std::net::IpAddr;
@@ -30,74 +30,162 @@ const CHANGES: usize = 400;
 
 /// Carries steps out, and goes on past what is refused.
 pub(crate) fn change(socket: &mut Socket, steps: &[Step]) -> Result<Vec<Fault>, Fault> {
-    let mut faults = Vec::new();
-    let mut index = find_tunnel(socket)?.0;
-    let mut batch = Vec::new();
+    let index = index(socket)?;
+    let mut changes = Changes {
+        socket,
+        index,
+        batch: Vec::new(),
+        faults: Vec::new(),
+    };
     for step in steps {
-        let device = matches!(step, Step::MakeTunnel(_) | Step::SetTunnel(_) | Step::DropTunnel);
-        if device || batch.len() >= CHANGES {
-            send(socket, &mut batch, &mut faults)?;
-        }
-        batch.extend(messages(step, index));
-        if device {
-            send(socket, &mut batch, &mut faults)?;
-            index = find_tunnel(socket)?.0;
-        }
+        changes.take(step)?;
     }
-    send(socket, &mut batch, &mut faults)?;
-    Ok(faults)
+    changes.send()?;
+    Ok(changes.faults)
 }
 
-fn send(socket: &mut Socket, batch: &mut Vec<Message>, faults: &mut Vec<Fault>) -> Result<(), Fault> {
-    for refused in socket.batch(batch)?.refused {
-        let tried = &refused.fault.tried;
-        let gone = tried.contains("delete") && GONE.contains(&refused.fault.errno);
-        let there = tried.contains("address add") && refused.fault.errno == EEXIST;
-        if !gone && !there {
-            faults.push(refused.fault);
-        }
-    }
-    batch.clear();
-    Ok(())
+/// Of the device with our mark.
+fn index(socket: &mut Socket) -> Result<Option<u32>, Fault> {
+    Ok(find_tunnel(socket)?.map(|device| device.index))
 }
 
-fn messages(step: &Step, index: u32) -> Vec<Message> {
-    let tried = step.to_string();
-    match *step {
-        Step::AddAddress(address) => vec![own_address(NEWADDR, flag::CREATE | flag::EXCL, tried, address)],
-        Step::DropAddress(address) => vec![own_address(DELADDR, 0, tried, address)],
-        Step::MakeTunnel(tunnel) => {
-            let mut all = drop_tunnels("ip link delete the VXLAN device that was there");
-            all.extend(make_tunnel(&tunnel, &tried));
-            all
+struct Changes<'a> {
+    socket: &'a mut Socket,
+    /// Of the VXLAN device.
+    index: Option<u32>,
+    /// What is to be sent, each with its step.
+    batch: Vec<(&'a Step, Message)>,
+    faults: Vec<Fault>,
+}
+
+impl<'a> Changes<'a> {
+    fn take(&mut self, step: &'a Step) -> Result<(), Fault> {
+        const PUT: u16 = flag::CREATE | flag::REPLACE;
+        let tried = step.to_string();
+        match *step {
+            Step::AddAddress(address) => self.push(
+                step,
+                own_address(NEWADDR, flag::CREATE | flag::EXCL, tried, address),
+            ),
+            Step::DropAddress(address) => self.push(step, own_address(DELADDR, 0, tried, address)),
+            Step::MakeTunnel(tunnel) => self.make(step, &tunnel),
+            Step::SetTunnel(tunnel) => self.set(step, &tunnel),
+            Step::DropTunnel => self.drop_tunnels(&tried),
+            Step::Forward(mac, to) => {
+                self.on_tunnel(step, |index| forward(NEWNEIGH, PUT, tried, index, mac, to))
+            }
+            Step::DropForward(mac, to) => {
+                self.on_tunnel(step, |index| forward(DELNEIGH, 0, tried, index, mac, to))
+            }
+            Step::Neighbour(hop, mac) => self.on_tunnel(step, |index| {
+                neighbour(NEWNEIGH, PUT, tried, index, hop).bytes(2, &mac.0)
+            }),
+            Step::DropNeighbour(hop) => {
+                self.on_tunnel(step, |index| neighbour(DELNEIGH, 0, tried, index, hop))
+            }
+            Step::AddRoute(net, hop) => self.route(step, flag::CREATE | flag::EXCL, net, hop),
+            Step::Route(net, hop) => self.route(step, PUT, net, hop),
+            Step::DropRoute(net) => self.push(
+                step,
+                Message::new(DELROUTE, 0, tried)
+                    .fixed(&route_head(net, SCOPE_NOWHERE, 0, 0))
+                    .bytes(route::DST, &octets(net.network()))
+                    .u32(route::PRIORITY, METRIC),
+            ),
         }
-        Step::SetTunnel(tunnel) => vec![
-            Message::new(SETLINK, 0, tried)
-                .fixed(&ifinfo(0, UP, UP))
-                .text(link::IFNAME, &tunnel.name())
-                .u32(link::MTU, tunnel.mtu.into()),
-        ],
-        Step::DropTunnel => drop_tunnels(&tried),
-        Step::Forward(mac, to) => vec![forward(
-            NEWNEIGH,
-            flag::CREATE | flag::REPLACE,
-            tried,
-            index,
-            mac,
-            to,
-        )],
-        Step::DropForward(mac, to) => vec![forward(DELNEIGH, 0, tried, index, mac, to)],
-        Step::Neighbour(hop, mac) => {
-            vec![neighbour(NEWNEIGH, flag::CREATE | flag::REPLACE, tried, index, hop).bytes(2, &mac.0)]
+    }
+
+    fn push(&mut self, step: &'a Step, message: Message) -> Result<(), Fault> {
+        self.batch.push((step, message));
+        match self.batch.len() < CHANGES {
+            true => Ok(()),
+            false => self.send(),
         }
-        Step::DropNeighbour(hop) => vec![neighbour(DELNEIGH, 0, tried, index, hop)],
-        Step::Route(net, hop) => vec![add_route(tried, index, net, hop)],
-        Step::DropRoute(net) => vec![
-            Message::new(DELROUTE, 0, tried)
-                .fixed(&route_head(net, SCOPE_NOWHERE, 0, 0))
-                .bytes(route::DST, &octets(net.network()))
-                .u32(route::PRIORITY, METRIC),
-        ],
+    }
+
+    fn on_tunnel(&mut self, step: &'a Step, message: impl FnOnce(u32) -> Message) -> Result<(), Fault> {
+        match self.index {
+            Some(index) => return self.push(step, message(index)),
+            // With it went all that was on it.
+            None if matches!(step, Step::DropForward(..) | Step::DropNeighbour(_)) => {}
+            // Why it could not be made was said.
+            None if !self.faults.is_empty() => {}
+            None => self.faults.push(fault::ours(
+                step.to_string(),
+                "there is no VXLAN device of ours".to_owned(),
+            )),
+        }
+        Ok(())
+    }
+
+    fn route(&mut self, step: &'a Step, flags: u16, net: IpNet, hop: Hop) -> Result<(), Fault> {
+        let tried = step.to_string();
+        match hop {
+            Hop::Link { via, index, source } => {
+                self.push(step, route_via(flags, tried, net, (via, index, 0), source))
+            }
+            Hop::Tunnel { via, source } => self.on_tunnel(step, |index| {
+                // Without IPv6 the hop is an address that is elsewhere, too.
+                let on_link = if via.is_ipv4() { ON_LINK } else { 0 };
+                route_via(flags, tried, net, (via, index, on_link), source)
+            }),
+        }
+    }
+
+    /// The device is found by its mark before anything more is done to it: somebody else's may have its name.
+    fn make(&mut self, step: &'a Step, tunnel: &Tunnel) -> Result<(), Fault> {
+        self.drop_tunnels("ip link delete the VXLAN device that was there")?;
+        self.push(step, make_tunnel(tunnel, step.to_string()))?;
+        self.send()?;
+        self.index = index(self.socket)?;
+        self.set(step, tunnel)
+    }
+
+    /// Whoever made it may have ended before it was configured.
+    fn set(&mut self, step: &'a Step, tunnel: &Tunnel) -> Result<(), Fault> {
+        self.on_tunnel(step, |index| configure_tunnel(tunnel, index, step.to_string()))?;
+        self.on_tunnel(step, |index| set_tunnel(tunnel, index, step.to_string()))
+    }
+
+    fn drop_tunnels(&mut self, tried: &str) -> Result<(), Fault> {
+        self.send()?;
+        for family in Family::ALL {
+            let message = Message::new(DELLINK, 0, tried)
+                .fixed(&ifinfo(0, 0, 0))
+                .u32(link::GROUP, Tunnel::group(family));
+            self.push(&Step::DropTunnel, message)?;
+        }
+        self.send()?;
+        self.index = index(self.socket)?;
+        Ok(())
+    }
+
+    fn send(&mut self) -> Result<(), Fault> {
+        let (steps, batch): (Vec<&Step>, Vec<Message>) = self.batch.drain(..).unzip();
+        for refused in self.socket.batch(&batch)?.refused {
+            if !is_true_already(steps[refused.position], refused.fault.errno) {
+                self.faults.push(refused.fault);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a step that was refused for this reason had nothing to do.
+fn is_true_already(step: &Step, errno: i32) -> bool {
+    match step {
+        Step::DropAddress(_)
+        | Step::DropTunnel
+        | Step::DropForward(..)
+        | Step::DropNeighbour(_)
+        | Step::DropRoute(_) => GONE.contains(&errno),
+        Step::AddAddress(_) => errno == EEXIST,
+        Step::MakeTunnel(_)
+        | Step::SetTunnel(_)
+        | Step::Forward(..)
+        | Step::Neighbour(..)
+        | Step::AddRoute(..)
+        | Step::Route(..) => false,
     }
 }
 
@@ -118,23 +206,11 @@ fn own_address(kind: u16, flags: u16, tried: String, address: IpAddr) -> Message
     }
 }
 
-fn drop_tunnels(tried: &str) -> Vec<Message> {
-    Family::ALL
-        .map(|family| {
-            Message::new(DELLINK, 0, tried)
-                .fixed(&ifinfo(0, 0, 0))
-                .u32(link::GROUP, Tunnel::group(family))
-        })
-        .to_vec()
-}
-
-/// Made down, so that it gets no link-local address on its way up; loose about the reverse path, because two nodes may think
-/// otherwise of the way between them for a moment (RFC 3704).
-fn make_tunnel(tunnel: &Tunnel, tried: &str) -> [Message; 3] {
-    let name = tunnel.name();
-    let create = Message::new(NEWLINK, flag::CREATE | flag::EXCL, tried)
+/// Made down, so that it gets no link-local address on its way up.
+fn make_tunnel(tunnel: &Tunnel, tried: String) -> Message {
+    Message::new(NEWLINK, flag::CREATE | flag::EXCL, tried)
         .fixed(&ifinfo(0, 0, 0))
-        .text(link::IFNAME, &name)
+        .text(link::IFNAME, &tunnel.name())
         .bytes(link::ADDRESS, &tunnel.mac.0)
         .u32(link::MTU, tunnel.mtu.into())
         .u32(link::GROUP, Tunnel::group(tunnel.family))
@@ -154,21 +230,27 @@ fn make_tunnel(tunnel: &Tunnel, tried: &str) -> [Message; 3] {
                         .u8(vxlan::ZERO_CSUM6_RX, 0),
                 }
             })
-        });
-    let set = |flags| {
-        Message::new(SETLINK, 0, tried)
-            .fixed(&ifinfo(0, flags, flags))
-            .text(link::IFNAME, &name)
-    };
-    let settings = set(0).nest(link::AF_SPEC, |spec| {
-        // IPV4_DEVCONF_RP_FILTER; IFLA_INET6_ADDR_GEN_MODE: none.
-        let spec = spec.nest(AF_INET.into(), |inet| inet.nest(1, |conf| conf.u32(8, 2)));
-        match sysctl::has_ipv6() && tunnel.mtu >= model::address::IPV6_MTU {
-            true => spec.nest(AF_INET6.into(), |inet6| inet6.u8(8, 1)),
-            false => spec,
-        }
-    });
-    [create, settings, set(UP)]
+        })
+}
+
+/// Loose about the reverse path, because two nodes may think otherwise of the way between them for a moment (RFC 3704).
+fn configure_tunnel(tunnel: &Tunnel, index: u32, tried: String) -> Message {
+    Message::new(SETLINK, 0, tried)
+        .fixed(&ifinfo(index, 0, 0))
+        .nest(link::AF_SPEC, |spec| {
+            // IPV4_DEVCONF_RP_FILTER; IFLA_INET6_ADDR_GEN_MODE: none.
+            let spec = spec.nest(AF_INET.into(), |inet| inet.nest(1, |conf| conf.u32(8, 2)));
+            match sysctl::has_ipv6() && tunnel.mtu >= IPV6_MTU {
+                true => spec.nest(AF_INET6.into(), |inet6| inet6.u8(8, 1)),
+                false => spec,
+            }
+        })
+}
+
+fn set_tunnel(tunnel: &Tunnel, index: u32, tried: String) -> Message {
+    Message::new(SETLINK, 0, tried)
+        .fixed(&ifinfo(index, UP, UP))
+        .u32(link::MTU, tunnel.mtu.into())
 }
 
 fn forward(kind: u16, flags: u16, tried: String, index: u32, mac: Mac, to: IpAddr) -> Message {
@@ -212,14 +294,17 @@ fn route_head(net: IpNet, scope: u8, kind: u8, flags: u32) -> [u8; 12] {
     head
 }
 
-fn add_route(tried: String, tunnel: u32, net: IpNet, hop: Hop) -> Message {
-    let (via, index, source, flags) = match hop {
-        Hop::Link { via, index, source } => (via, index, source, 0),
-        // Without IPv6 the hop is an address that is elsewhere, too.
-        Hop::Tunnel { via, source } => (via, tunnel, source, if via.is_ipv4() { ON_LINK } else { 0 }),
-    };
-    let message = Message::new(NEWROUTE, flag::CREATE | flag::REPLACE, tried)
-        .fixed(&route_head(net, 0, UNICAST, flags))
+/// `hop`: its address, the link's index, and flags.
+fn route_via(
+    flags: u16,
+    tried: String,
+    net: IpNet,
+    hop: (IpAddr, u32, u32),
+    source: Option<IpAddr>,
+) -> Message {
+    let (via, index, hop_flags) = hop;
+    let message = Message::new(NEWROUTE, flags, tried)
+        .fixed(&route_head(net, 0, UNICAST, hop_flags))
         .bytes(route::DST, &octets(net.network()))
         .u32(route::PRIORITY, METRIC)
         .u32(route::OIF, index);

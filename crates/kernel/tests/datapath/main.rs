@@ -5,6 +5,7 @@
 mod ipv6;
 mod node;
 mod refusals;
+mod routes;
 mod survey;
 mod table;
 mod unwire;

@@ -20,6 +20,19 @@ pub struct Held {
     pub neighbours: BTreeMap<IpAddr, Mac>,
     /// Routes of our protocol and metric.
     pub routes: BTreeMap<IpNet, Hop>,
+    /// What somebody has changed.
+    pub odd: Odd,
+}
+
+/// What has our mark and is otherwise than anything that is made; nothing of a plan is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Odd {
+    /// There are several VXLAN devices, or the one is of another kind, or has another name or other settings.
+    pub tunnel: bool,
+    /// It is down.
+    pub down: bool,
+    /// Where routes without a next hop go to.
+    pub routes: BTreeSet<IpNet>,
 }
 
 /// The VXLAN device. It learns nothing, and every packet of it has a UDP checksum, in both families.
@@ -95,6 +108,8 @@ pub enum Step {
     Neighbour(IpAddr, Mac),
     /// It has none.
     DropNeighbour(IpAddr),
+    /// A route where there is none with its metric.
+    AddRoute(IpNet, Hop),
     /// A route, in place of ours that was there.
     Route(IpNet, Hop),
     /// No more.
@@ -114,8 +129,8 @@ impl Held {
         let same = |a: &Tunnel, b: &Tunnel| Tunnel { mtu: 0, ..*a } == Tunnel { mtu: 0, ..*b };
         let mut stays = true;
         match (&self.tunnel, &wanted.tunnel) {
-            (Some(is), Some(wanted)) if same(is, wanted) => {
-                if is != wanted {
+            (Some(is), Some(wanted)) if same(is, wanted) && !self.odd.tunnel => {
+                if is != wanted || self.odd.down {
                     steps.push(Step::SetTunnel(*wanted));
                 }
             }
@@ -144,14 +159,19 @@ impl Held {
             );
         }
         for (net, hop) in &wanted.routes {
-            let lost = !stays && matches!(hop, Hop::Tunnel { .. });
-            if lost || self.routes.get(net) != Some(hop) {
-                steps.push(Step::Route(*net, *hop));
+            let stands = self.routes.get(net);
+            // With a device that is made anew, what went over an old one is gone.
+            let stands = stands.filter(|hop| stays || !matches!(hop, Hop::Tunnel { .. }));
+            if stands.is_some() || self.odd.routes.contains(net) {
+                steps.extend((stands != Some(hop)).then_some(Step::Route(*net, *hop)));
+            } else {
+                steps.push(Step::AddRoute(*net, *hop));
             }
         }
         steps.extend(
             self.routes
                 .keys()
+                .chain(&self.odd.routes)
                 .filter(|net| !wanted.routes.contains_key(net))
                 .copied()
                 .map(Step::DropRoute),
@@ -196,9 +216,13 @@ impl Held {
                 self.apply(&Step::DropTunnel);
                 self.tunnel = Some(tunnel);
             }
-            Step::SetTunnel(tunnel) => self.tunnel = Some(tunnel),
+            Step::SetTunnel(tunnel) => {
+                self.tunnel = Some(tunnel);
+                self.odd.down = false;
+            }
             Step::DropTunnel => {
                 self.tunnel = None;
+                (self.odd.tunnel, self.odd.down) = (false, false);
                 (self.forwarding, self.neighbours) = (BTreeMap::new(), BTreeMap::new());
                 self.routes.retain(|_, hop| !matches!(hop, Hop::Tunnel { .. }));
             }
@@ -206,8 +230,23 @@ impl Held {
             Step::DropForward(mac, _) => drop(self.forwarding.remove(&mac)),
             Step::Neighbour(hop, mac) => drop(self.neighbours.insert(hop, mac)),
             Step::DropNeighbour(hop) => drop(self.neighbours.remove(&hop)),
-            Step::Route(net, hop) => drop(self.routes.insert(net, hop)),
-            Step::DropRoute(net) => drop(self.routes.remove(&net)),
+            Step::AddRoute(net, hop) | Step::Route(net, hop) => {
+                self.routes.insert(net, hop);
+                self.odd.routes.remove(&net);
+            }
+            Step::DropRoute(net) => {
+                self.routes.remove(&net);
+                self.odd.routes.remove(&net);
+            }
+        }
+    }
+}
+
+impl fmt::Display for Hop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link { via, index, .. } => write!(f, "via {via} on link {index}"),
+            Self::Tunnel { via, .. } => write!(f, "via {via} on the VXLAN device"),
         }
     }
 }
@@ -235,17 +274,11 @@ impl fmt::Display for Step {
                 write!(f, "ip neighbour replace {hop} lladdr {mac} on the VXLAN device")
             }
             Self::DropNeighbour(hop) => write!(f, "ip neighbour delete {hop} on the VXLAN device"),
-            Self::Route(net, Hop::Link { via, index, .. }) => {
-                write!(
-                    f,
-                    "ip route replace {net} via {via} on link {index} proto {PROTOCOL} metric {METRIC}"
-                )
+            Self::AddRoute(net, hop) => {
+                write!(f, "ip route add {net} {hop} proto {PROTOCOL} metric {METRIC}")
             }
-            Self::Route(net, Hop::Tunnel { via, .. }) => {
-                write!(
-                    f,
-                    "ip route replace {net} via {via} on the VXLAN device proto {PROTOCOL} metric {METRIC}"
-                )
+            Self::Route(net, hop) => {
+                write!(f, "ip route replace {net} {hop} proto {PROTOCOL} metric {METRIC}")
             }
             Self::DropRoute(net) => write!(f, "ip route delete {net} proto {PROTOCOL} metric {METRIC}"),
         }

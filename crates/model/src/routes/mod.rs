@@ -10,7 +10,7 @@
 
 mod held;
 
-pub use held::{Held, Hop, Step, Tunnel};
+pub use held::{Held, Hop, Odd, Step, Tunnel};
 
 use crate::address::{Family, Mac};
 use crate::datapath::FoundRoutes;
@@ -26,7 +26,7 @@ use std::net::{IpAddr, Ipv6Addr};
 /// It is in none of iproute2's lists.
 pub const PROTOCOL: u8 = 77;
 /// The metric of our routes. Somebody else's route to the same prefix, which usually has a lower one, comes first, and
-/// neither replaces the other.
+/// neither replaces the other. One of the same metric, which the kernel would replace whatever its protocol is, stays alone.
 pub const METRIC: u32 = 2048;
 /// Bytes that VXLAN adds to a packet: outer IP, UDP, VXLAN, inner Ethernet (RFC 7348, section 5).
 const OVERHEAD: [u16; 2] = [50, 70];
@@ -280,6 +280,13 @@ impl Planner<'_> {
         for (net, peer) in claims {
             if let Some(own) = own.iter().find(|own| overlap(&own.net(), &net)) {
                 let text = format!("peer {}: {net} overlaps {own}, which is this node's", peer.name);
+                self.planned.warnings.push(text);
+            } else if self.facts.found.same_metric.contains(&net) {
+                let text = format!(
+                    "peer {}: somebody else has a route to {net} with metric {METRIC}, which one to this peer would replace: \
+                     there is none",
+                    peer.name
+                );
                 self.planned.warnings.push(text);
             } else if let Some((wide, holder)) = last.filter(|(wide, _)| wide.contains(&net)) {
                 let text = format!(
