@@ -85,6 +85,17 @@ impl Linux {
     }
 
     /// Puts ops on a link of ours that is there.
+    fn put_one(&self, socket: &mut Socket, link: &FoundLink, op: &Op) -> Result<(), Fault> {
+        let faults = self.put(socket, link, std::slice::from_ref(op))?;
+        match faults.into_iter().next() {
+            Some(fault) => Err(fault),
+            None => {
+                crash::step();
+                Ok(())
+            }
+        }
+    }
+
     fn put(&self, socket: &mut Socket, link: &FoundLink, ops: &[Op]) -> Result<Vec<Fault>, Fault> {
         let wanted = ops.iter().find_map(|op| match op {
             Op::Mtu(mtu) => Some(u32::from(*mtu)),
@@ -259,14 +270,19 @@ impl Datapath for Linux {
 
     fn change(&self, link: &FoundLink, ops: &[Op]) -> Result<(), Fault> {
         let mut socket = locked(&self.mender);
+        ops.iter().try_for_each(|op| self.put_one(&mut socket, link, op))
+    }
+
+    fn give_back(&self, link: &FoundLink, ops: &[Op]) -> Result<(), Fault> {
+        let mut socket = locked(&self.mender);
+        let Some((last, ops)) = ops.split_last() else {
+            return Ok(());
+        };
+        let mut done = Ok(());
         for op in ops {
-            let faults = self.put(&mut socket, link, std::slice::from_ref(op))?;
-            if let Some(fault) = faults.into_iter().next() {
-                return Err(fault);
-            }
-            crash::step();
+            done = done.and(self.put_one(&mut socket, link, op));
         }
-        Ok(())
+        done.and_then(|()| self.put_one(&mut socket, link, last))
     }
 
     fn uplink(&self) -> Result<Option<Uplink>, Fault> {

@@ -8,7 +8,7 @@ use crate::message::{Attributes, Message, text, u16_at, u32_at};
 use crate::socket::{Socket, dump_of};
 use crate::sysctl;
 use ipnet::IpNet;
-use model::address::Mac;
+use model::address::{Mac, is_link_local};
 use model::datapath::Fault;
 use model::key::HostLink;
 use model::record::Record;
@@ -277,14 +277,6 @@ fn uplink_over(link: &FoundLink) -> Uplink {
     Uplink {
         name: link.name.clone(),
         mtu: link.mtu,
-    }
-}
-
-/// Such addresses are each link's own.
-pub(crate) fn is_link_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
     }
 }
 

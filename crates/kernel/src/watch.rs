@@ -12,10 +12,9 @@ use crate::fault::{io as io_fault, sys};
 use crate::message::{Attributes, Received, messages, u32_at};
 use crate::nft::{self, NEWGEN, SUBSYSTEM};
 use crate::socket::{NETFILTER, ROUTE, Socket, borrowed};
-use crate::survey::{
-    is_link_local, is_single, parse_address, parse_neighbour, parse_route_of_all, parse_route_told,
-};
+use crate::survey::{is_single, parse_address, parse_neighbour, parse_route_of_all, parse_route_told};
 use ipnet::IpNet;
+use model::address::is_link_local;
 use model::datapath::{Event, Fault};
 use netlink_sys::Socket as Raw;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

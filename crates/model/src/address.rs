@@ -14,6 +14,14 @@ pub const FIRST_HOP_MAC: Mac = Mac([0x02, 0x9c, 0x52, 0xfe, 0x6d, 0x0a]);
 /// Without at least this MTU a link has no IPv6 in it (RFC 8200, section 5; `addrconf_notify`, net/ipv6/addrconf.c).
 pub const IPV6_MTU: u16 = 1280;
 
+/// Whether an address is of those that are each link's own (RFC 3927, RFC 4291).
+pub fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
 /// An address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {

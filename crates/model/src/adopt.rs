@@ -12,7 +12,7 @@
 //! Undone in reverse. A crash before the fourth step leaves a link that is not ours, and says how it was; one after it
 //! leaves an attachment. To commit is to drop the first name.
 
-use crate::address::{Addresses, Family, Mac};
+use crate::address::{Addresses, Family, Mac, is_link_local};
 use crate::key::{HostLink, Key};
 use crate::plan::{FORWARDING_V6, IPV6_ON, LinkPlan, Mark, Op, Scope, Sysctl, host_net};
 use crate::record::{ALIAS_BYTES, Adopted, Asked, NamespaceId, PathDigest, Record};
@@ -138,8 +138,8 @@ impl Undo {
         parts.next().is_none().then_some((HostLink::parse(claim)?, undo))
     }
 
-    /// What makes the link as it was, in order; all of it may have been done already. `key` where its name for people may
-    /// be there.
+    /// What makes the link as it was, in order; all of it may have been done already. The last is to forget how it was. `key`
+    /// where its name for people may be there.
     pub fn ops(&self, claim: &HostLink, key: Option<&Key>) -> Vec<Op> {
         let mut ops: Vec<Op> = key.and_then(Key::altname).map(Op::DropName).into_iter().collect();
         ops.push(Op::Mark(Mark {
@@ -250,6 +250,11 @@ fn against(candidate: &Candidate, pair: &Pair, group: u32) -> Vec<String> {
             host.alias
         ));
     }
+    if let Some(undo) = host.altnames.iter().find(|name| Undo::parse(name).is_some()) {
+        reasons.push(format!(
+            "{name} has the name {undo}: another adoption of it is not over"
+        ));
+    }
     if !host.up {
         reasons.push(format!("{name} is down"));
     }
@@ -261,7 +266,7 @@ fn against(candidate: &Candidate, pair: &Pair, group: u32) -> Vec<String> {
             reasons.push(format!("{address} is not routed over {name}"));
         }
     }
-    for net in inside.iter().filter(|net| !is_link_local(net.addr())) {
+    for net in inside.iter().filter(|net| !is_kernels_own(net)) {
         if candidate.addresses.of(Family::of(net.addr())) != Some(net.addr()) {
             reasons.push(format!(
                 "{interface} has {net}, too, which the old plugin did not give it"
@@ -280,7 +285,7 @@ fn gateways(candidate: &Candidate, host: &FoundLink) -> Result<Addresses, Vec<St
     let mut reasons = Vec::new();
     let mut gateways = Vec::new();
     for family in Family::ALL {
-        let of = |net: &&IpNet| Family::of(net.addr()) == family && !is_link_local(net.addr());
+        let of = |net: &&IpNet| Family::of(net.addr()) == family && !is_kernels_own(net);
         let all: Vec<&IpNet> = host.addresses.iter().filter(of).collect();
         match (candidate.addresses.of(family), &all[..]) {
             (None, []) => {}
@@ -305,8 +310,9 @@ fn gateways(candidate: &Candidate, host: &FoundLink) -> Result<Addresses, Vec<St
     }
 }
 
-fn is_link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+/// The kernel gives a link an address of IPv6 unasked, and none of IPv4.
+fn is_kernels_own(net: &IpNet) -> bool {
+    net.addr().is_ipv6() && is_link_local(net.addr())
 }
 
 /// What makes the link ours.

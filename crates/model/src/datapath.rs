@@ -66,6 +66,12 @@ pub trait Datapath: Send + Sync + 'static {
         Err(no_adoption(format!("change {}", link.name)))
     }
 
+    /// Does ops as [`Self::change`] does, but past those that fail; the last one, which forgets how the link was, only where
+    /// none did. Returns the first fault.
+    fn give_back(&self, link: &FoundLink, _: &[Op]) -> Result<(), Fault> {
+        Err(no_adoption(format!("give back {}", link.name)))
+    }
+
     /// The device of the default route.
     fn uplink(&self) -> Result<Option<Uplink>, Fault>;
 

@@ -234,9 +234,12 @@ impl FoundLink {
         host_link(&self.name, &self.alias, self.altnames.iter().map(String::as_str))
     }
 
-    /// How the link was before it was taken over, while that can be undone.
+    /// How the link was before it was taken over, while that can be undone. A name that tells it of another claim is
+    /// somebody's, and tells nothing of this link.
     pub fn undo(&self) -> Option<(HostLink, Undo)> {
-        self.altnames.iter().find_map(|name| Undo::parse(name))
+        let own = self.host_link()?;
+        let mut told = self.altnames.iter().filter_map(|name| Undo::parse(name));
+        told.find(|(claim, _)| *claim == own)
     }
 
     /// What of an attachment's host end this link does not have, in the order in which it is to be made.

@@ -110,12 +110,16 @@ impl<D: Datapath> Desk<D> {
         }
         let claim = key.host_link();
         if let Err(fault) = self.datapath.change(link, &ops) {
-            let fault = match self.datapath.change(link, &undo.ops(&claim, Some(key))) {
+            let fault = match self.datapath.give_back(link, &undo.ops(&claim, Some(key))) {
                 Ok(()) => fault,
-                Err(left) => Fault {
-                    reason: format!("{}; could not be undone: {left}", fault.reason),
-                    ..fault
-                },
+                Err(left) => {
+                    // It tells how it was, and a sweep tries again.
+                    self.sweeper.all_touched();
+                    Fault {
+                        reason: format!("{}; could not be undone: {left}", fault.reason),
+                        ..fault
+                    }
+                }
             };
             self.lease_otherwise(&mut self.state(), |ipam| ipam.free(addresses, now()));
             return Err(fault.into());
@@ -164,7 +168,7 @@ impl<D: Datapath> Desk<D> {
         // What is taken away from it is not to be put back.
         self.set_detaching(key, true);
         let claim = &attachment.link.host;
-        if let Err(fault) = self.datapath.change(&link, &undo.ops(claim, Some(key))) {
+        if let Err(fault) = self.datapath.give_back(&link, &undo.ops(claim, Some(key))) {
             self.set_detaching(key, false);
             self.sweeper.link_touched(link.index);
             return Err(fault.into());
@@ -203,7 +207,7 @@ impl<D: Datapath> Desk<D> {
             link = link.name,
             "a link that was about to be taken over is as it was"
         );
-        match self.datapath.change(link, &undo.ops(claim, None)) {
+        match self.datapath.give_back(link, &undo.ops(claim, None)) {
             Ok(()) => true,
             Err(fault) => {
                 tracing::warn!(link = link.name, %fault, "cannot be made as it was");

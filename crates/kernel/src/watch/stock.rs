@@ -4,11 +4,9 @@ use super::AF_UNSPEC;
 use crate::encode::{GETLINK, GETNEIGH, UP, ifinfo, link};
 use crate::message::{Attributes, u32_at};
 use crate::socket::{Socket, dump_of};
-use crate::survey::{
-    EVERY, addresses, altnames, flags_of, is_link_local, is_single, parse_neighbour, routes,
-};
+use crate::survey::{EVERY, addresses, altnames, flags_of, is_single, parse_neighbour, routes};
 use ipnet::IpNet;
-use model::address::{Family, Mac};
+use model::address::{Family, Mac, is_link_local};
 use model::datapath::Fault;
 use model::key::HostLink;
 use model::routes::Tunnel;
