@@ -11,16 +11,21 @@ use model::spared::Spared;
 #[test]
 fn a_route_is_added_only_where_none_of_its_metric_is() {
     on_a_node(|| {
-        run("ip link add a type veth peer name b");
+        run("ip link add under type veth peer name other");
         for line in [
-            "address add 192.0.2.1/24 dev a",
-            "address add 2001:db8::1/64 dev a nodad",
+            "address add 192.0.2.1/24 dev under",
+            "address add 2001:db8::1/64 dev under nodad",
         ] {
             run(&format!("ip {line}"));
         }
-        run("ip link set a up");
-        run("ip link set b up");
-        let index = run("cat /sys/class/net/a/ifindex").trim().parse().unwrap();
+        run("ip link set under up");
+        run("ip link set other up");
+        let index = run("ip -o link show under")
+            .split(':')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
         let linux = Linux::open(8).unwrap();
         for (net, stranger, ours) in [
             ("10.77.2.0/24", "192.0.2.3", "192.0.2.2"),
