@@ -2,13 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use ipnet::IpNet;
 use model::address::Family;
 use model::datapath::FoundRoutes;
+use model::key::{InterfaceName, Key, Owner, WorkloadId};
 use model::peer::Peer;
 use model::prefix::Prefix;
-use model::routes::{Facts, Held, Hop, How, Mode, Own, Planned, Reach, Settings, plan};
+use model::routes::{Facts, Held, Hop, How, Mode, Own, Planned, Reach, Settings, node_address, plan};
 use proptest::prelude::*;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 fn v4(n: u8) -> IpAddr {
@@ -25,6 +27,8 @@ struct World {
     settings: Settings,
     peers: Vec<Peer>,
     reach: HashMap<IpAddr, Reach>,
+    own: Own,
+    found: FoundRoutes,
 }
 
 fn own() -> Vec<Prefix> {
@@ -34,7 +38,7 @@ fn own() -> Vec<Prefix> {
 }
 
 fn reach() -> impl Strategy<Value = Reach> {
-    (0_u8..4, 1300_u32..1600).prop_map(|(kind, mtu)| match kind {
+    (0_u8..4, 1250_u32..1600).prop_map(|(kind, mtu)| match kind {
         0 => Reach::Nowhere("no route".to_owned()),
         kind => Reach::Over {
             index: 2,
@@ -54,19 +58,31 @@ fn world() -> impl Strategy<Value = World> {
         any::<[bool; 2]>(),
         reach(),
         reach(),
+        // Now and then its address is where workloads are.
+        prop::option::weighted(0.1, 0_u8..6),
     );
+    let key = Key::new(
+        Owner::default(),
+        WorkloadId::new("w").unwrap(),
+        InterfaceName::new("eth0").unwrap(),
+    );
+    let key = key.unwrap();
+    let lent = prop::collection::btree_set(0_usize..2, 0..2);
+    let strangers = prop::collection::btree_set(0_u8..6, 0..2);
     let mode = prop::sample::select(vec![Mode::None, Mode::Auto, Mode::Direct, Mode::Vxlan]);
-    (mode, prop::collection::vec(peer, 0..6)).prop_map(|(mode, all)| {
+    let world = (mode, prop::collection::vec(peer, 0..6), lent, strangers);
+    world.prop_map(move |(mode, all, lent, strangers)| {
         let (mut peers, mut reach) = (Vec::new(), HashMap::new());
-        for (n, ([has4, has6], subnets, [net4, net6], reach4, reach6)) in (2..).zip(all) {
+        for (n, ([has4, has6], subnets, [net4, net6], reach4, reach6, inside)) in (2..).zip(all) {
             let mut addresses = Vec::new();
             if has6 {
                 addresses.push(v6(n));
                 reach.insert(v6(n), reach6);
             }
             if has4 {
-                addresses.push(v4(n));
-                reach.insert(v4(n), reach4);
+                let address = inside.map_or(v4(n), |subnet| Ipv4Addr::new(10, 77, subnet, n).into());
+                addresses.push(address);
+                reach.insert(address, reach4);
             }
             let mut prefixes: Vec<Prefix> = Vec::new();
             for subnet in subnets {
@@ -84,21 +100,31 @@ fn world() -> impl Strategy<Value = World> {
             settings,
             peers,
             reach,
+            own: Own {
+                prefixes: own(),
+                lent: lent
+                    .into_iter()
+                    .map(|n| (node_address(&own()[n]).unwrap(), key.clone()))
+                    .collect(),
+            },
+            found: FoundRoutes {
+                same_metric: strangers
+                    .into_iter()
+                    .map(|n| format!("10.77.{n}.0/24").parse().unwrap())
+                    .collect(),
+                ..FoundRoutes::default()
+            },
         }
     })
 }
 
 impl World {
     fn plan(&self) -> Planned {
-        let own = Own {
-            prefixes: own(),
-            lent: BTreeMap::new(),
-        };
         let facts = Facts {
-            own: &own,
+            own: &self.own,
             peers: &self.peers,
             reach: &self.reach,
-            found: &FoundRoutes::default(),
+            found: &self.found,
             ipv6: true,
         };
         plan(&self.settings, facts)
@@ -140,9 +166,29 @@ proptest! {
             prop_assert_eq!(planned, Planned::default());
             return Ok(());
         }
+        // What workloads hold is no address of the node, and no packet comes from where it is not.
+        let lent = |a: &IpAddr| world.own.lent.contains_key(a);
+        prop_assert!(!held.addresses.iter().any(lent));
+        for hop in held.routes.values() {
+            let (Hop::Link { source, .. } | Hop::Tunnel { source, .. }) = hop;
+            prop_assert!(source.is_none_or(|source| held.addresses.contains(&source)));
+        }
+        // No route of ours changes how a node is reached, so what was asked before them holds after them.
+        let is_node = |net: &IpNet| {
+            let mut nodes = world.peers.iter().flat_map(|p| &p.addresses).chain(&world.settings.addresses);
+            nodes.any(|a| net.contains(a))
+        };
+        prop_assert!(!held.routes.keys().any(is_node));
         for peer in &world.peers {
             for prefix in &peer.prefixes {
                 let net = prefix.net();
+                let stranger = world.found.same_metric.contains(&net);
+                if !own().contains(prefix) && (stranger || is_node(&net)) {
+                    let said = |text: &String| text.starts_with(&format!("peer {}: ", peer.name)) && text.contains(&net.to_string());
+                    prop_assert!(planned.warnings.iter().any(said), "{net} is not said");
+                    prop_assert!(!held.routes.contains_key(&net));
+                    continue;
+                }
                 let first = world.peers.iter().find(|other| other.prefixes.contains(prefix)).unwrap();
                 let mine = own().contains(prefix);
                 if mine || first.name != peer.name {
@@ -162,7 +208,10 @@ proptest! {
                     (Some(Hop::Tunnel { via, .. }), Some(Ok(How::Vxlan { to }))) => {
                         prop_assert!(world.settings.mode != Mode::Direct && peer.addresses.contains(to));
                         prop_assert_eq!(held.forwarding[&held.neighbours[via]], *to);
-                        prop_assert_eq!(Family::of(*to), held.tunnel.unwrap().family);
+                        let tunnel = held.tunnel.unwrap();
+                        prop_assert_eq!(Family::of(*to), tunnel.family);
+                        prop_assert_eq!(via.is_ipv6(), tunnel.mtu >= 1280);
+                        prop_assert!(tunnel.mtu >= 1280 || prefix.family() == Family::V4);
                         if world.settings.mode == Mode::Auto {
                             let direct = |a: &IpAddr| (a.is_ipv6() || prefix.family() == Family::V4)
                                 && world.over(*a).is_some_and(|(shared, ..)| shared);
@@ -192,7 +241,8 @@ proptest! {
     fn the_steps_lead_there_and_never_break_what_stays(before in world(), after in world()) {
         let (mut held, wanted) = (before.plan().held, after.plan().held);
         let stays = held.clone();
-        let same_device = held.tunnel.map(|t| (t.mac, t.family)) == wanted.tunnel.map(|t| (t.mac, t.family));
+        let kind = |held: &Held| held.tunnel.map(|t| (t.mac, t.family, t.carries_ipv6()));
+        let same_device = kind(&held) == kind(&wanted);
         for step in held.steps_to(&wanted) {
             held.apply(&step);
             if same_device {

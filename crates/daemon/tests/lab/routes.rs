@@ -175,7 +175,13 @@ impl Cluster {
 
 /// Much goes from one workload to another and back, over both families, and the other sees who it is.
 fn talk(from: &Workload, to: &Workload) {
-    for (n, address) in to.addresses.iter().enumerate() {
+    talk_over(from, to, &[0, 1]);
+}
+
+/// Over IPv4, 0, or IPv6, 1.
+fn talk_over(from: &Workload, to: &Workload, families: &[usize]) {
+    for n in families.iter().copied() {
+        let address = &to.addresses[n];
         let server = Server::start(&to.inside, *address).unwrap();
         let to = SocketAddr::new(*address, server.address().port());
         let mut talk = Conversation::open(&from.inside, to, LIMIT).unwrap();
@@ -325,6 +331,68 @@ fn a_strangers_link_with_the_name_of_the_vxlan_device_is_left_as_it_is() {
     cluster.ip(0, "ip link delete wkvx8");
     cluster.settled();
     cluster.expect(0, "ip route show 10.77.3.0/24", |now| now.contains("dev wkvx8"));
+}
+
+/// A VXLAN device with so small an MTU has no IPv6, which its hops usually are of.
+#[test]
+fn over_a_narrow_link_ipv4_goes_over_vxlan_and_what_needs_ipv6_is_said() {
+    for families in [&[0, 1][..], &[1]] {
+        let cluster = Cluster::new("auto", &listed(families, &[0, 1, 2]));
+        let workloads: Vec<Workload> = (0..3).map(|n| cluster.workload(n, "w")).collect();
+        let set = |mtu: u32| {
+            for node in 0..3 {
+                cluster.ip(node, &format!("ip link set under mtu {mtu}"));
+            }
+        };
+        let said = |texts: &[&str]| {
+            for node in &cluster.nodes {
+                let look = || node.caller().node().warning;
+                eventually(PATIENCE, "what is said", look, |all| {
+                    let refused = all.iter().any(|text| text.contains("(errno"));
+                    !refused
+                        && texts
+                            .iter()
+                            .all(|text| all.iter().any(|said| said.contains(text)))
+                });
+            }
+            cluster.settled();
+        };
+        set(1300);
+        if families.len() == 2 {
+            said(&[
+                "no IPv6 route to peer",
+                "VXLAN to it has an MTU of 1250, and needs 1280",
+            ]);
+            for node in [0, 2] {
+                cluster.expect(node, "ip link show wkvx8", |now| now.contains("mtu 1250"));
+            }
+            // The workloads were made for larger packets, and are told.
+            for (from, to) in [(0, 2), (2, 1)] {
+                talk_over(&workloads[from], &workloads[to], &[0]);
+            }
+        } else {
+            for version in ["IPv4", "IPv6"] {
+                said(&[
+                    &format!("no {version} route to peer"),
+                    "an MTU of 1230, and needs 1280",
+                ]);
+            }
+            assert_eq!(
+                cluster.nodes[2].node.node.links("wkvx").unwrap(),
+                Vec::<String>::new()
+            );
+        }
+        // On the link that two share there is no device between.
+        talk(&workloads[0], &workloads[1]);
+        set(1500);
+        cluster.settled();
+        for node in [0, 2] {
+            cluster.expect(node, "ip -6 route show proto 77", |now| now.contains("wkvx8"));
+            let link = cluster.ip(node, "ip -6 address show dev wkvx8");
+            assert!(!link.contains("fe80"), "{link}");
+        }
+        talk(&workloads[0], &workloads[2]);
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::message::{Message, flag};
 use crate::socket::Socket;
 use crate::{fault, sysctl};
 use ipnet::IpNet;
-use model::address::{Family, IPV6_MTU, Mac};
+use model::address::{Family, Mac};
 use model::datapath::Fault;
 use model::routes::{Hop, METRIC, PROTOCOL, Step, Tunnel};
 use std::net::IpAddr;
@@ -240,7 +240,7 @@ fn configure_tunnel(tunnel: &Tunnel, index: u32, tried: String) -> Message {
         .nest(link::AF_SPEC, |spec| {
             // IPV4_DEVCONF_RP_FILTER; IFLA_INET6_ADDR_GEN_MODE: none.
             let spec = spec.nest(AF_INET.into(), |inet| inet.nest(1, |conf| conf.u32(8, 2)));
-            match sysctl::has_ipv6() && tunnel.mtu >= IPV6_MTU {
+            match sysctl::has_ipv6() && tunnel.carries_ipv6() {
                 true => spec.nest(AF_INET6.into(), |inet6| inet6.u8(8, 1)),
                 false => spec,
             }

@@ -1,7 +1,7 @@
 //! What a kernel holds of routes to other nodes, and the steps from one such state to another.
 
 use super::{METRIC, PROTOCOL};
-use crate::address::{Family, Mac};
+use crate::address::{Family, IPV6_MTU, Mac};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -54,6 +54,11 @@ impl Tunnel {
     /// The device's name.
     pub fn name(&self) -> String {
         format!("wkvx{}", self.vni)
+    }
+
+    /// Below the least MTU of IPv6 the kernel takes that off the device, with all that it had.
+    pub fn carries_ipv6(&self) -> bool {
+        self.mtu >= IPV6_MTU
     }
 
     /// The link group that marks it as ours, from the message on that makes it, and tells its family, which the kernel
@@ -126,7 +131,11 @@ impl Held {
             .copied()
             .map(Step::AddAddress)
             .collect();
-        let same = |a: &Tunnel, b: &Tunnel| Tunnel { mtu: 0, ..*a } == Tunnel { mtu: 0, ..*b };
+        let same = |a: &Tunnel, b: &Tunnel| {
+            let as_made = Tunnel { mtu: 0, ..*a } == Tunnel { mtu: 0, ..*b };
+            // What comes back of IPv6 with a larger MTU is the kernel's choice, as a link-local address.
+            as_made && a.carries_ipv6() == b.carries_ipv6()
+        };
         let mut stays = true;
         match (&self.tunnel, &wanted.tunnel) {
             (Some(is), Some(wanted)) if same(is, wanted) && !self.odd.tunnel => {

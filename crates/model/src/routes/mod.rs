@@ -12,7 +12,7 @@ mod held;
 
 pub use held::{Held, Hop, Odd, Step, Tunnel};
 
-use crate::address::{Family, Mac};
+use crate::address::{Family, IPV6_MTU, Mac};
 use crate::datapath::FoundRoutes;
 use crate::key::Key;
 use crate::peer::Peer;
@@ -28,6 +28,8 @@ pub const PROTOCOL: u8 = 77;
 /// The metric of our routes. Somebody else's route to the same prefix, which usually has a lower one, comes first, and
 /// neither replaces the other. One of the same metric, which the kernel would replace whatever its protocol is, stays alone.
 pub const METRIC: u32 = 2048;
+/// The smallest MTU that carries IPv4 (RFC 791, section 3.2).
+const IPV4_MTU: u16 = 68;
 /// Bytes that VXLAN adds to a packet: outer IP, UDP, VXLAN, inner Ethernet (RFC 7348, section 5).
 const OVERHEAD: [u16; 2] = [50, 70];
 
@@ -193,7 +195,10 @@ struct Planner<'a> {
     family: Family,
     sources: HashMap<Family, IpAddr>,
     planned: Planned,
-    tunnel_mtu: Option<u16>,
+    /// The smallest MTU of a way over VXLAN, and the peer's name.
+    tunnel_mtu: Option<(u16, String)>,
+    /// What goes over VXLAN, each with the place of its way.
+    tunnelled: Vec<(usize, IpAddr, Vec<IpNet>)>,
     hops: HashMap<Mac, IpAddr>,
 }
 
@@ -218,10 +223,11 @@ pub fn plan(settings: &Settings, facts: Facts<'_>) -> Planned {
         sources: HashMap::new(),
         planned: Planned::default(),
         tunnel_mtu: None,
+        tunnelled: Vec::new(),
         hops: HashMap::new(),
     };
     planner.address();
-    planner.route(&others);
+    planner.route(mine, &others);
     planner.finish(mine, &others)
 }
 
@@ -266,7 +272,7 @@ impl Planner<'_> {
     }
 
     /// What two claim gets the first of them, by name.
-    fn route(&mut self, others: &[&Peer]) {
+    fn route(&mut self, mine: &[IpAddr], others: &[&Peer]) {
         let own = &self.facts.own.prefixes;
         let mut claims: Vec<(IpNet, &Peer)> = Vec::new();
         let mut others = others.to_vec();
@@ -275,11 +281,22 @@ impl Planner<'_> {
             claims.extend(peer.prefixes.iter().map(|prefix| (prefix.net(), *peer)));
         }
         claims.sort_by_key(|(net, peer)| (net.addr().is_ipv6(), first(net), net.prefix_len(), &peer.name));
+        // A route to where nodes are would change how they are reached, and with that itself.
+        let mine = mine.iter().map(|address| (*address, "this node"));
+        let of_peers = self.facts.peers.iter();
+        let of_peers = of_peers.flat_map(|peer| peer.addresses.iter().map(|a| (*a, peer.name.as_str())));
+        let nodes: BTreeMap<IpAddr, &str> = of_peers.chain(mine).collect();
         let mut kept: HashSet<(&str, IpNet)> = HashSet::new();
         let mut last: Option<(IpNet, &Peer)> = None;
         for (net, peer) in claims {
             if let Some(own) = own.iter().find(|own| overlap(&own.net(), &net)) {
                 let text = format!("peer {}: {net} overlaps {own}, which is this node's", peer.name);
+                self.planned.warnings.push(text);
+            } else if let Some((address, whose)) = nodes.range(net.network()..=net.broadcast()).next() {
+                let text = format!(
+                    "peer {}: {net} is not routed: {address}, the address of {whose}, is in it",
+                    peer.name
+                );
                 self.planned.warnings.push(text);
             } else if self.facts.found.same_metric.contains(&net) {
                 let text = format!(
@@ -374,18 +391,23 @@ impl Planner<'_> {
             _ => return Err(format!("it cannot be reached{}", self.nowhere(peer))),
         };
         let mtu = mtu.saturating_sub(OVERHEAD[usize::from(self.family == Family::V6)]);
+        // A device below the least MTU of IPv6 has none at all, not even for its hops.
+        let least = match family == Family::V6 || self.family == Family::V6 {
+            true => IPV6_MTU,
+            false => IPV4_MTU,
+        };
+        if mtu < least {
+            return Err(format!("VXLAN to it has an MTU of {mtu}, and needs {least}"));
+        }
         let mac = mac_of(to);
         if *self.hops.entry(mac).or_insert(to) != to {
             return Err(format!("its address {to} has the same hash as another one's"));
         }
-        let via = if self.facts.ipv6 { hop_of(mac) } else { to };
-        self.tunnel_mtu = Some(self.tunnel_mtu.map_or(mtu, |least| least.min(mtu)));
+        if self.tunnel_mtu.as_ref().is_none_or(|(least, _)| mtu < *least) {
+            self.tunnel_mtu = Some((mtu, peer.name.clone()));
+        }
         self.narrow(mtu, || format!("VXLAN to peer {}", peer.name));
-        let held = &mut self.planned.held;
-        held.forwarding.insert(mac, to);
-        held.neighbours.insert(via, mac);
-        held.routes
-            .extend(nets.iter().map(|net| (*net, Hop::Tunnel { via, source })));
+        self.tunnelled.push((self.planned.ways.len(), to, nets.to_vec()));
         Ok(How::Vxlan { to })
     }
 
@@ -414,7 +436,7 @@ impl Planner<'_> {
     }
 
     fn settle_tunnel(&mut self, mine: &[IpAddr], others: &[&Peer]) {
-        let Some(mtu) = self.tunnel_mtu else {
+        let Some((mtu, narrowest)) = self.tunnel_mtu.take() else {
             return;
         };
         let is_right = |a: &IpAddr| Family::of(*a) == self.family;
@@ -432,28 +454,40 @@ impl Planner<'_> {
             .copied()
             .find(is_right)
             .or_else(|| others.iter().find_map(source));
-        match local {
-            Some(local) => {
-                self.planned.held.tunnel = Some(Tunnel {
-                    vni: self.settings.vni,
-                    port: self.settings.port,
-                    family: self.family,
-                    mac: mac_of(local),
-                    mtu,
-                });
+        let tunnelled = std::mem::take(&mut self.tunnelled);
+        let Some(local) = local else {
+            let text = format!("this node has no {} address, which VXLAN goes over", self.family);
+            for (way, ..) in tunnelled {
+                self.planned.ways[way].how = Err(text.clone());
             }
-            None => {
-                let text = format!("this node has no {} address, which VXLAN goes over", self.family);
-                let held = &mut self.planned.held;
-                held.routes.retain(|_, hop| !matches!(hop, Hop::Tunnel { .. }));
-                (held.forwarding, held.neighbours) = (BTreeMap::new(), BTreeMap::new());
-                for way in &mut self.planned.ways {
-                    if matches!(way.how, Ok(How::Vxlan { .. })) {
-                        way.how = Err(text.clone());
-                    }
-                }
-                self.planned.warnings.push(text);
+            self.planned.warnings.push(text);
+            return;
+        };
+        let tunnel = Tunnel {
+            vni: self.settings.vni,
+            port: self.settings.port,
+            family: self.family,
+            mac: mac_of(local),
+            mtu,
+        };
+        self.planned.held.tunnel = Some(tunnel);
+        let ipv6 = self.facts.ipv6 && tunnel.carries_ipv6();
+        for (way, to, nets) in tunnelled {
+            let Way { family, how, .. } = &mut self.planned.ways[way];
+            if *family == Family::V6 && !ipv6 {
+                *how = Err(format!(
+                    "VXLAN has an MTU of {mtu}, which is that to peer {narrowest}, and IPv6 needs {IPV6_MTU}"
+                ));
+                continue;
             }
+            let source = self.sources.get(family).copied();
+            let mac = mac_of(to);
+            let via = if ipv6 { hop_of(mac) } else { to };
+            let held = &mut self.planned.held;
+            held.forwarding.insert(mac, to);
+            held.neighbours.insert(via, mac);
+            held.routes
+                .extend(nets.iter().map(|net| (*net, Hop::Tunnel { via, source })));
         }
     }
 }
