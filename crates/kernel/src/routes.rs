@@ -10,7 +10,7 @@ use crate::encode::{
 };
 use crate::message::{Attributes, Message, u32_at};
 use crate::socket::{Socket, dump_of};
-use crate::survey::{flags_of, ip, parse_address, parse_neighbour, parse_route_of_all};
+use crate::survey::{flags_of, ip, is_single, parse_address, parse_neighbour, parse_route_of_all};
 use crate::sysctl;
 use model::address::{Family, Mac};
 use model::datapath::{Fault, FoundRoutes};
@@ -119,11 +119,14 @@ pub(crate) fn found(socket: &mut Socket) -> Result<FoundRoutes, Fault> {
         let Some((index, net)) = parse_address(&payload) else {
             continue;
         };
-        let ours = Attributes::after(&payload, 8).value(ADDRESS_PROTOCOL) == Some(&[PROTOCOL]);
-        if ours && index == LOOPBACK {
+        let protocol = Attributes::after(&payload, 8).value(ADDRESS_PROTOCOL);
+        if protocol == Some(&[PROTOCOL]) && index == LOOPBACK {
             found.held.addresses.insert(net.addr());
-        } else {
-            found.other_addresses.insert(net.addr());
+            continue;
+        }
+        found.other_addresses.insert(net.addr());
+        if protocol.is_none() && index == LOOPBACK && is_single(net) {
+            found.unmarked.insert(net.addr());
         }
     }
     for version in [AF_INET, AF_INET6] {

@@ -123,6 +123,9 @@ pub struct FoundRoutes {
     pub same_metric: HashSet<IpNet>,
     /// Others' addresses of this node.
     pub other_addresses: HashSet<IpAddr>,
+    /// Those of them that are on the loopback as ours are, without anybody's protocol: a kernel before 5.18 does not keep
+    /// that of ours.
+    pub unmarked: HashSet<IpAddr>,
 }
 
 /// A link of ours to act on: found by index, and touched only if name and group are right.

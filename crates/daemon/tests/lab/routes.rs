@@ -235,7 +235,7 @@ fn nodes_on_a_link_are_routed_to_directly_and_others_over_vxlan_in_both_families
 
 #[test]
 fn what_is_taken_away_is_put_back_and_a_strangers_route_stays() {
-    let cluster = Cluster::new("auto", &listed(&[0, 1], &[0, 1, 2]));
+    let mut cluster = Cluster::new("auto", &listed(&[0, 1], &[0, 1, 2]));
     cluster.ip(0, "ip route add 10.77.3.0/24 via 192.0.2.254");
     for flush in [
         "ip route flush proto 77",
@@ -266,6 +266,16 @@ fn what_is_taken_away_is_put_back_and_a_strangers_route_stays() {
             .any(|text| text.contains("a route to 10.77.3.0/24, too")),
         "{said:?}"
     );
+    // An address as kernels before 5.18 leave it.
+    cluster.nodes[0].crash();
+    cluster.ip(0, "ip address delete 10.77.1.1/32 dev lo");
+    cluster.ip(0, "ip address add 10.77.1.1/32 dev lo");
+    cluster.nodes[0].start();
+    let said = || cluster.nodes[0].caller().node().warning;
+    eventually(PATIENCE, "what may be wrong is said", said, |all| {
+        all.iter()
+            .any(|text| text.contains("10.77.1.1, the node's own") && text.contains("older than Linux 5.18"))
+    });
 }
 
 /// In the kernel's eyes routes of one prefix and metric are one, whoever made them.

@@ -89,8 +89,13 @@ impl Planner<'_> {
             }
             self.sources.entry(Family::of(address)).or_insert(address);
             if found.other_addresses.contains(&address) {
-                let text =
+                let mut text =
                     format!("{address}, the node's own address in {prefix}, is somebody else's on this node");
+                if found.unmarked.contains(&address) {
+                    text.push_str(
+                        ", or this kernel is older than Linux 5.18, which routes to other nodes need, and forgets whose it is",
+                    );
+                }
                 self.planned.warnings.push(text);
             } else {
                 self.planned.held.addresses.insert(address);
