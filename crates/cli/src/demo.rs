@@ -157,7 +157,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         "addresses are still in use: {prefixes:?}"
     );
     println!(
-        "    no link, no route ({} there were), no lease; the addresses cool down for 30 s",
+        "    no link, no route ({} there were), no lease; the addresses cool down for 150 s",
         made.len()
     );
     drop(daemon);

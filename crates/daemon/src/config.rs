@@ -183,7 +183,7 @@ impl Default for Network {
             mtu: None,
             masquerade: true,
             no_masquerade: Vec::new(),
-            cool_down_seconds: 30,
+            cool_down_seconds: 150,
             state: "/run/workloadnet/state.json".into(),
         }
     }

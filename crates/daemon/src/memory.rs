@@ -26,6 +26,9 @@ pub struct Memory {
     /// By host link.
     pub labels: BTreeMap<String, BTreeMap<String, String>>,
     cooling: Vec<Cooling>,
+    /// What was freed before is not known: milliseconds since boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unknown: Option<u64>,
     /// As they were.
     #[serde(default)]
     pub prefixes: Remembered,
@@ -95,6 +98,15 @@ struct Cooling {
     since: u64,
 }
 
+/// Why there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lost {
+    /// Of a node that has just come up, or taken away.
+    Missing,
+    /// In words.
+    Unusable(String),
+}
+
 impl Default for Memory {
     fn default() -> Self {
         Self::new(BTreeMap::new(), &[])
@@ -115,6 +127,7 @@ impl Memory {
             version: VERSION,
             labels,
             cooling,
+            unknown: None,
             prefixes: Remembered::default(),
         }
     }
@@ -126,16 +139,26 @@ impl Memory {
             .map(|c| (c.address, Moment(Duration::from_millis(c.since))))
     }
 
-    /// Reads the file; why it is empty where it cannot be used.
-    pub fn load(path: &Path) -> (Self, Option<String>) {
-        match Self::read(path) {
-            Ok(memory) => (memory, None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (Self::default(), None),
-            Err(error) => (
-                Self::default(),
-                Some(format!("{} is not used: {error}", path.display())),
-            ),
+    /// The moment before which nobody knows what was freed, as long as that matters.
+    pub fn unknown_before(&self) -> Option<Moment> {
+        self.unknown.map(|since| Moment(Duration::from_millis(since)))
+    }
+
+    /// Sets that.
+    #[must_use]
+    pub fn with_unknown(self, before: Option<Moment>) -> Self {
+        Self {
+            unknown: before.map(millis),
+            ..self
         }
+    }
+
+    /// Reads the file.
+    pub fn load(path: &Path) -> Result<Self, Lost> {
+        Self::read(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Lost::Missing,
+            _ => Lost::Unusable(format!("{} is not used: {error}", path.display())),
+        })
     }
 
     fn read(path: &Path) -> io::Result<Self> {
@@ -153,6 +176,7 @@ impl Memory {
         for cooling in &mut memory.cooling {
             cooling.since = cooling.since.min(now);
         }
+        memory.unknown = memory.unknown.map(|since| since.min(now));
         Ok(memory)
     }
 
@@ -208,7 +232,7 @@ mod tests {
     fn what_is_saved_is_loaded_and_anything_else_is_as_good_as_empty() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
-        assert_eq!(Memory::load(&path), (Memory::default(), None));
+        assert_eq!(Memory::load(&path), Err(Lost::Missing));
 
         let labels = BTreeMap::from([(
             "wk0".to_owned(),
@@ -219,7 +243,7 @@ mod tests {
             &[("10.77.0.5".parse().unwrap(), Moment(Duration::from_millis(1234)))],
         );
         written.save(&path).unwrap();
-        assert_eq!(Memory::load(&path), (written.clone(), None));
+        assert_eq!(Memory::load(&path), Ok(written.clone()));
 
         let mut written = written;
         let past = Past {
@@ -229,18 +253,16 @@ mod tests {
         };
         written.prefixes = Remembered::new(Kind::File, &past);
         written.save(&path).unwrap();
-        assert_eq!(Memory::load(&path), (written.clone(), None));
+        assert_eq!(Memory::load(&path), Ok(written.clone()));
         assert_eq!(written.prefixes.past(), Ok(past));
 
         let whole = std::fs::read(&path).unwrap();
         for cut in 0..whole.len() {
             std::fs::write(&path, &whole[..cut]).unwrap();
-            let (memory, why) = Memory::load(&path);
-            assert_eq!(memory, Memory::default());
-            assert!(why.is_some());
+            unusable(&path);
         }
         std::fs::write(&path, with_prefixes("1", "10.77.0.0/24")).unwrap();
-        assert_eq!(Memory::load(&path).1, None);
+        Memory::load(&path).unwrap();
         for garbage in [
             "\0\0\0",
             "[]",
@@ -254,7 +276,14 @@ mod tests {
             &"[".repeat(100_000),
         ] {
             std::fs::write(&path, garbage).unwrap();
-            assert_eq!(Memory::load(&path).0, Memory::default());
+            unusable(&path);
+        }
+    }
+
+    fn unusable(path: &Path) -> String {
+        match Memory::load(path) {
+            Err(Lost::Unusable(why)) => why,
+            other => panic!("{other:?}"),
         }
     }
 
@@ -290,7 +319,7 @@ mod tests {
                 .collect();
             names.sort();
             assert_eq!(names, ["precious", "state.json"]);
-            assert!(Memory::load(&path).1.is_none());
+            Memory::load(&path).unwrap();
         }
         assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
         // The folder is made where it is missing.
@@ -309,12 +338,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let huge = folder.path().join("huge");
         File::create(&huge).unwrap().set_len(LIMIT + 1).unwrap();
-        let (memory, why) = Memory::load(&huge);
-        assert_eq!(memory, Memory::default());
-        assert!(
-            why.unwrap()
-                .ends_with("it has 67108865 bytes, 67108864 is the most")
-        );
+        assert!(unusable(&huge).ends_with("it has 67108865 bytes, 67108864 is the most"));
         let fifo = folder.path().join("fifo");
         rustix::fs::mknodat(
             rustix::fs::CWD,
@@ -325,9 +349,7 @@ mod tests {
         )
         .unwrap();
         for other in [fifo.as_path(), folder.path()] {
-            let (memory, why) = Memory::load(other);
-            assert_eq!(memory, Memory::default());
-            assert!(why.unwrap().ends_with("it is not a regular file"));
+            assert!(unusable(other).ends_with("it is not a regular file"));
         }
     }
 
@@ -338,12 +360,13 @@ mod tests {
         let since_boot = || millis(crate::clock::now());
         let before = since_boot();
         for since in [Duration::from_secs(u64::MAX / 1000), Duration::MAX] {
-            cooling_since(Moment(since)).save(&path).unwrap();
-            let (memory, why) = Memory::load(&path);
-            assert_eq!(why, None);
-            let (_, Moment(since)) = memory.cooling().next().unwrap();
-            let since = u64::try_from(since.as_millis()).unwrap();
-            assert!((before..=since_boot()).contains(&since), "{since}");
+            let memory = cooling_since(Moment(since)).with_unknown(Some(Moment(since)));
+            memory.save(&path).unwrap();
+            let memory = Memory::load(&path).unwrap();
+            let (_, freed) = memory.cooling().next().unwrap();
+            for since in [millis(freed), millis(memory.unknown_before().unwrap())] {
+                assert!((before..=since_boot()).contains(&since), "{since}");
+            }
         }
     }
 }

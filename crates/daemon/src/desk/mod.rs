@@ -21,7 +21,7 @@ mod view;
 pub(crate) mod vital;
 
 use crate::clock::now;
-use crate::memory::{Memory, Remembered};
+use crate::memory::{Lost, Memory, Remembered};
 use crate::source::Kind;
 use ipnet::IpNet;
 use model::datapath::{Datapath, Event, Fault, Target};
@@ -119,6 +119,8 @@ struct State<D: Datapath> {
     ipam: Ipam,
     /// What the file below /run said, until the kernel has been read.
     memory: Option<Memory>,
+    /// There was no such file.
+    is_missing: bool,
     /// Why the source has told nothing good lately.
     trouble: Option<String>,
     /// The other nodes; `None`: nobody has said yet.
@@ -155,13 +157,15 @@ struct Wiring {
 impl<D: Datapath> Desk<D> {
     /// Starts recovery and serves from then on, until [`Self::stop`].
     pub fn open(datapath: D, settings: Settings) -> std::io::Result<Arc<Self>> {
-        let (memory, why) = match &settings.memory {
-            Some(path) => Memory::load(path),
-            None => (Memory::default(), None),
+        let (memory, is_missing) = match settings.memory.as_deref().map(Memory::load) {
+            None => (Memory::default(), false),
+            Some(Ok(memory)) => (memory, false),
+            Some(Err(Lost::Missing)) => (Memory::default().with_unknown(Some(now())), true),
+            Some(Err(Lost::Unusable(why))) => {
+                tracing::warn!("{why}");
+                (Memory::default().with_unknown(Some(now())), false)
+            }
         };
-        if let Some(why) = why {
-            tracing::warn!("{why}");
-        }
         let (ipam, trouble) = resumed(&settings, &memory);
         let desk = Arc::new(Self {
             ruleset: Mutex::new(Arc::new(Ruleset {
@@ -176,6 +180,7 @@ impl<D: Datapath> Desk<D> {
                 turns: Turns::default(),
                 ipam,
                 memory: Some(memory),
+                is_missing,
                 trouble,
                 peers: None,
                 routes: Routes::default(),
@@ -412,7 +417,7 @@ impl<D: Datapath> Desk<D> {
                 .filter(|a| !a.labels.is_empty())
                 .map(|a| (a.link.host.as_str().to_owned(), a.labels.clone()))
                 .collect();
-            Memory::new(labels, &state.ipam.cooling(now()))
+            Memory::new(labels, &state.ipam.cooling(now())).with_unknown(state.ipam.unknown_before(now()))
         });
         memory.prefixes = Remembered::new(self.settings.source, &state.ipam.past());
         drop(state);

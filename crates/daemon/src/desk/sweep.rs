@@ -315,8 +315,8 @@ impl<D: Datapath> Desk<D> {
             }
         }
         state.ipam.set_taken(taken);
-        for (address, since) in memory.iter().flat_map(Memory::cooling) {
-            state.ipam.cool(address, since);
+        if let Some(memory) = memory {
+            self.remind(&mut state, &memory, survey);
         }
         state.ipam.end_drained(now());
         if state.own() != own {
@@ -324,6 +324,22 @@ impl<D: Datapath> Desk<D> {
         }
         self.tell_readiness(&mut state);
         work
+    }
+
+    /// What cooled down goes on. Where that was lost, all addresses do; but a node without the file and without a link of ours
+    /// has just come up.
+    fn remind(&self, state: &mut super::State<D>, memory: &Memory, survey: &Survey) {
+        let is_ours = |link: &FoundLink| !matches!(link.standing(self.settings.group), Standing::Foreign);
+        let is_new = state.is_missing && !survey.links.iter().any(is_ours);
+        if let Some(moment) = memory.unknown_before().filter(|_| !is_new) {
+            state.ipam.nothing_is_known_before(moment);
+            if state.ipam.unknown_before(now()).is_some() {
+                tracing::warn!(cool_down = ?self.settings.cool_down, "what was freed lately is not known: all addresses cool down");
+            }
+        }
+        for (address, since) in memory.cooling() {
+            state.ipam.cool(address, since);
+        }
     }
 
     /// Whether all of it could be done.

@@ -118,6 +118,9 @@ impl<D: Datapath> Desk<D> {
         {
             warnings.push(format!("the prefixes of generation {generation} stay: {why}"));
         }
+        if state.ipam.unknown_before(now()).is_some() {
+            warnings.push("what was freed lately is not known, so all addresses cool down".to_owned());
+        }
         match state.ipam.strays() {
             0 => {}
             n => warnings.push(format!("{n} addresses in use are of no prefix that is known")),

@@ -9,12 +9,14 @@
 //! Next-fit: each prefix has a cursor that goes once over its ring of addresses, from a random start; what comes back
 //! waits in a queue, oldest first. Each address is passed by the cursor once and leaves the queue once, so an allocation
 //! costs the same at any fill of a /16 and of a /64.
+//!
+//! Where it is lost what had been freed, untouched addresses are not known to be so: for one cool-down they count as freed at
+//! that moment, all at once, which costs nothing.
 
 use crate::address::{Addresses, Family};
 use crate::key::Key;
 use crate::prefix::Prefix;
-use pool::{Ledger, Pool, Rest, Slot};
-use std::collections::{HashMap, HashSet};
+use pool::{Ledger, Pool, Rest, Slot, UNTOUCHED};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -22,6 +24,7 @@ pub use lease::{Conflict, Granted, LeaseError, Past, Usage, Wanted};
 
 mod lease;
 mod pool;
+mod told;
 
 /// Time since boot (`CLOCK_BOOTTIME`), so that it goes on over a restart of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +41,8 @@ pub struct Ipam {
     generation: u64,
     /// The list that was told last. After a restart it does not serve until it is told again.
     told: Vec<Prefix>,
+    /// Nobody knows what was freed before.
+    unknown: Option<Moment>,
 }
 
 /// Why an address cannot be held.
@@ -61,107 +66,8 @@ impl Ipam {
             stamps: 0,
             generation: 0,
             told: Vec::new(),
+            unknown: None,
         }
-    }
-
-    /// After a restart: what served before drains until it is told again, and counting goes on. `random` is asked once for
-    /// each prefix, where to begin in it.
-    pub fn resumed(cool_down: Duration, past: &Past, random: &mut dyn FnMut() -> u128) -> Self {
-        let mut ipam = Self::new(cool_down);
-        ipam.generation = past.generation;
-        ipam.told = past.serving.iter().map(|(prefix, _)| *prefix).collect();
-        let mut known = HashSet::new();
-        for &(prefix, since) in past.serving.iter().chain(&past.draining) {
-            if known.insert(prefix) {
-                let mut pool = Pool::new(prefix, random());
-                (pool.draining, pool.generation) = (true, since.min(past.generation));
-                ipam.pools.push(pool);
-            }
-        }
-        ipam
-    }
-
-    /// What [`Self::resumed`] is to be told.
-    pub fn past(&self) -> Past {
-        let since: HashMap<Prefix, u64> = self.pools.iter().map(|p| (p.prefix, p.generation)).collect();
-        let since = |prefix| (prefix, since.get(&prefix).copied().unwrap_or(self.generation));
-        let told: HashSet<Prefix> = self.told.iter().copied().collect();
-        Past {
-            generation: self.generation,
-            serving: self.told.iter().copied().map(since).collect(),
-            draining: self.draining().filter(|p| !told.contains(p)).map(since).collect(),
-        }
-    }
-
-    /// These, which are disjoint, serve from now on in this order; what served before and is not among them drains.
-    /// `random` is asked once for each one that is not known yet, where to begin in it. Another list than the one before, also
-    /// where that was told before a restart, is another generation.
-    pub fn set_prefixes(&mut self, prefixes: &[Prefix], random: &mut dyn FnMut() -> u128) {
-        let is_other = self.generation == 0 || self.told != prefixes;
-        if !is_other && self.serving().eq(prefixes.iter().copied()) {
-            return;
-        }
-        self.generation = self.generation.saturating_add(is_other.into());
-        let generation = self.generation;
-        let served: HashSet<Prefix> = std::mem::replace(&mut self.told, prefixes.to_vec())
-            .into_iter()
-            .collect();
-        let mut known: Vec<Option<Pool>> = std::mem::take(&mut self.pools).into_iter().map(Some).collect();
-        let places = known.iter().flatten().enumerate();
-        let places: HashMap<Prefix, usize> = places.map(|(n, pool)| (pool.prefix, n)).collect();
-        for &prefix in prefixes {
-            let pool = places.get(&prefix).and_then(|n| known[*n].take());
-            let is_known = pool.is_some();
-            let mut pool = pool.unwrap_or_else(|| Pool::new(prefix, random()));
-            if !is_known || !served.contains(&prefix) {
-                pool.generation = generation;
-            }
-            pool.draining = false;
-            self.pools.push(pool);
-        }
-        for mut pool in known.into_iter().flatten() {
-            if served.contains(&pool.prefix) {
-                pool.generation = generation;
-            }
-            pool.draining = true;
-            self.pools.push(pool);
-        }
-        self.assign();
-    }
-
-    /// How often the prefixes have changed; 0: they were never set.
-    pub fn generation(&self) -> u64 {
-        self.generation
-    }
-
-    /// Prefixes that serve, in their order.
-    pub fn serving(&self) -> impl Iterator<Item = Prefix> + '_ {
-        self.pools
-            .iter()
-            .filter(|pool| !pool.draining)
-            .map(|pool| pool.prefix)
-    }
-
-    /// Prefixes that drain, those that are about to end among them.
-    pub fn draining(&self) -> impl Iterator<Item = Prefix> + '_ {
-        self.pools
-            .iter()
-            .filter(|pool| pool.draining)
-            .map(|pool| pool.prefix)
-    }
-
-    /// Prefixes that serve or drain.
-    pub fn prefixes(&self) -> impl Iterator<Item = Prefix> + '_ {
-        self.pools.iter().map(|pool| pool.prefix)
-    }
-
-    /// Prefixes that serve, and those that drain and have addresses in use.
-    pub fn in_use(&self) -> impl Iterator<Item = Prefix> + '_ {
-        self.used().map(|pool| pool.prefix)
-    }
-
-    fn used(&self) -> impl Iterator<Item = &Pool> {
-        self.pools.iter().filter(|pool| !pool.draining || pool.held > 0)
     }
 
     /// Addresses in use that are of no prefix.
@@ -209,7 +115,8 @@ impl Ipam {
             .iter()
             .map(|&address| (address, self.occupy(address, key)))
             .collect();
-        let is_warm = |rest: Option<Rest>| rest.is_some_and(|rest| !is_cool(self.cool_down, rest, now));
+        let cool = self.cool_at(now);
+        let is_warm = |rest: Option<Rest>| !cool.has(rest.unwrap_or(UNTOUCHED));
         Ok(Granted {
             addresses,
             warm: before.iter().filter(|b| is_warm(b.1)).map(|b| b.0).collect(),
@@ -259,7 +166,18 @@ impl Ipam {
         }
     }
 
-    /// What still cools down, the longest first.
+    /// Nobody knows what was freed before a moment, and nothing is told of it: what was not given out since counts as freed at
+    /// it.
+    pub fn nothing_is_known_before(&mut self, moment: Moment) {
+        self.unknown = Some(moment);
+    }
+
+    /// The moment before which nobody knows what was freed, as long as that matters.
+    pub fn unknown_before(&self, now: Moment) -> Option<Moment> {
+        self.unknown.filter(|_| !self.cool_at(now).has(UNTOUCHED))
+    }
+
+    /// What still cools down and was freed since, the longest first.
     pub fn cooling(&self, now: Moment) -> Vec<(IpAddr, Moment)> {
         let mut all: Vec<_> = self
             .pools
@@ -314,11 +232,11 @@ impl Ipam {
     }
 
     fn usage_of(&self, pool: &Pool, now: Moment) -> Usage {
-        let cooling = self.cooling_in(pool, now).count() as u128;
+        let cool = self.cool_at(now);
         let is_idle = |address: IpAddr| match self.ledger.slots.get(&address) {
             Some(Slot::Held(_)) => false,
-            Some(Slot::Resting(rest)) => is_cool(self.cool_down, *rest, now),
-            None => true,
+            Some(Slot::Resting(rest)) => cool.has(*rest),
+            None => cool.has(UNTOUCHED),
         };
         let taken = self
             .ledger
@@ -326,6 +244,12 @@ impl Ipam {
             .iter()
             .filter(|a| pool.has(**a) && is_idle(**a))
             .count() as u128;
+        // What drains is not given out: of it, only what was freed is of interest.
+        let counts = |(rest, _): &(Rest, IpAddr)| !pool.draining || rest.since.is_some();
+        let mut cooling = self.cooling_in(pool, now).filter(counts).count() as u128;
+        if !cool.has(UNTOUCHED) && !pool.draining {
+            cooling += pool.capacity() - pool.held - pool.resting as u128;
+        }
         Usage {
             prefix: pool.prefix,
             capacity: pool.capacity(),
@@ -362,18 +286,19 @@ impl Ipam {
     }
 
     fn next(&mut self, family: Family, now: Moment) -> Result<IpAddr, LeaseError> {
-        let Self {
-            cool_down,
-            pools,
-            ledger,
-            ..
-        } = self;
+        let cool = self.cool_at(now);
+        let Self { pools, ledger, .. } = self;
         let mut serving: Vec<&mut Pool> = pools.iter_mut().filter(|pool| pool.serves(family)).collect();
-        let is_cool = |rest| is_cool(*cool_down, rest, now);
-        if let Some(address) = serving.iter_mut().find_map(|pool| pool.ready(ledger, is_cool)) {
+        let ready = |pool: &mut &mut Pool| pool.ready(ledger, |rest| cool.has(rest));
+        if let Some(address) = serving.iter_mut().find_map(ready) {
             return Ok(address);
         }
-        match serving.iter_mut().filter_map(|pool| pool.oldest(ledger)).min() {
+        let oldest = serving.iter_mut().filter_map(|pool| {
+            let waits = pool.oldest(ledger);
+            let untouched = pool.untouched(ledger).map(|address| (UNTOUCHED, address));
+            waits.into_iter().chain(untouched).min_by_key(|(rest, _)| *rest)
+        });
+        match oldest.min_by_key(|(rest, _)| *rest) {
             Some((_, address)) => Ok(address),
             None => Err(LeaseError::Exhausted(
                 serving.iter().map(|pool| pool.prefix).collect(),
@@ -446,31 +371,6 @@ impl Ipam {
         }
     }
 
-    /// Tells every pool what is its own, after pools have come or gone.
-    fn assign(&mut self) {
-        let Self { pools, ledger, .. } = self;
-        pools.iter_mut().for_each(Pool::clear);
-        let mut resting = Vec::new();
-        ledger.slots.retain(|&address, slot| {
-            let pool = pools.iter_mut().find(|pool| pool.has(address));
-            match slot {
-                Slot::Held(_) => pool.into_iter().for_each(|pool| pool.held += 1),
-                Slot::Resting(rest) if pool.is_some() => resting.push((*rest, address)),
-                // What came back is remembered only where it can be given out again.
-                Slot::Resting(_) => return false,
-            }
-            true
-        });
-        resting.sort_unstable();
-        for (rest, address) in resting {
-            if let Some(pool) = pools.iter_mut().find(|pool| pool.has(address)) {
-                pool.resting += 1;
-                pool.queue(ledger, address, rest);
-            }
-        }
-        self.count_taken();
-    }
-
     /// Tells every pool how many of its addresses are others', after those or the pools have changed.
     fn count_taken(&mut self) {
         self.pools.iter_mut().for_each(|pool| pool.taken = 0);
@@ -483,36 +383,24 @@ impl Ipam {
         }
     }
 
-    /// Forgets prefixes that drained, when the last address has cooled down that could return with its prefix. What was told
-    /// before a restart is waited for.
-    pub fn end_drained(&mut self, now: Moment) {
-        let is_over = |pool: &Pool| {
-            pool.draining
-                && pool.held == 0
-                && !self.told.contains(&pool.prefix)
-                && self.cooling_in(pool, now).next().is_none()
-        };
-        let over: Vec<bool> = self.pools.iter().map(is_over).collect();
-        if over.contains(&true) {
-            let mut over = over.into_iter();
-            self.pools.retain(|_| over.next() == Some(false));
-            self.assign();
-        }
-    }
-
-    /// What cools down in a pool, whether it waits to be given out again or is taken.
+    /// What cools down in a pool, whether it waits to be given out again or is taken, but for what nobody has touched.
     fn cooling_in<'a>(&'a self, pool: &'a Pool, now: Moment) -> impl Iterator<Item = (Rest, IpAddr)> + 'a {
-        let Self {
-            ledger, cool_down, ..
-        } = self;
-        let is_cool = move |rest| is_cool(*cool_down, rest, now);
+        let (ledger, cool) = (&self.ledger, self.cool_at(now));
         let taken = ledger
             .taken
             .iter()
             .filter(move |address| self.is_of(**address, pool));
         let taken = taken.filter_map(|address| Some((ledger.rest_of(*address)?, *address)));
-        pool.cooling(ledger, is_cool)
-            .chain(taken.filter(move |(rest, _)| !is_cool(*rest)))
+        pool.cooling(ledger, move |rest| cool.has(rest))
+            .chain(taken.filter(move |(rest, _)| !cool.has(*rest)))
+    }
+
+    fn cool_at(&self, now: Moment) -> Cool {
+        Cool {
+            now,
+            cool_down: self.cool_down,
+            unknown: self.unknown,
+        }
     }
 
     /// Whether an address belongs to a pool; where one that drains overlaps one that serves, to the latter.
@@ -525,7 +413,17 @@ impl Ipam {
     }
 }
 
-fn is_cool(cool_down: Duration, rest: Rest, now: Moment) -> bool {
-    rest.since
-        .is_none_or(|since| now.0.saturating_sub(since.0) >= cool_down)
+/// When what rests has cooled down.
+#[derive(Clone, Copy)]
+struct Cool {
+    now: Moment,
+    cool_down: Duration,
+    unknown: Option<Moment>,
+}
+
+impl Cool {
+    fn has(self, rest: Rest) -> bool {
+        let since = rest.since.or(self.unknown);
+        since.is_none_or(|since| self.now.0.saturating_sub(since.0) >= self.cool_down)
+    }
 }

@@ -25,6 +25,12 @@ pub(super) struct Rest {
     pub(super) stamp: u64,
 }
 
+/// Where untouched addresses rest: none comes before them.
+pub(super) const UNTOUCHED: Rest = Rest {
+    since: None,
+    stamp: 0,
+};
+
 /// What an address is that is neither untouched nor taken.
 #[derive(Debug)]
 pub(super) enum Slot {
@@ -129,7 +135,9 @@ impl Pool {
             let (rest, address) = pool.oldest(ledger)?;
             is_cool(rest).then_some(address)
         };
-        if self.resting > REMEMBERED {
+        if !is_cool(UNTOUCHED) {
+            rested(self)
+        } else if self.resting > REMEMBERED {
             rested(self).or_else(|| self.untouched(ledger))
         } else {
             self.untouched(ledger).or_else(|| rested(self))
@@ -138,7 +146,7 @@ impl Pool {
 
     /// The first untouched address at or ahead of the cursor, which stays on it: given out and taken back at once, it
     /// is as if it had not been.
-    fn untouched(&mut self, ledger: &Ledger) -> Option<IpAddr> {
+    pub(super) fn untouched(&mut self, ledger: &Ledger) -> Option<IpAddr> {
         let (first, last) = self.prefix.usable();
         while self.ahead > 0 {
             self.steps += 1;

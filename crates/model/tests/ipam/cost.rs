@@ -41,6 +41,33 @@ fn an_allocation_costs_at_99_percent_at_most_three_times_what_it_costs_when_empt
     }
 }
 
+/// After a crash that took the file below /run along, everything counts as warm.
+#[test]
+fn an_allocation_costs_the_same_where_nothing_is_known_of_what_was_freed() {
+    let cost = |ipam: &mut Ipam| {
+        let before = ipam.steps();
+        for _ in 0..ROUNDS {
+            let granted = ipam.lease(&key(0), Wanted::default(), at(1000)).unwrap();
+            assert_eq!(granted.warm.len(), 1);
+            ipam.free(granted.addresses, at(1000));
+        }
+        ipam.steps() - before
+    };
+    for prefix in ["10.0.0.0/16", "fd00::/64"] {
+        let mut empty = ipam(&[prefix], 12_345);
+        empty.nothing_is_known_before(at(990));
+        let empty = cost(&mut empty);
+        assert!(empty >= ROUNDS as u64, "nothing was counted");
+        let mut full = ipam(&[prefix], 12_345);
+        full.nothing_is_known_before(at(990));
+        for n in 0..SIXTEEN * 99 / 100 {
+            full.lease(&key(n), Wanted::default(), at(995)).unwrap();
+        }
+        let full = cost(&mut full);
+        assert!(full <= 3 * empty, "{prefix}: {full} against {empty}");
+    }
+}
+
 #[test]
 fn filling_a_16_looks_at_no_address_more_than_twice() {
     let mut pool = ipam(&["10.0.0.0/16"], 40_000);

@@ -82,6 +82,36 @@ fn a_freed_address_rests_until_nothing_else_is_left() {
 }
 
 #[test]
+fn where_nothing_is_known_everything_cools_for_once_and_is_given_out_where_nothing_else_is_left() {
+    let mut ipam = ipam(&["10.0.0.0/29"], 0);
+    ipam.nothing_is_known_before(at(100));
+    let count = |ipam: &Ipam, second| {
+        let used = ipam.usage(at(second))[0];
+        (used.used, used.free, used.cooling)
+    };
+    assert_eq!(count(&ipam, 100), (0, 0, 5));
+    let first = ipam.lease(&key(1), Wanted::default(), at(110)).unwrap();
+    assert_eq!(
+        (first.addresses.to_string(), first.warm.len()),
+        ("10.0.0.2".to_owned(), 1)
+    );
+    ipam.free(first.addresses, at(110));
+    assert_eq!(ipam.unknown_before(at(129)), Some(at(100)));
+    // What may have been freed comes before what has been.
+    let second = ipam.lease(&key(2), Wanted::default(), at(129)).unwrap();
+    assert_eq!(second.addresses.to_string(), "10.0.0.3");
+    assert_eq!(count(&ipam, 129), (1, 0, 4));
+    assert_eq!(ipam.unknown_before(at(130)), None);
+    assert_eq!(count(&ipam, 130), (1, 3, 1));
+    assert!(
+        ipam.lease(&key(3), Wanted::default(), at(130))
+            .unwrap()
+            .warm
+            .is_empty()
+    );
+}
+
+#[test]
 fn requested_addresses_are_granted_or_refused_by_name() {
     let mut ipam = ipam(&["10.0.0.0/24", "fd00::/64"], 0);
     ipam.set_taken([ip("10.0.0.9")]);

@@ -29,6 +29,8 @@ pub(crate) struct Reference {
     pub(crate) serving: Vec<Prefix>,
     pub(crate) draining: Vec<Prefix>,
     pub(crate) taken: BTreeSet<IpAddr>,
+    /// What is untouched may have been freed then.
+    pub(crate) unknown: Option<u64>,
     is: BTreeMap<IpAddr, Is>,
     frees: u64,
 }
@@ -64,7 +66,15 @@ impl Reference {
     }
 
     pub(crate) fn is_warm(&self, address: IpAddr, now: u64) -> bool {
-        self.freed(address).is_some_and(|(since, _)| !is_cool(since, now))
+        match self.is.get(&address) {
+            Some(Is::Held(_)) => false,
+            Some(Is::Freed(since, _)) => !is_cool(*since, now),
+            None => self.untouched_is_warm(now),
+        }
+    }
+
+    fn untouched_is_warm(&self, now: u64) -> bool {
+        self.unknown.is_some_and(|since| !is_cool(since, now))
     }
 
     fn choice(&self, family: Family, now: u64) -> Choice {
@@ -83,15 +93,24 @@ impl Reference {
                 .filter(|((since, _), _)| !only_cool || is_cool(*since, now))
                 .min()
         };
+        let is_fresh = |a: &IpAddr| !self.is.contains_key(a) && !self.taken.contains(a);
         for &prefix in &prefixes {
-            let fresh = |a: &IpAddr| !self.is.contains_key(a) && !self.taken.contains(a);
-            let fresh: BTreeSet<IpAddr> = usable(prefix).filter(fresh).collect();
-            if !fresh.is_empty() {
+            let fresh: BTreeSet<IpAddr> = usable(prefix).filter(is_fresh).collect();
+            if !fresh.is_empty() && !self.untouched_is_warm(now) {
                 return Choice::Any(fresh);
             }
             if let Some((_, address)) = oldest(&[prefix], true) {
                 return Choice::Only(address);
             }
+        }
+        // Freed before anything else was, if at all.
+        let fresh: BTreeSet<IpAddr> = prefixes
+            .iter()
+            .flat_map(|p| usable(*p))
+            .filter(is_fresh)
+            .collect();
+        if !fresh.is_empty() {
+            return Choice::Any(fresh);
         }
         match oldest(&prefixes, false) {
             Some((_, address)) => Choice::Only(address),
@@ -210,11 +229,12 @@ impl Reference {
     }
 
     pub(crate) fn usage(&self, now: u64) -> BTreeSet<(Prefix, [u128; 4], bool)> {
-        let of = |p: &Prefix, draining| {
+        let of = |p: &Prefix, draining: bool| {
             let count = |f: &dyn Fn(IpAddr) -> bool| self.own(*p).filter(|a| f(*a)).count() as u128;
             let is_held = |a| matches!(self.is.get(&a), Some(Is::Held(_)));
             let used = count(&is_held);
-            let cooling = count(&|a| self.is_warm(a, now));
+            let is_told = |a| !draining || self.freed(a).is_some();
+            let cooling = count(&|a| self.is_warm(a, now) && is_told(a));
             let free = count(&|a| !is_held(a) && !self.is_warm(a, now) && !self.taken.contains(&a));
             let free = if draining { 0 } else { free };
             (*p, [usable(*p).count() as u128, used, free, cooling], draining)

@@ -123,6 +123,9 @@ fn recovered(reference: &Reference, ipam: &Ipam, leases: &[Lease], now: u64) -> 
     for (address, since) in ipam.cooling(at(now)) {
         again.cool(address, since);
     }
+    if let Some(moment) = ipam.unknown_before(at(now)) {
+        again.nothing_is_known_before(moment);
+    }
     again
 }
 
@@ -131,9 +134,13 @@ proptest! {
     fn any_sequence_gives_what_the_rules_say(
         which in proptest::sample::subsequence((0..PREFIXES.len()).collect::<Vec<_>>(), 1..=PREFIXES.len()),
         steps in proptest::collection::vec(step(), 1..100),
-        random in any::<u128>(),
+        random in any::<u128>(), is_known in any::<bool>(),
     ) {
         let (mut ipam, mut reference) = (Ipam::new(COOL_DOWN), Reference::default());
+        if !is_known {
+            ipam.nothing_is_known_before(at(999));
+            reference.unknown = Some(999);
+        }
         ipam.set_prefixes(&chosen(&which), &mut || random);
         reference.set_prefixes(&chosen(&which));
         let mut leases: Vec<Lease> = Vec::new();
@@ -197,12 +204,15 @@ proptest! {
     #[test]
     fn a_lease_that_is_undone_was_never_there(
         steps in proptest::collection::vec(step(), 0..60), wanted in (any::<Option<u8>>(), any::<Option<u8>>()),
-        random in any::<u128>(),
+        random in any::<u128>(), is_known in any::<bool>(),
     ) {
         // Two run side by side, and only one of them has the lease that is undone: all that follows is alike.
         let mut pair = [Ipam::new(COOL_DOWN), Ipam::new(COOL_DOWN)];
         let prefixes = chosen(&[0, 2, 5, 6]);
         pair.iter_mut().for_each(|ipam| ipam.set_prefixes(&prefixes, &mut || random));
+        if !is_known {
+            pair.iter_mut().for_each(|ipam| ipam.nothing_is_known_before(at(999)));
+        }
         let mut leases: Vec<Granted> = Vec::new();
         let mut now = 1000;
         for (n, step) in steps.into_iter().enumerate() {
