@@ -55,6 +55,7 @@ impl Daemon {
         daemon
     }
 
+    /// None at all: they come from elsewhere.
     pub(crate) fn set_prefixes(&mut self, prefixes: &[&str]) {
         self.prefixes = prefixes.iter().map(|&text| text.to_owned()).collect();
     }
@@ -102,10 +103,13 @@ impl Daemon {
     /// How the product is started, with its log at the end of the others.
     pub(crate) fn command(&self, build: Build) -> Command {
         let settings = self.folder.path().join("workloadnetd.toml");
+        let prefixes = match self.prefixes.is_empty() {
+            true => String::new(),
+            false => format!("prefixes = {:?}\n", self.prefixes),
+        };
         let text = format!(
-            "[socket]\npath = {:?}\n[network]\nprefixes = {:?}\ncool_down_seconds = {}\nstate = {:?}\n{}",
+            "[socket]\npath = {:?}\n[network]\n{prefixes}cool_down_seconds = {}\nstate = {:?}\n{}",
             self.socket(),
-            self.prefixes,
             self.cool_down,
             self.state(),
             self.rest
@@ -137,6 +141,19 @@ impl Daemon {
     /// Starts it and waits until it is ready.
     pub(crate) fn start(&mut self) {
         assert!(self.try_start(Build::Usual), "the daemon ended at its start");
+    }
+
+    /// Starts it, and waits until it has read the kernel and says that it lacks this.
+    pub(crate) fn start_lacking(&mut self, words: &str) {
+        assert!(self.child.is_none(), "a daemon is running");
+        self.child = Some(self.spawn(self.command(Build::Usual)));
+        let says = || match self.caller().status() {
+            Err(Error::Refused(refused)) => refused.message,
+            other => format!("{other:?}"),
+        };
+        eventually(PATIENCE, words, says, |said| {
+            said.contains(words) && !said.contains("recovering")
+        });
     }
 
     /// Whether the daemon answers and has read the kernel. A full pool is no reason to wait.

@@ -15,5 +15,6 @@ mod sandbox;
 mod scenario;
 mod scenarios;
 mod service;
+mod sources;
 mod upgrade;
 mod witness;
