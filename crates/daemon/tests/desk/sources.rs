@@ -91,6 +91,53 @@ fn an_answered_generation_is_never_given_to_another_list() {
     assert_eq!(node.warnings, [""; 0]);
 }
 
+/// Its API server may be away for hours.
+#[test]
+fn what_kubernetes_said_last_serves_on_after_a_restart_and_is_in_doubt_until_it_is_said_again() {
+    let (world, folder) = (World::default(), tempfile::tempdir().unwrap());
+    let file = folder.path().join("state.json");
+    let open = |source| {
+        world.forget_the_daemon();
+        let settings = Settings {
+            source,
+            prefixes: Vec::new(),
+            memory: Some(file.clone()),
+            ..settings()
+        };
+        open_with(&world, settings)
+    };
+    let desk = open(Kind::Kubernetes);
+    assert_eq!(
+        desk.unready(),
+        ["no prefix yet: the Kubernetes API is being asked"]
+    );
+    desk.set_prefixes(&many(10, 1)).unwrap();
+    assert_eq!(desk.set_prefixes(&many(10, 2)), Ok(2));
+    let desk = open(Kind::Kubernetes);
+    assert_eq!(desk.unready(), [""; 0]);
+    attach(&desk, "w", "/n/1").unwrap();
+    let node = desk.node();
+    let doubt = "the Kubernetes API is being asked";
+    assert_eq!(
+        (node.source.generation, node.source.trouble.as_deref()),
+        (2, Some(doubt))
+    );
+    assert_eq!(
+        node.warnings,
+        [format!("the prefixes of generation 2 stay: {doubt}")]
+    );
+    assert_eq!(desk.set_prefixes(&many(10, 2)), Ok(2));
+    assert_eq!(
+        (desk.node().source.trouble, desk.node().warnings.len()),
+        (None, 0)
+    );
+    // Nobody vouches for it where another source was chosen since.
+    assert_eq!(
+        open(Kind::Api).unready(),
+        ["no prefix yet: nobody has called SetPrefixes"]
+    );
+}
+
 /// A source may be quicker than the kernel is read.
 #[test]
 fn what_is_told_before_the_kernel_is_read_counts_on_and_loses_nothing_of_the_file() {
