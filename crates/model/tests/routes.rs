@@ -8,7 +8,7 @@ use model::datapath::FoundRoutes;
 use model::key::{InterfaceName, Key, Owner, WorkloadId};
 use model::peer::Peer;
 use model::prefix::Prefix;
-use model::routes::{Facts, Held, Hop, How, Mode, Own, Planned, Reach, Settings, node_address, plan};
+use model::routes::{Facts, Held, Hop, How, Mode, Own, Planned, Reach, Settings, Step, node_address, plan};
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -238,12 +238,23 @@ proptest! {
     }
 
     #[test]
-    fn the_steps_lead_there_and_never_break_what_stays(before in world(), after in world()) {
+    fn the_steps_lead_there_and_never_break_what_stays(before in world(), after in world(), damage in any::<[bool; 3]>()) {
         let (mut held, wanted) = (before.plan().held, after.plan().held);
+        // Somebody was at it.
+        let [tunnel, down, route] = damage;
+        held.odd.tunnel = tunnel && held.tunnel.is_some();
+        held.odd.down = down && held.tunnel.is_some();
+        if route && let Some((net, _)) = held.routes.pop_first() {
+            held.odd.routes.insert(net);
+        }
         let stays = held.clone();
         let kind = |held: &Held| held.tunnel.map(|t| (t.mac, t.family, t.carries_ipv6()));
-        let same_device = kind(&held) == kind(&wanted);
+        let same_device = kind(&held) == kind(&wanted) && !held.odd.tunnel;
         for step in held.steps_to(&wanted) {
+            // The kernel refuses to add what is there.
+            if let Step::AddRoute(net, _) = &step {
+                prop_assert!(!held.routes.contains_key(net) && !held.odd.routes.contains(net), "{step}");
+            }
             held.apply(&step);
             if same_device {
                 prop_assert!(is_whole(&held), "after {step}");
