@@ -1,4 +1,4 @@
-//! Routes to other nodes: how addresses are reached, and what the kernel holds of ours; [`change`] has the steps.
+//! Routes to other nodes: how addresses are reached, and what the kernel holds of ours; [`mod@change`] has the steps.
 
 mod change;
 
