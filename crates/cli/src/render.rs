@@ -206,6 +206,15 @@ mod example {
                 generation: 3,
                 trouble: String::new(),
             }),
+            routes: "auto".into(),
+            peer_route: vec![client::inspection::PeerRoute {
+                peer: "node-b".into(),
+                family: "IPv4".into(),
+                way: "direct".into(),
+                via: "192.0.2.2".into(),
+                device: "eth0".into(),
+                fault: String::new(),
+            }],
         }
     }
 

@@ -69,7 +69,19 @@ pub(super) fn node(node: &GetNodeResponse) -> String {
             "labels": limits.labels,
         })
     });
+    let routes = node.peer_route.iter().map(|route| {
+        json!({
+            "peer": route.peer,
+            "family": route.family,
+            "way": route.way,
+            "via": route.via,
+            "device": route.device,
+            "fault": route.fault,
+        })
+    });
     text(&json!({
+        "routes": node.routes,
+        "peer_route": routes.collect::<Vec<_>>(),
         "version": node.version,
         "feature": node.feature,
         "prefix": prefixes.collect::<Vec<_>>(),
@@ -202,6 +214,15 @@ mod tests {
                       "capacity": 18446744073709551615, "generation": 2 }
                 ],
                 "unready": ["no IPv4 address is left"],
+                "routes": "auto",
+                "peer_route": [{
+                    "peer": "node-b",
+                    "family": "IPv4",
+                    "way": "direct",
+                    "via": "192.0.2.2",
+                    "device": "eth0",
+                    "fault": ""
+                }],
                 "warning": ["10.77.0.0/24 is nearly full"],
                 "limits": { "max_queued": 1024, "workload_id_bytes": 128, "owner_bytes": 63, "identity_bytes": 140, "labels": 64 },
                 "source": { "kind": "file", "generation": 3, "trouble": "" },

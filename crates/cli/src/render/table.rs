@@ -4,7 +4,7 @@ use super::{address, addresses, mac, prefix_state, state};
 use client::inspection::{Attachment, Finding, GetNodeResponse, Key};
 use client::workload::AttachResponse;
 use comfy_table::{Table, presets};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What stands where there is nothing, so that columns can be told apart.
 const NOTHING: &str = "-";
@@ -148,6 +148,18 @@ pub(super) fn node(node: &GetNodeResponse) -> String {
         rows,
     );
     text.push('\n');
+    if !node.peer_route.is_empty() {
+        let rows = node.peer_route.iter().map(|route| {
+            let way = match route.way.as_str() {
+                "" => format!("none: {}", route.fault),
+                "direct" => format!("direct over {}", route.device),
+                way => way.to_owned(),
+            };
+            vec![route.peer.clone(), route.family.clone(), route.via.clone(), way]
+        });
+        text.push_str(&columns(&["PEER", "FAMILY", "VIA", "WAY"], rows));
+        text.push('\n');
+    }
     let mut facts = vec![
         ("version", node.version.clone()),
         ("attachments", node.attachments.to_string()),
@@ -160,6 +172,11 @@ pub(super) fn node(node: &GetNodeResponse) -> String {
             text.push_str(&format!(": {}", source.trouble));
         }
         facts.push(("prefixes from", text));
+    }
+    if !matches!(node.routes.as_str(), "" | "none") {
+        let peers: HashSet<&str> = node.peer_route.iter().map(|route| route.peer.as_str()).collect();
+        let noun = if peers.len() == 1 { "peer" } else { "peers" };
+        facts.push(("routes", format!("{} ({} {noun})", node.routes, peers.len())));
     }
     if let Some(limits) = node.limits {
         facts.push(("may wait", format!("{} orders", limits.max_queued)));
@@ -284,11 +301,15 @@ PREFIX           STATE     USED  FREE                  COOLING  CAPACITY        
 10.77.0.0/24     serving   2     250                   1        253                   3
 fd77:77:77::/64  draining  1     18446744073709551614  0        18446744073709551615  2
 
+PEER    FAMILY  VIA        WAY
+node-b  IPv4    192.0.2.2  direct over eth0
+
 version        0.1.0
 attachments    2
 MTU            1500 (uplink eth0)
 features       owner mtu
 prefixes from  file, generation 3
+routes         auto (1 peer)
 may wait       1024 orders
 not ready      no IPv4 address is left
 warning        10.77.0.0/24 is nearly full

@@ -167,6 +167,7 @@ impl<D: Datapath> Desk<D> {
             }
         };
         let (ipam, trouble) = resumed(&settings, &memory);
+        let mode = settings.routes.mode;
         let desk = Arc::new(Self {
             ruleset: Mutex::new(Arc::new(Ruleset {
                 tunnel: settings.routes.tunnel(),
@@ -183,7 +184,10 @@ impl<D: Datapath> Desk<D> {
                 is_missing,
                 trouble,
                 peers: None,
-                routes: Routes::default(),
+                routes: Routes {
+                    mode,
+                    ..Routes::default()
+                },
                 attachments: BTreeMap::new(),
                 by_index: HashMap::new(),
                 leaving: HashMap::new(),

@@ -9,6 +9,7 @@ use api::inspection::inspection_server::Inspection;
 use api::inspection::{self as inspect, attachment, prefix};
 use model::address::Family;
 use model::key::{IDENTITY_BYTES, OWNER_BYTES, WORKLOAD_ID_BYTES};
+use model::routes::{How, Way};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 use tonic::{Code, Request, Response, Status};
@@ -215,6 +216,8 @@ impl Inspection for Inspector {
             mtu: node.mtu.into(),
             mtu_source: node.mtu_source,
             warning: node.warnings,
+            routes: node.routes.mode.to_string(),
+            peer_route: node.routes.ways.iter().map(way_of).collect(),
         }))
     }
 }
@@ -222,6 +225,23 @@ impl Inspection for Inspector {
 fn lost(what: &str, error: &tokio::task::JoinError) -> Status {
     let text = format!("{what} ended early: {error}");
     refusal::status(Code::Internal, "LOST", text, &[], None)
+}
+
+fn way_of(way: &Way) -> inspect::PeerRoute {
+    let mut told = inspect::PeerRoute {
+        peer: way.peer.clone(),
+        family: way.family.to_string(),
+        ..inspect::PeerRoute::default()
+    };
+    match &way.how {
+        Ok(How::Direct { device, via }) => {
+            (told.way, told.via) = ("direct".to_owned(), via.to_string());
+            told.device.clone_from(device);
+        }
+        Ok(How::Vxlan { to }) => (told.way, told.via) = ("vxlan".to_owned(), to.to_string()),
+        Err(why) => told.fault.clone_from(why),
+    }
+    told
 }
 
 fn finding_of(finding: Finding) -> inspect::Finding {

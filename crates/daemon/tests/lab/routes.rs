@@ -224,6 +224,27 @@ fn nodes_on_a_link_are_routed_to_directly_and_others_over_vxlan_in_both_families
         for net in ["10.77.3.0/24", "fd77:3::/64"] {
             assert!(over(net).contains("dev wkvx8"), "{routes}");
         }
+        let node = cluster.nodes[0].caller().node();
+        let mut told: Vec<String> = node
+            .peer_route
+            .iter()
+            .map(|r| format!("{} {} {} {}", r.peer, r.family, r.way, r.device))
+            .collect();
+        told.sort();
+        assert_eq!(
+            (node.routes.as_str(), told),
+            (
+                "auto",
+                [
+                    "b IPv4 direct under",
+                    "b IPv6 direct under",
+                    "c IPv4 vxlan ",
+                    "c IPv6 vxlan "
+                ]
+                .map(str::to_owned)
+                .to_vec()
+            )
+        );
         // The host itself has a source that the others answer.
         for node in [0, 2] {
             for address in &workloads[1].addresses {

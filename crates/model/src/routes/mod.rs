@@ -21,6 +21,7 @@ use crate::peer::Peer;
 use crate::prefix::Prefix;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// `rtm_protocol` of our routes and `IFA_PROTO` of our addresses: only what carries it is changed or taken away.
@@ -41,6 +42,17 @@ pub enum Mode {
     Direct,
     /// Always over VXLAN.
     Vxlan,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Auto => "auto",
+            Self::Direct => "direct",
+            Self::Vxlan => "vxlan",
+        })
+    }
 }
 
 /// What is set.
