@@ -41,6 +41,12 @@ impl Namespace {
             .context("cannot make a network namespace")
     }
 
+    /// One that is there, by a path of it.
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
+        let file = std::fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
+        Ok(Self(file.into()))
+    }
+
     /// The path by which another process finds it, for as long as this process lives.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())

@@ -2,6 +2,8 @@
 
 /// Where the API server listens, on both families' underlay.
 pub const SERVER: &str = "203.0.113.10";
+/// What the nodes' prefixes are taken from.
+pub const PODS: &str = "10.244.0.0/16,fd44::/48";
 
 /// By which a part speaks to the API server.
 pub fn kubeconfig(token: &str) -> String {
@@ -39,12 +41,27 @@ clusterDNS: [10.96.0.10]
 clusterDomain: cluster.local
 makeIPTablesUtilChains: false
 localStorageCapacityIsolation: false
-nodeStatusUpdateFrequency: 1s
+nodeStatusUpdateFrequency: 2s
 syncFrequency: 5s
 staticPodPath: /etc/kubernetes/manifests
 fileCheckFrequency: 1s
 evictionHard: {{memory.available: \"0%\", nodefs.available: \"0%\", nodefs.inodesFree: \"0%\", imagefs.available: \"0%\", imagefs.inodesFree: \"0%\"}}
 imageGCHighThresholdPercent: 100
+"
+    )
+}
+
+/// A kube-proxy that leaves alone what the machine's namespaces share.
+pub fn proxy(node: &str) -> String {
+    format!(
+        "apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+mode: nftables
+clientConnection: {{kubeconfig: /etc/kubernetes/proxy.kubeconfig}}
+hostnameOverride: {node}
+clusterCIDR: {PODS}
+conntrack: {{maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}}
+oomScoreAdj: 0
 "
     )
 }
@@ -66,7 +83,7 @@ sandbox = "localhost/pause:1"
 /// Who may speak to the API server, by token: name, number, groups.
 pub fn tokens(nodes: &[&str]) -> String {
     let mut lines = String::from(
-        "admin,admin,1,\"system:masters\"\ncontroller,system:kube-controller-manager,2\nscheduler,system:kube-scheduler,3\n",
+        "admin,admin,1,\"system:masters\"\ncontroller,system:kube-controller-manager,2\nscheduler,system:kube-scheduler,3\nproxy,system:kube-proxy,4\n",
     );
     for (number, node) in (10..).zip(nodes) {
         lines += &format!("{node},system:node:{node},{number},\"system:nodes\"\n");
