@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Modules that are checked.
-pub(crate) const MODULES: [&str; 2] = ["go/cni", "go/dev"];
+pub(crate) const MODULES: [&str; 3] = ["go/cni", "go/dev", "tests/charts"];
 /// The one that runtimes link.
 pub(crate) const LINKED: &str = "go/cni";
 /// The build tag of tests that start the daemon. Modules without such tests do not mind it.
