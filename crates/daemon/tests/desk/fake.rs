@@ -55,6 +55,8 @@ struct Held {
     waiting: BTreeMap<Place, usize>,
     /// Shared, so that who tells an event need not hold the world meanwhile.
     sink: Option<Sink>,
+    /// Daemons that have ended. Their threads live on, unlike those of a process.
+    lives: usize,
 }
 
 struct Link {
@@ -92,6 +94,8 @@ pub(crate) enum Place {
 /// The datapath of one desk.
 pub(crate) struct Fake {
     world: World,
+    /// Of which daemon.
+    life: usize,
 }
 
 /// One thing that a wire does.
@@ -233,7 +237,8 @@ impl World {
 
     /// What a crash leaves: the world, and nobody who listens.
     pub(crate) fn forget_the_daemon(&self) {
-        self.held().sink = None;
+        let mut held = self.held();
+        (held.sink, held.lives) = (None, held.lives + 1);
     }
 
     /// A namespace ends, and takes its links along.
@@ -334,8 +339,20 @@ fn fault(tried: &str) -> Fault {
 }
 
 impl Fake {
+    /// Changes the world, unless the daemon has ended.
+    fn change(&self, change: impl FnOnce(&mut Held)) {
+        self.world.change(|held| {
+            if held.lives == self.life {
+                change(held);
+            }
+        });
+    }
+
     pub(crate) fn on(world: &World) -> Self {
-        Self { world: world.clone() }
+        Self {
+            world: world.clone(),
+            life: world.held().lives,
+        }
     }
 }
 
@@ -498,7 +515,7 @@ impl Datapath for Fake {
     }
 
     fn publish(&self, ruleset: &Ruleset) -> Result<(), Fault> {
-        self.world.change(|held| {
+        self.change(|held| {
             held.ruleset = Some(ruleset.to_string());
             held.published += 1;
             held.spared = spared(ruleset);
@@ -507,7 +524,7 @@ impl Datapath for Fake {
     }
 
     fn spare(&self, gone: &[IpNet], came: &[IpNet]) -> Result<(), Fault> {
-        self.world.change(|held| {
+        self.change(|held| {
             let kept = held.spared.iter().filter(|net| !gone.contains(net));
             held.spared = kept.chain(came).copied().collect();
         });
@@ -546,8 +563,7 @@ impl Datapath for Fake {
     }
 
     fn change_routes(&self, steps: &[Road]) -> Result<Vec<Fault>, Fault> {
-        self.world
-            .change(|held| steps.iter().for_each(|step| held.roads.apply(step)));
+        self.change(|held| steps.iter().for_each(|step| held.roads.apply(step)));
         Ok(Vec::new())
     }
 
