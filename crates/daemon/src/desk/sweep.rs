@@ -410,7 +410,8 @@ impl<D: Datapath> Desk<D> {
 
     /// Whether the table and forwarding are in place.
     fn publish(&self) -> bool {
-        let ruleset = self.ruleset();
+        // Held until the kernel has it: what the router changes meanwhile would be undone.
+        let ruleset = self.ruleset.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = match self.datapath.drift(&ruleset) {
             Ok(drift) if drift.is_empty() => Ok(()),
             Ok(drift) => {
@@ -422,10 +423,7 @@ impl<D: Datapath> Desk<D> {
         if let Err(fault) = &outcome {
             tracing::error!(%fault, "the table is not in place");
         }
-        if !Arc::ptr_eq(&ruleset, &self.ruleset()) {
-            // It changed meanwhile, and this may have undone that.
-            self.sweeper.ruleset_touched();
-        }
+        drop(ruleset);
         let is_good = outcome.is_ok();
         let mut state = self.state();
         state.unpublished = outcome.err();
