@@ -5,6 +5,7 @@ use crate::account::Account;
 use crate::desk;
 use crate::door::Bounds;
 use crate::door::peer::Allowed;
+use crate::metrics::Listen;
 use crate::source::Kind;
 use anyhow::{Context as _, anyhow, bail};
 use ipnet::IpNet;
@@ -43,8 +44,19 @@ pub struct Config {
     pub prefixes: Prefixes,
     /// Which cluster, and which node of it.
     pub kubernetes: Kubernetes,
+    /// Where the daemon tells how it is.
+    pub metrics: Metrics,
     /// How much at once.
     pub limits: Limits,
+}
+
+/// Where the daemon tells how it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Where HTTP is spoken; not set: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<Listen>,
 }
 
 /// Where prefixes come from.
@@ -263,6 +275,14 @@ impl Config {
         if let Some(path) = self.routes.peers.as_ref().filter(|path| !path.is_absolute()) {
             bail!("routes.peers {path:?}: must be absolute");
         }
+        if let Some(Listen::Unix(path)) = &self.metrics.listen
+            && *path == self.socket.path
+        {
+            bail!(
+                "metrics.listen \"unix:{}\": is socket.path already",
+                path.display()
+            );
+        }
         if self.limits.max_queued == 0 {
             bail!("limits.max_queued 0: must be at least 1");
         }
@@ -441,6 +461,7 @@ mod tests {
                 && all.socket.group.is_some()
                 && all.network.mtu.is_some()
                 && all.routes.peers.is_some()
+                && all.metrics.listen.is_some()
         );
         assert_eq!(Config::parse(&all.to_toml()).unwrap(), all);
     }
@@ -478,6 +499,14 @@ mod tests {
             (
                 "[socket]\npath = \"x.sock\"",
                 "socket.path \"x.sock\": must be absolute",
+            ),
+            (
+                "[metrics]\nlisten = \"localhost:4777\"",
+                "metrics.listen \"localhost:4777\": must be an address and a port",
+            ),
+            (
+                "[socket]\npath = \"/a\"\n[metrics]\nlisten = \"unix:/a\"",
+                "metrics.listen \"unix:/a\": is socket.path already",
             ),
             (
                 "[limits]\nmax_queued = 0",

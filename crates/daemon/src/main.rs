@@ -6,7 +6,8 @@ use daemon::config::Config;
 use daemon::desk::Desk;
 use daemon::lock::NetworkLock;
 use daemon::service::{self, Service};
-use daemon::{door, lock, socket, source};
+use daemon::tally::Answers;
+use daemon::{door, lock, metrics, socket, source};
 use kernel::linux::Linux;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::IsTerminal as _;
@@ -84,7 +85,7 @@ fn serve(args: &Args) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let (network, listening) = runtime.block_on(listen(&config))?;
+    let (network, listening, told) = runtime.block_on(listen(&config))?;
     let linux = Linux::open(config.network.group).context("the kernel cannot be spoken to")?;
     let desk = Desk::open(linux, config.desk()?)?;
     if let Some(path) = &config.routes.peers {
@@ -93,7 +94,7 @@ fn serve(args: &Args) -> anyhow::Result<()> {
     if let Some(path) = &config.prefixes.file {
         source::file::follow(path, Arc::clone(&desk))?;
     }
-    let outcome = runtime.block_on(run(&config, &network, listening.listener, desk));
+    let outcome = runtime.block_on(run(&config, &network, (listening.listener, told), desk));
     // A thread that waits for the kernel, such as a check's, cannot keep the daemon from ending.
     runtime.shutdown_background();
     // As long as there is a thread of ours that acts, no other daemon does: the kernel lets go of these with the process.
@@ -124,15 +125,26 @@ fn raise_open_files(wanted: u64) {
 
 /// Takes the locks and listens. A daemon that the service manager replaces is waited for, because its callers wait in the
 /// socket meanwhile; any other one is a mistake.
-async fn listen(config: &Config) -> anyhow::Result<(NetworkLock, socket::Listening)> {
-    if let Some(listener) = socket::activated()? {
-        let network = lock::network(PREDECESSOR).await?;
-        return Ok((network, socket::take_over(listener, PREDECESSOR).await?));
-    }
-    let network = lock::network(Duration::ZERO).await?;
+async fn listen(
+    config: &Config,
+) -> anyhow::Result<(NetworkLock, socket::Listening, Option<metrics::Listener>)> {
     let (owner, group) = config.socket_ids()?;
-    let listening = socket::listen(&config.socket.path, owner, group).await?;
-    Ok((network, listening))
+    let (network, listening) = match socket::activated()? {
+        Some(listener) => {
+            let network = lock::network(PREDECESSOR).await?;
+            (network, socket::take_over(listener, PREDECESSOR).await?)
+        }
+        None => {
+            let network = lock::network(Duration::ZERO).await?;
+            (network, socket::listen(&config.socket.path, owner, group).await?)
+        }
+    };
+    // With the locks a predecessor's is gone.
+    let told = match &config.metrics.listen {
+        Some(at) => Some(metrics::listen(at, owner, group).await?),
+        None => None,
+    };
+    Ok((network, listening, told))
 }
 
 fn settings(args: &Args) -> anyhow::Result<Config> {
@@ -181,7 +193,7 @@ fn start_log(format: LogFormat) {
 async fn run(
     config: &Config,
     network: &NetworkLock,
-    listener: UnixListener,
+    (listener, told): (UnixListener, Option<metrics::Listener>),
     desk: Arc<Desk<Linux>>,
 ) -> anyhow::Result<()> {
     network.show_credentials()?;
@@ -200,6 +212,11 @@ async fn run(
         let desk = Arc::clone(&asked);
         async { tokio::task::spawn_blocking(move || desk.unready()).await.ok() }
     }));
+    let answers = Arc::new(Answers::default());
+    if let (Some(told), Some(at)) = (told, &config.metrics.listen) {
+        tracing::info!(%at, "metrics");
+        tokio::spawn(metrics::serve(told, Arc::clone(&desk), Arc::clone(&answers)));
+    }
     let allowed = config.allowed()?;
     let stopping = Arc::clone(&desk);
     let stopped = Arc::new(Notify::new());
@@ -227,7 +244,7 @@ async fn run(
     };
     tracing::info!(socket = %config.socket.path.display(), source = %config.prefixes.source, "listening");
     tokio::select! {
-        outcome = door::serve(listener, Arc::clone(&desk), allowed, config.bounds(), stop) => outcome,
+        outcome = door::serve(listener, Arc::clone(&desk), allowed, config.bounds(), answers, stop) => outcome,
         () = farewell => Ok(()),
     }
 }

@@ -52,15 +52,34 @@ pub async fn take_over(listener: UnixListener, patience: Duration) -> anyhow::Re
 
 /// Listens on a path. Has to be called before there are other threads, because it sets the process's umask for a moment.
 pub async fn listen(path: &Path, owner: Option<u32>, group: Option<u32>) -> anyhow::Result<Listening> {
-    let shown = path.display();
-    if let Some(folder) = path.parent() {
-        let mut maker = DirBuilder::new();
-        maker.recursive(true).mode(0o755);
-        maker
-            .create(folder)
-            .with_context(|| format!("cannot make the folder of {shown}"))?;
-    }
+    make_folder(path)?;
     let lock = lock::socket(path, Duration::ZERO).await?;
+    let listener = bind(path, owner, group).await?;
+    Ok(Listening {
+        listener,
+        lock: Some(lock),
+    })
+}
+
+fn make_folder(path: &Path) -> anyhow::Result<()> {
+    let Some(folder) = path.parent() else {
+        return Ok(());
+    };
+    let mut maker = DirBuilder::new();
+    maker.recursive(true).mode(0o755);
+    maker
+        .create(folder)
+        .with_context(|| format!("cannot make the folder of {}", path.display()))
+}
+
+/// Listens on a path that nobody else may claim. As [`listen`], before there are other threads.
+pub(crate) async fn bind(
+    path: &Path,
+    owner: Option<u32>,
+    group: Option<u32>,
+) -> anyhow::Result<UnixListener> {
+    let shown = path.display();
+    make_folder(path)?;
     remove_stale(path).await?;
     let before = umask(Mode::from_raw_mode(0o117));
     let bound = UnixListener::bind(path);
@@ -75,10 +94,7 @@ pub async fn listen(path: &Path, owner: Option<u32>, group: Option<u32>) -> anyh
             }
         })
         .with_context(|| format!("cannot set owner and mode of {shown}"))?;
-    Ok(Listening {
-        listener,
-        lock: Some(lock),
-    })
+    Ok(listener)
 }
 
 /// Removes the socket of a daemon that is gone. Any other file is somebody's own, and so is a socket that is listened on:

@@ -152,3 +152,31 @@ fn neither_unit_gives_up_however_often_the_daemon_ends() {
         assert!(section(unit, name).contains(&setting), "[{name}] {setting}");
     }
 }
+
+#[test]
+fn kubernetes_asks_where_the_settings_say_and_kills_nothing_that_waits() {
+    let settings = include_str!("../../../packaging/kubernetes/workloadnetd.toml");
+    let listen = Config::parse(settings)
+        .unwrap()
+        .metrics
+        .listen
+        .unwrap()
+        .to_string();
+    assert_eq!(listen, "127.0.0.1:4777");
+    let daemonset = include_str!("../../../packaging/kubernetes/daemonset.yaml");
+    let lines = || daemonset.lines().map(str::trim);
+    let asked = |probe: &str| {
+        let of_probe = lines().skip_while(|line| *line != probe).nth(1);
+        of_probe.unwrap().to_owned()
+    };
+    assert_eq!(
+        asked("startupProbe:"),
+        "httpGet: &lives {host: 127.0.0.1, port: 4777, path: /healthz}"
+    );
+    assert_eq!(asked("livenessProbe:"), "httpGet: *lives");
+    assert_eq!(
+        asked("readinessProbe:"),
+        "httpGet: {host: 127.0.0.1, port: 4777, path: /readyz}"
+    );
+    assert!(lines().any(|line| line.contains("containerPort: 4777, hostIP: 127.0.0.1")));
+}

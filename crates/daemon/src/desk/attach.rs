@@ -43,7 +43,13 @@ impl<D: Datapath> Desk<D> {
         self: &Arc<Self>,
         writing: Writing<D>,
     ) -> (Result<Attachment, Refusal>, Done<Attachment>) {
-        let Writing { order, opened, done } = writing;
+        let Writing {
+            order,
+            opened,
+            since,
+            done,
+        } = writing;
+        self.work.attach_waits.took(since.elapsed());
         let outcome = match order.deadline {
             Some(deadline) if deadline <= Instant::now() => Err(Refusal::TooLate),
             _ => opened
@@ -120,12 +126,17 @@ impl<D: Datapath> Desk<D> {
         id: NamespaceId,
     ) -> Result<Attachment, Refusal> {
         let (lease, plan) = self.plan(order, id)?;
+        let began = Instant::now();
         let wired = self.datapath.wire(namespace, &plan);
+        self.work.attach_wires.took(began.elapsed());
         let mut state = self.state();
         let ended = state.wiring.take().map(|wiring| wiring.ended).unwrap_or_default();
         let index = match wired {
             Ok(index) => index,
             Err(error) => {
+                if let WireError::Refused { fault, .. } = &error {
+                    self.work.fault(fault.errno);
+                }
                 // Which one it had is not told, and its end may still be announced.
                 state.use_up(plan.link.host_index + INDEX_SPAN);
                 let is_left = matches!(&error, WireError::Refused { left, .. } if !left.is_empty());

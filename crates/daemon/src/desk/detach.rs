@@ -8,6 +8,7 @@ use model::key::Key;
 use model::record::PathDigest;
 use model::survey::Standing;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What a detach comes to.
 enum Verdict {
@@ -25,6 +26,7 @@ impl<D: Datapath> Desk<D> {
         let (mut going, mut strays) = (Vec::new(), Vec::new());
         for job in jobs {
             let key = job.order.key.clone();
+            self.work.detach_waits.took(job.came.elapsed());
             match self.verdict(&job) {
                 Err(refusal) => self.answer(&key, job.done, Err(refusal)),
                 Ok(Verdict::Settled(outcome)) => self.answer(&key, job.done, Ok(outcome)),
@@ -35,7 +37,7 @@ impl<D: Datapath> Desk<D> {
                         if let Some(attachment) = state.attachments.get_mut(&key) {
                             attachment.detaching = true;
                         }
-                        state.leaving.insert(target.index, job.done);
+                        state.leaving.insert(target.index, (Instant::now(), job.done));
                         going.push(target);
                     } else {
                         // It ended between the look and now.
@@ -62,7 +64,10 @@ impl<D: Datapath> Desk<D> {
                     self.ended(&target.link, target.index);
                 }
                 Ok(()) => {}
-                Err(fault) => self.stays(&target, fault.into()),
+                Err(fault) => {
+                    self.work.fault(fault.errno);
+                    self.stays(&target, fault.into());
+                }
             }
         }
         for ((_, key, done), outcome) in strays.into_iter().zip(outcomes) {
@@ -82,7 +87,7 @@ impl<D: Datapath> Desk<D> {
     /// A link could not be deleted: its attachment stays as it was.
     fn stays(self: &Arc<Self>, target: &Target, refusal: Refusal) {
         let mut state = self.state();
-        let Some(done) = state.leaving.remove(&target.index) else {
+        let Some((_, done)) = state.leaving.remove(&target.index) else {
             return;
         };
         let Some(key) = state.by_index.get(&target.index).cloned() else {

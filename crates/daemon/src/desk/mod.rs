@@ -12,6 +12,7 @@
 mod adopt;
 mod attach;
 mod detach;
+pub mod figures;
 pub mod order;
 mod replay;
 mod routes;
@@ -23,6 +24,7 @@ pub(crate) mod vital;
 use crate::clock::now;
 use crate::memory::{Lost, Memory, Remembered};
 use crate::source::Kind;
+use crate::tally::Work;
 use ipnet::IpNet;
 use model::datapath::{Datapath, Event, Fault, Target};
 use model::ipam::Ipam;
@@ -40,7 +42,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 use turns::{Lanes, Turns};
 
 /// What an MTU is where nobody says: Ethernet's (RFC 894).
@@ -102,6 +104,7 @@ pub struct Desk<D: Datapath> {
     lanes: Lanes<D>,
     sweeper: sweep::Nudges,
     router: routes::Nudges,
+    work: Work,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,14 +126,16 @@ struct State<D: Datapath> {
     is_missing: bool,
     /// Why the source has told nothing good lately.
     trouble: Option<String>,
+    /// When it last told something good.
+    told: Option<SystemTime>,
     /// The other nodes; `None`: nobody has said yet.
     peers: Option<Arc<[Peer]>>,
     /// How they are routed to.
-    routes: Routes,
+    routes: Arc<Routes>,
     attachments: BTreeMap<Key, Attachment>,
     by_index: HashMap<u32, Key>,
     /// Detaches that wait for the kernel's announcement, by interface index.
-    leaving: HashMap<u32, Done<Detached>>,
+    leaving: HashMap<u32, (Instant, Done<Detached>)>,
     /// What is being wired.
     wiring: Option<Wiring>,
     /// What ended while a survey is taken, which may still show it.
@@ -167,6 +172,8 @@ impl<D: Datapath> Desk<D> {
             }
         };
         let (ipam, trouble) = resumed(&settings, &memory);
+        // What the settings say was told now.
+        let told = (!settings.prefixes.is_empty()).then(SystemTime::now);
         let mode = settings.routes.mode;
         let desk = Arc::new(Self {
             ruleset: Mutex::new(Arc::new(Ruleset {
@@ -183,11 +190,12 @@ impl<D: Datapath> Desk<D> {
                 memory: Some(memory),
                 is_missing,
                 trouble,
+                told,
                 peers: None,
-                routes: Routes {
+                routes: Arc::new(Routes {
                     mode,
                     ..Routes::default()
-                },
+                }),
                 attachments: BTreeMap::new(),
                 by_index: HashMap::new(),
                 leaving: HashMap::new(),
@@ -205,6 +213,7 @@ impl<D: Datapath> Desk<D> {
             lanes: Lanes::default(),
             sweeper: sweep::Nudges::default(),
             router: routes::Nudges::default(),
+            work: Work::default(),
         });
         turns::start(&desk)?;
         let sweeper = Arc::clone(&desk);
@@ -215,12 +224,12 @@ impl<D: Datapath> Desk<D> {
 
     /// Attaches, and tells the outcome when packets flow. Never blocks.
     pub fn attach(self: &Arc<Self>, order: AttachOrder, done: Done<Attachment>) {
-        self.submit(turns::Job::Attach(order, done));
+        self.submit(turns::Job::Attach(order, Instant::now(), done));
     }
 
     /// Detaches, and tells the outcome when the kernel has announced the link's end. Never blocks.
     pub fn detach(self: &Arc<Self>, order: DetachOrder, done: Done<Detached>) {
-        self.submit(turns::Job::Detach(order, done));
+        self.submit(turns::Job::Detach(order, Instant::now(), done));
     }
 
     /// Takes over what another plugin attached, or gives it back. Never blocks.
@@ -241,6 +250,7 @@ impl<D: Datapath> Desk<D> {
         let served = state.ipam.serving().eq(prefixes.iter().copied());
         state.ipam.set_prefixes(prefixes, &mut random);
         let trouble = state.trouble.take();
+        state.told = Some(SystemTime::now());
         let generation = state.ipam.generation();
         self.tell_readiness(&mut state);
         drop(state);
@@ -259,6 +269,7 @@ impl<D: Datapath> Desk<D> {
 
     /// The source says nothing, or nothing that can be served: the last good value stays.
     pub fn source_fails(&self, why: String) {
+        self.work.source_failures.up();
         let mut state = self.state();
         if state.trouble.as_ref() != Some(&why) {
             let generation = state.ipam.generation();
@@ -364,7 +375,8 @@ impl<D: Datapath> Desk<D> {
         drop(state);
         self.sweeper.memory_is_old();
         match waiting {
-            Some(done) => {
+            Some((since, done)) => {
+                self.work.detach_unwires.took(since.elapsed());
                 done(Ok(Detached::Done));
                 self.turn_ends(&key);
             }
@@ -393,6 +405,7 @@ impl<D: Datapath> Desk<D> {
             }
             Event::RoutesTouched => self.router.kernel_touched(),
             Event::Lost => {
+                self.work.lost.up();
                 tracing::debug!("notifications were lost");
                 self.sweeper.all_touched();
                 self.router.kernel_touched();

@@ -3,7 +3,7 @@
 use crate::source::Kind;
 use model::address::{Addresses, Mac};
 use model::datapath::{Fault, OpenError, WireError};
-use model::ipam::Moment;
+use model::ipam::{Moment, Usage};
 use model::key::Key;
 use model::plan::LinkPlan;
 use model::prefix::{MOST, Prefix, PrefixError};
@@ -11,6 +11,7 @@ use model::record::{NamespaceId, Record};
 use model::routes::{Mode, Way};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Labels for people.
@@ -285,7 +286,7 @@ pub struct Node {
     /// Orders that may wait.
     pub max_queued: usize,
     /// How other nodes are routed to.
-    pub routes: Routes,
+    pub routes: Arc<Routes>,
 }
 
 /// How other nodes are routed to, as it was made last.
@@ -361,6 +362,20 @@ pub struct PrefixUse {
     pub draining: bool,
     /// The generation in which it came to serve, or to drain.
     pub generation: u64,
+}
+
+impl From<Usage> for PrefixUse {
+    fn from(u: Usage) -> Self {
+        Self {
+            prefix: u.prefix,
+            capacity: u.capacity,
+            used: u.used,
+            free: u.free,
+            cooling: u.cooling,
+            draining: u.draining,
+            generation: u.generation,
+        }
+    }
 }
 
 /// Where prefixes come from, and how that goes.

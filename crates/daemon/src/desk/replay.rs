@@ -36,7 +36,10 @@ impl<D: Datapath> Desk<D> {
             if state.phase == Phase::Stopping {
                 return true;
             }
-            self.admit(state, turns::Job::Detach(left.order.clone(), done));
+            self.admit(
+                state,
+                turns::Job::Detach(left.order.clone(), Instant::now(), done),
+            );
         }
         let end = Instant::now() + LIMIT;
         let mut failed = deletions.len();

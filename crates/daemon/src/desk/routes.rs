@@ -6,6 +6,7 @@
 
 use super::order::Routes;
 use super::{Desk, State, vital};
+use crate::tally::PutBack;
 use ipnet::IpNet;
 use model::address::Family;
 use model::datapath::{Datapath, Fault, FoundRoutes};
@@ -87,8 +88,12 @@ impl Nudges {
 #[derive(Default)]
 struct Router {
     reach: HashMap<IpAddr, Reach>,
-    /// What the kernel was left with; `None`: it has to be asked.
+    /// What the kernel was left with; `None`: that is not known.
     held: Option<Held>,
+    /// It may hold something else by now, and has to be asked.
+    is_old: bool,
+    /// Steps that somebody else undid.
+    undone: usize,
     /// What others had when it was asked last.
     others: FoundRoutes,
 }
@@ -132,14 +137,17 @@ impl<D: Datapath> Desk<D> {
         loop {
             let pending = self.router.wait(kernel, round);
             if pending.kernel {
-                (router.held, kernel) = (None, Instant::now() + PACE);
+                (router.is_old, kernel) = (true, Instant::now() + PACE);
                 router.reach.clear();
             }
-            let is_good = match self.route(&mut router) {
+            let is_good = self.route(&mut router);
+            self.work.routings.ended(*is_good.as_ref().unwrap_or(&false));
+            let is_good = match is_good {
                 Ok(is_good) => is_good,
                 Err(fault) => {
                     tracing::warn!(%fault, "routes to other nodes are not in place");
-                    self.state().routes.faults = vec![fault.to_string()];
+                    self.work.fault(fault.errno);
+                    Arc::make_mut(&mut self.state().routes).faults = vec![fault.to_string()];
                     false
                 }
             };
@@ -157,7 +165,10 @@ impl<D: Datapath> Desk<D> {
             self.spare(&known.own, None)?;
             return Ok(true);
         };
+        let began = Instant::now();
         let planned = self.planned(router, &known.own, peers)?;
+        self.work
+            .put_back(PutBack::Peers, std::mem::take(&mut router.undone));
         // What comes is spared before packets go there, and what goes until none do.
         self.spare(&known.own, Some(peers))?;
         let held = router.held.get_or_insert_default();
@@ -166,22 +177,30 @@ impl<D: Datapath> Desk<D> {
             true => Vec::new(),
             false => {
                 log(&steps);
-                self.datapath.change_routes(&steps)?
+                let faults = self.datapath.change_routes(&steps)?;
+                self.work
+                    .routing_steps
+                    .up_by(steps.len() - faults.len().min(steps.len()));
+                self.work.routing_times.took(began.elapsed());
+                faults
             }
         };
         let is_good = faults.is_empty();
+        for fault in &faults {
+            self.work.fault(fault.errno);
+        }
         for fault in faults.iter().take(LOGGED) {
             tracing::warn!(%fault, "a route to another node is not in place");
         }
         *held = planned.held;
         let mut state = self.state();
-        state.routes = Routes {
+        state.routes = Arc::new(Routes {
             mode: self.settings.routes.mode,
             ways: planned.ways,
             warnings: planned.warnings,
             faults: faults.iter().take(LOGGED).map(ToString::to_string).collect(),
             mtu: planned.mtu,
-        };
+        });
         self.tell_readiness(&mut state);
         Ok(is_good)
     }
@@ -208,9 +227,12 @@ impl<D: Datapath> Desk<D> {
             let ways = self.datapath.reach(&unknown)?;
             router.reach.extend(unknown.into_iter().zip(ways));
         }
-        if router.held.is_none() {
+        if router.is_old || router.held.is_none() {
             let mut found = self.datapath.found_routes()?;
-            router.held = Some(std::mem::take(&mut found.held));
+            let held = std::mem::take(&mut found.held);
+            let was = router.held.as_ref().filter(|was| **was != held);
+            router.undone = was.map_or(0, |was| held.steps_to(was).len());
+            (router.held, router.is_old) = (Some(held), false);
             router.others = found;
         }
         let facts = Facts {

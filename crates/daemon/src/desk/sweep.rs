@@ -3,6 +3,7 @@
 use super::order::Attachment;
 use super::{Desk, Phase, now, vital};
 use crate::memory::Memory;
+use crate::tally::PutBack;
 use model::adopt::Undo;
 use model::datapath::{Datapath, Fault, Target};
 use model::key::HostLink;
@@ -107,6 +108,7 @@ impl<D: Datapath> Desk<D> {
         let mut is_watching = false;
         while let Err(fault) = self.recover(&mut is_watching) {
             tracing::error!(%fault, "recovery failed, it is tried again");
+            self.work.fault(fault.errno);
             let mut state = self.state();
             state.unread = Some(fault);
             let stopping = |state: &mut super::State<D>| state.phase != Phase::Stopping;
@@ -144,9 +146,14 @@ impl<D: Datapath> Desk<D> {
         if all {
             rounds.full = now + self.settings.round;
             match self.sweep() {
-                Ok(done) => is_good &= done & self.carry_out_deletions(),
+                Ok(done) => {
+                    self.work.sweeps.ended(done);
+                    is_good &= done & self.carry_out_deletions();
+                }
                 Err(fault) => {
                     tracing::warn!(%fault, "sweep failed");
+                    self.work.sweeps.ended(false);
+                    self.work.fault(fault.errno);
                     is_good = false;
                 }
             }
@@ -160,6 +167,7 @@ impl<D: Datapath> Desk<D> {
                 Ok(uplink) => self.state().uplink = uplink,
                 Err(fault) => {
                     tracing::warn!(%fault, "the uplink's MTU is not known");
+                    self.work.fault(fault.errno);
                     is_good = false;
                 }
             }
@@ -356,9 +364,11 @@ impl<D: Datapath> Desk<D> {
         }
         if !work.prune.is_empty() {
             tracing::info!(links = work.prune.len(), "half-made links are taken away");
+            self.work.pruned.up_by(work.prune.len());
             let outcomes = self.datapath.unwire(&work.prune);
             for fault in outcomes.into_iter().filter_map(Result::err) {
                 tracing::warn!(%fault, "a half-made link stays");
+                self.work.fault(fault.errno);
                 is_done = false;
             }
         }
@@ -371,8 +381,12 @@ impl<D: Datapath> Desk<D> {
             .map(|op| op.on(target.link.as_str()).to_string())
             .collect();
         tracing::info!(link = %target.link, ?what, "put back");
+        for op in ops {
+            self.work.put_back(kind_of(op), 1);
+        }
         let faults = self.datapath.restore(target, ops);
         for fault in &faults {
+            self.work.fault(fault.errno);
             tracing::warn!(link = %target.link, %fault, "cannot be put back");
         }
         faults.is_empty()
@@ -403,6 +417,7 @@ impl<D: Datapath> Desk<D> {
             }
             Err(fault) => {
                 tracing::warn!(%fault, "a link could not be looked at");
+                self.work.fault(fault.errno);
                 false
             }
         }
@@ -410,18 +425,24 @@ impl<D: Datapath> Desk<D> {
 
     /// Whether the table and forwarding are in place.
     fn publish(&self) -> bool {
+        // What is not there yet at the start was taken away by nobody.
+        let is_first = self.state().phase == Phase::Recovering;
         // Held until the kernel has it: what the router changes meanwhile would be undone.
         let ruleset = self.ruleset.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = match self.datapath.drift(&ruleset) {
             Ok(drift) if drift.is_empty() => Ok(()),
             Ok(drift) => {
                 tracing::info!(?drift, "table and forwarding are put in place");
+                if !is_first {
+                    self.work.put_back(PutBack::Table, drift.len());
+                }
                 self.datapath.publish(&ruleset)
             }
             Err(_) => self.datapath.publish(&ruleset),
         };
         if let Err(fault) = &outcome {
             tracing::error!(%fault, "the table is not in place");
+            self.work.fault(fault.errno);
         }
         drop(ruleset);
         let is_good = outcome.is_ok();
@@ -429,6 +450,19 @@ impl<D: Datapath> Desk<D> {
         state.unpublished = outcome.err();
         self.tell_readiness(&mut state);
         is_good
+    }
+}
+
+fn kind_of(op: &Op) -> PutBack {
+    match op {
+        Op::Describe { .. } | Op::Mark(_) | Op::Claim(_) | Op::DropName(_) | Op::AltName(_) => {
+            PutBack::Record
+        }
+        Op::Group(_) | Op::NoMaster | Op::Mac(_) | Op::Mtu(_) | Op::Up | Op::LoopbackUp => PutBack::Link,
+        Op::Set(_) => PutBack::Setting,
+        Op::Address { .. } => PutBack::Address,
+        Op::Route { .. } => PutBack::Route,
+        Op::Neighbour { .. } => PutBack::Neighbour,
     }
 }
 

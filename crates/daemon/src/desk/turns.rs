@@ -20,18 +20,18 @@ const DELETERS: usize = 24;
 /// Deletions that are taken together: more would hold RTNL for too long.
 const TOGETHER: usize = 16;
 
-/// What waits for its key's turn.
+/// What waits for its key's turn, and since when.
 pub(super) enum Job {
-    Attach(AttachOrder, Done<Attachment>),
-    Detach(DetachOrder, Done<Detached>),
+    Attach(AttachOrder, Instant, Done<Attachment>),
+    Detach(DetachOrder, Instant, Done<Detached>),
     Adopt(AdoptOrder, Done<Adopted>),
 }
 
 impl Job {
     fn key(&self) -> &Key {
         match self {
-            Self::Attach(order, _) => &order.key,
-            Self::Detach(order, _) => &order.key,
+            Self::Attach(order, ..) => &order.key,
+            Self::Detach(order, ..) => &order.key,
             Self::Adopt(order, _) => &order.key,
         }
     }
@@ -39,8 +39,8 @@ impl Job {
     /// Of the namespace; empty where a detach names none.
     fn path(&self) -> &str {
         match self {
-            Self::Attach(order, _) => &order.path,
-            Self::Detach(order, _) => order.path.as_deref().unwrap_or_default(),
+            Self::Attach(order, ..) => &order.path,
+            Self::Detach(order, ..) => order.path.as_deref().unwrap_or_default(),
             Self::Adopt(order, _) => match &order.step {
                 Step::Check { path, .. } | Step::Take { path, .. } => path,
                 Step::Undo | Step::Commit => "",
@@ -50,8 +50,8 @@ impl Job {
 
     fn refuse(self, refusal: Refusal) {
         match self {
-            Self::Attach(_, done) => done(Err(refusal)),
-            Self::Detach(_, done) => done(Err(refusal)),
+            Self::Attach(.., done) => done(Err(refusal)),
+            Self::Detach(.., done) => done(Err(refusal)),
             Self::Adopt(_, done) => done(Err(refusal)),
         }
     }
@@ -63,6 +63,8 @@ type Opened<D> = Result<(<D as Datapath>::Namespace, NamespaceId), OpenError>;
 pub(super) struct Writing<D: Datapath> {
     pub(super) order: AttachOrder,
     pub(super) opened: Opened<D>,
+    /// Since then it waits to be written.
+    pub(super) since: Instant,
     pub(super) done: Done<Attachment>,
 }
 
@@ -71,6 +73,8 @@ pub(super) struct Deleting {
     pub(super) order: DetachOrder,
     /// What the path is today; `None` where it is no namespace any more, or none was named.
     pub(super) namespace: Option<NamespaceId>,
+    /// When it came.
+    pub(super) came: Instant,
     pub(super) done: Done<Detached>,
 }
 
@@ -92,6 +96,11 @@ impl<D> Default for Turns<D> {
 }
 
 impl<D> Turns<D> {
+    /// Orders that wait for others of the same key.
+    pub(super) fn behind(&self) -> usize {
+        self.waiting.values().map(VecDeque::len).sum()
+    }
+
     /// Orders that run or wait.
     pub(super) fn queued(&self) -> usize {
         self.queued
@@ -157,6 +166,13 @@ impl<D: Datapath> Lanes<D> {
     pub(super) fn hanging(&self) -> bool {
         let state = self.openers.state();
         state.stuck > 0 && state.stuck >= state.threads
+    }
+
+    /// Orders that wait for a thread: that opens, that writes, that deletes.
+    pub(super) fn waiting(&self) -> [usize; 3] {
+        let opening = self.openers.state().queue.len();
+        let writing = self.writes().queue.len();
+        [opening, writing, locked(&self.deleters.0).len()]
     }
 
     fn delete(&self, job: Deleting) {
@@ -333,10 +349,11 @@ impl<D: Datapath> Desk<D> {
 
     fn begin(self: &Arc<Self>, job: Job) {
         match job {
-            Job::Detach(order, done) if order.path.is_none() => {
+            Job::Detach(order, came, done) if order.path.is_none() => {
                 self.lanes.delete(Deleting {
                     order,
                     namespace: None,
+                    came,
                     done,
                 });
             }
@@ -347,10 +364,20 @@ impl<D: Datapath> Desk<D> {
     /// What comes after a look at the namespace.
     fn go_on(self: &Arc<Self>, job: Job, opened: Opened<D>) {
         match job {
-            Job::Attach(order, done) => self.write(Writing { order, opened, done }),
-            Job::Detach(order, done) => self.lanes.delete(Deleting {
+            Job::Attach(order, came, done) => {
+                self.work.attach_opens.took(came.elapsed());
+                let since = Instant::now();
+                self.write(Writing {
+                    order,
+                    opened,
+                    since,
+                    done,
+                });
+            }
+            Job::Detach(order, came, done) => self.lanes.delete(Deleting {
                 order,
                 namespace: opened.ok().map(|(_, id)| id),
+                came,
                 done,
             }),
             Job::Adopt(order, done) => {
@@ -373,16 +400,17 @@ impl<D: Datapath> Desk<D> {
         }
         let key = job.key().clone();
         match job {
-            Job::Attach(order, done) => {
+            Job::Attach(order, _, done) => {
                 done(Err(Refusal::NamespaceHangs {
                     path: order.path,
                     limit: self.settings.open_limit,
                 }));
                 self.turn_ends(&key);
             }
-            Job::Detach(order, done) => self.lanes.delete(Deleting {
+            Job::Detach(order, came, done) => self.lanes.delete(Deleting {
                 order,
                 namespace: None,
+                came,
                 done,
             }),
             Job::Adopt(_, done) => {

@@ -7,7 +7,7 @@ use model::datapath::Datapath;
 use model::ipam::Moment;
 use model::key::{Key, Owner};
 use std::collections::{HashMap, HashSet};
-use std::sync::MutexGuard;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 impl<D: Datapath> Desk<D> {
@@ -90,20 +90,7 @@ impl<D: Datapath> Desk<D> {
     pub fn node(&self) -> Node {
         let state = self.state();
         let (mtu, mtu_source) = self.mtu(&state, None);
-        let prefixes: Vec<PrefixUse> = state
-            .ipam
-            .usage(now())
-            .into_iter()
-            .map(|u| PrefixUse {
-                prefix: u.prefix,
-                capacity: u.capacity,
-                used: u.used,
-                free: u.free,
-                cooling: u.cooling,
-                draining: u.draining,
-                generation: u.generation,
-            })
-            .collect();
+        let prefixes: Vec<PrefixUse> = state.ipam.usage(now()).into_iter().map(PrefixUse::from).collect();
         let mut warnings = state.oddities.clone();
         warnings.extend(
             state
@@ -147,7 +134,7 @@ impl<D: Datapath> Desk<D> {
             mtu,
             mtu_source,
             max_queued: self.settings.max_queued,
-            routes: state.routes.clone(),
+            routes: Arc::clone(&state.routes),
         }
     }
 

@@ -21,6 +21,7 @@ use crate::desk::order::{
 };
 use crate::desk::{Desk, Done};
 use crate::source::Kind;
+use crate::tally::Answers;
 use api::inspection::inspection_server::InspectionServer;
 use api::workload::workload_networking_server::WorkloadNetworkingServer;
 use connections::Incoming;
@@ -138,6 +139,7 @@ pub async fn serve(
     orders: impl Orders,
     allowed: peer::Allowed,
     bounds: Bounds,
+    answers: Arc<Answers>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let orders: Arc<dyn Orders> = Arc::new(orders);
@@ -175,6 +177,7 @@ pub async fn serve(
             limit: bounds.answer,
             server: Legible(WorkloadNetworkingServer::new(workload::Workloads {
                 orders: Arc::clone(&orders),
+                answers,
             })),
         })
         .add_service(Timely {

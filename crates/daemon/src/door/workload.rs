@@ -4,6 +4,7 @@ use super::deadline::Call;
 use super::{Orders, field, refusal};
 use crate::desk::Done;
 use crate::desk::order::{Attachment, Detached, Refusal};
+use crate::tally::{Answers, Calls};
 use api::workload::workload_networking_server::WorkloadNetworking;
 use api::workload::{
     AttachRequest, AttachResponse, DetachRequest, DetachResponse, NamespaceIdentity, Route, StatusRequest,
@@ -18,6 +19,7 @@ use tonic::{Code, Request, Response, Status};
 
 pub(super) struct Workloads {
     pub(super) orders: Arc<dyn Orders>,
+    pub(super) answers: Arc<Answers>,
 }
 
 #[tonic::async_trait]
@@ -26,16 +28,21 @@ impl WorkloadNetworking for Workloads {
         let (began, call) = (Instant::now(), Call::of(&request));
         let request = request.into_inner();
         let unsupported = field::unsupported(&request);
-        let order = field::attach(request, call.deadline).map_err(|error| refusal::invalid(&error))?;
+        let order = field::attach(request, call.deadline)
+            .map_err(|error| counted(&self.answers.attaches, refusal::invalid(&error)))?;
         if let Some(field) = unsupported {
-            return Err(refusal::unsupported(field));
+            return Err(counted(&self.answers.attaches, refusal::unsupported(field)));
         }
-        let key = order.key.clone();
+        let (key, answers) = (order.key.clone(), Arc::clone(&self.answers));
         let told = move |outcome: &Result<Attachment, Refusal>| match outcome {
             Ok(attachment) => {
+                answers.attaches.done(began.elapsed());
                 tracing::info!(%key, ips = %attachment.addresses(), took = ?began.elapsed(), "attached");
             }
-            Err(error) => tracing::warn!(%key, %error, took = ?began.elapsed(), "not attached"),
+            Err(error) => {
+                counted(&answers.attaches, refusal::refused(error));
+                tracing::warn!(%key, %error, took = ?began.elapsed(), "not attached");
+            }
         };
         match outcome(&call, told, |done| self.orders.attach(order, done)).await? {
             Ok(attachment) => Ok(Response::new(response(&attachment))),
@@ -45,15 +52,22 @@ impl WorkloadNetworking for Workloads {
 
     async fn detach(&self, request: Request<DetachRequest>) -> Result<Response<DetachResponse>, Status> {
         let (began, call) = (Instant::now(), Call::of(&request));
-        let order = field::detach(request.into_inner()).map_err(|error| refusal::invalid(&error))?;
-        let key = order.key.clone();
-        let told = move |outcome: &Result<Detached, Refusal>| match outcome {
-            Ok(Detached::Done) => tracing::info!(%key, took = ?began.elapsed(), "detached"),
-            Ok(Detached::WasAbsent) => tracing::debug!(%key, "nothing to detach"),
-            Ok(Detached::IsNewer) => {
-                tracing::info!(%key, "not detached: what is attached is another sandbox");
+        let order = field::detach(request.into_inner())
+            .map_err(|error| counted(&self.answers.detaches, refusal::invalid(&error)))?;
+        let (key, answers) = (order.key.clone(), Arc::clone(&self.answers));
+        let told = move |outcome: &Result<Detached, Refusal>| {
+            match outcome {
+                Ok(_) => answers.detaches.done(began.elapsed()),
+                Err(error) => drop(counted(&answers.detaches, refusal::refused(error))),
             }
-            Err(error) => tracing::warn!(%key, %error, took = ?began.elapsed(), "not detached"),
+            match outcome {
+                Ok(Detached::Done) => tracing::info!(%key, took = ?began.elapsed(), "detached"),
+                Ok(Detached::WasAbsent) => tracing::debug!(%key, "nothing to detach"),
+                Ok(Detached::IsNewer) => {
+                    tracing::info!(%key, "not detached: what is attached is another sandbox");
+                }
+                Err(error) => tracing::warn!(%key, %error, took = ?began.elapsed(), "not detached"),
+            }
         };
         match outcome(&call, told, |done| self.orders.detach(order, done)).await? {
             Ok(_) => Ok(Response::new(DetachResponse {})),
@@ -68,6 +82,12 @@ impl WorkloadNetworking for Workloads {
             false => Err(refusal::refused(&Refusal::NotReady(unready))),
         }
     }
+}
+
+/// The same, counted by its code.
+fn counted(calls: &Calls, status: Status) -> Status {
+    calls.refused(status.code() as usize);
+    status
 }
 
 /// Hands an order to the desk and waits for what becomes of it. Who stops waiting does not stop the order, and its outcome

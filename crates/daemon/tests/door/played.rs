@@ -216,7 +216,7 @@ impl Orders for Played {
             mtu: 1400,
             mtu_source: "settings".to_owned(),
             max_queued: 1,
-            routes: Routes::default(),
+            routes: Routes::default().into(),
         }
     }
 
@@ -275,6 +275,7 @@ pub(crate) fn bounded(desk: &Played, allowed: Allowed, bounds: Bounds) -> Door {
         desk.clone(),
         allowed,
         bounds,
+        Arc::default(),
         std::future::pending(),
     ));
     let endpoint = Endpoint::try_from(format!("unix:{}", path.display())).unwrap();

@@ -8,6 +8,7 @@ mod bad_input;
 mod crash;
 mod crossing;
 mod daemon;
+mod metrics;
 mod others;
 mod packets;
 mod routes;
