@@ -1,7 +1,10 @@
 //! What can be typed. Each command's help ends with an example.
 
+use crate::commands::octets;
 use crate::{adopt, install};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use client::workload::PortMapping;
+use client::workload::port_mapping::Protocol;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -74,7 +77,7 @@ pub(crate) enum Command {
     },
     /// Attach a network namespace.
     #[command(
-        after_help = "Example: workloadnet attach web-1 --netns /run/netns/web-1 --ip 10.77.0.5 --label app=web"
+        after_help = "Example: workloadnet attach web-1 --netns /run/netns/web-1 --publish 8080:80 --label app=web"
     )]
     Attach {
         #[command(flatten)]
@@ -91,6 +94,9 @@ pub(crate) enum Command {
         /// MAC of the workload's end; without it the daemon chooses.
         #[arg(long, value_name = "MAC", value_parser = mac)]
         mac: Option<[u8; 6]>,
+        /// A port of the node that leads to one of the workload's, with tcp, udp or sctp behind it; may be given several times.
+        #[arg(long = "publish", value_name = "[ADDRESS:]PORT:PORT[/PROTOCOL]", value_parser = publish)]
+        ports: Vec<PortMapping>,
         /// A label for people; may be given several times.
         #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
         labels: Vec<(String, String)>,
@@ -117,7 +123,7 @@ pub(crate) enum Command {
         prefixes: Vec<String>,
     },
     /// Put the CNI plugin and a network where runtimes look.
-    #[command(after_help = "Example: workloadnet install-cni --owner k8s.io --chain portmap")]
+    #[command(after_help = "Example: workloadnet install-cni --owner k8s.io --chain bandwidth")]
     InstallCni(install::Network),
     /// Take the CNI plugin and its network away.
     #[command(after_help = "Example: workloadnet uninstall-cni")]
@@ -191,6 +197,43 @@ fn namespace(text: &str) -> Result<String, String> {
         .map_err(|path| format!("{} is not UTF-8", path.display()))
 }
 
+/// As runtimes take it: `8080:80`, `127.0.0.1:8080:80`, `[fd00::1]:53:5353/udp`.
+fn publish(text: &str) -> Result<PortMapping, String> {
+    let (rest, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = match protocol {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        "sctp" => Protocol::Sctp,
+        other => return Err(format!("{other:?} is not tcp, udp or sctp")),
+    };
+    let (rest, container_port) = rest
+        .rsplit_once(':')
+        .ok_or("there are two ports, as in 8080:80")?;
+    let (address, host_port) = match rest.rsplit_once(':') {
+        None => (None, rest),
+        Some((address, port)) => (Some(address), port),
+    };
+    let address = address.map(|text| {
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+        let address = match bare {
+            Some(v6) => v6.parse().map(IpAddr::V6).ok(),
+            None => text.parse().map(IpAddr::V4).ok(),
+        };
+        address.ok_or_else(|| format!("{text:?} is no address; one of IPv6 is in brackets"))
+    });
+    let port = |text: &str| {
+        let port = text.parse::<u16>().ok().filter(|port| *port > 0);
+        port.map(u32::from)
+            .ok_or_else(|| format!("{text:?} is not 1 to 65535"))
+    };
+    Ok(PortMapping {
+        host_port: port(host_port)?,
+        container_port: port(container_port)?,
+        protocol: protocol.into(),
+        host_ip: address.transpose()?.as_ref().map(octets).unwrap_or_default(),
+    })
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
@@ -224,6 +267,39 @@ mod tests {
         assert_eq!(namespace("ns/web-1").unwrap(), below);
         assert_eq!(namespace("./ns/web-1").unwrap(), below);
         assert!(namespace("").is_err());
+    }
+
+    #[test]
+    fn a_port_is_published_as_runtimes_write_it() {
+        let port = |host_port, container_port, protocol: Protocol, host_ip: &[u8]| PortMapping {
+            host_port,
+            container_port,
+            protocol: protocol.into(),
+            host_ip: host_ip.to_vec(),
+        };
+        assert_eq!(publish("8080:80"), Ok(port(8080, 80, Protocol::Tcp, &[])));
+        assert_eq!(
+            publish("127.0.0.1:53:5353/udp"),
+            Ok(port(53, 5353, Protocol::Udp, &[127, 0, 0, 1]))
+        );
+        let v6 = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        assert_eq!(publish("[fd00::1]:1:2/sctp"), Ok(port(1, 2, Protocol::Sctp, &v6)));
+        for (text, why) in [
+            ("80", "there are two ports, as in 8080:80"),
+            ("0:80", "\"0\" is not 1 to 65535"),
+            ("80:65536", "\"65536\" is not 1 to 65535"),
+            ("80:80/icmp", "\"icmp\" is not tcp, udp or sctp"),
+            (
+                "fd00::1:80:80",
+                "\"fd00::1\" is no address; one of IPv6 is in brackets",
+            ),
+            (
+                "[127.0.0.1]:80:80",
+                "\"[127.0.0.1]\" is no address; one of IPv6 is in brackets",
+            ),
+        ] {
+            assert_eq!(publish(text), Err(why.to_owned()), "{text}");
+        }
     }
 
     #[test]

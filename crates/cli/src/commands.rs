@@ -52,6 +52,7 @@ pub(crate) async fn answer(socket: &Path, command: &Command, output: Output) -> 
             mtu,
             ips,
             mac,
+            ports,
             labels,
         } => {
             let request = workload::AttachRequest {
@@ -62,6 +63,7 @@ pub(crate) async fn answer(socket: &Path, command: &Command, output: Output) -> 
                 labels: labels.iter().cloned().collect(),
                 requested_ip: ips.iter().map(octets).collect(),
                 requested_mac: mac.map(Vec::from).unwrap_or_default(),
+                port_mapping: ports.clone(),
                 ..workload::AttachRequest::default()
             };
             render::attached(&client.attach(request).await?, output)
@@ -127,7 +129,7 @@ fn interface(netns: &str, key: &KeyArgs) -> workload::NetNsAttachment {
     }
 }
 
-fn octets(address: &IpAddr) -> Vec<u8> {
+pub(crate) fn octets(address: &IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(a) => a.octets().to_vec(),
         IpAddr::V6(a) => a.octets().to_vec(),

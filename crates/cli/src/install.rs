@@ -57,10 +57,11 @@ pub(crate) struct Network {
     #[arg(long)]
     mtu: Option<u16>,
     /// What runtimes may pass to the plugin; may be given several times.
-    #[arg(long = "capability", value_name = "NAME", default_values = ["dns", "ips"],
+    #[arg(long = "capability", value_name = "NAME", default_values = ["dns", "ips", "portMappings"],
         value_parser = clap::builder::PossibleValuesParser::new(CAPABILITIES))]
     capabilities: Vec<String>,
-    /// Another plugin that is to come after this one, e.g. portmap; may be given several times.
+    /// Another plugin that is to come after this one, e.g. bandwidth; may be given several times. With portmap, that one gets
+    /// portMappings, and this one does not.
     #[arg(long, value_name = "PLUGIN", value_parser = name)]
     chain: Vec<String>,
 }
@@ -117,7 +118,11 @@ impl Network {
     fn conflist(&self, socket: &str) -> Value {
         let enabled =
             |names: &[&str]| -> Value { names.iter().map(|&name| (name.to_owned(), json!(true))).collect() };
-        let capabilities: Vec<&str> = self.capabilities.iter().map(String::as_str).collect();
+        let mut capabilities: Vec<&str> = self.capabilities.iter().map(String::as_str).collect();
+        if self.chain.iter().any(|plugin| plugin == "portmap") {
+            // Each port would be asked for twice.
+            capabilities.retain(|name| *name != "portMappings");
+        }
         let mut own = json!({ "type": PLUGIN, "capabilities": enabled(&capabilities) });
         if socket != client::DEFAULT_SOCKET {
             own["socket"] = json!(socket);

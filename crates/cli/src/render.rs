@@ -112,7 +112,7 @@ fn mac(bytes: &[u8]) -> String {
 mod example {
     //! Answers as a daemon gives them, for the tests of both forms.
 
-    use client::inspection::{Attachment, Finding, GetNodeResponse, Key, Limits, Prefix, Source};
+    use client::inspection::{Attachment, Finding, GetNodeResponse, HostPort, Key, Limits, Prefix, Source};
     use client::workload::{AttachResponse, NamespaceIdentity, Route};
 
     pub(super) fn key(owner: &str, workload_id: &str) -> Key {
@@ -140,6 +140,14 @@ mod example {
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .into(),
             state: 1,
+            host_port: [("tcp", 8080, "", 80), ("udp", 53, "fd00::1", 53)]
+                .map(|(protocol, port, address, workload_port)| HostPort {
+                    protocol: protocol.into(),
+                    port,
+                    address: address.into(),
+                    workload_port,
+                })
+                .to_vec(),
         };
         let bare = Attachment {
             key: Some(key("", "db")),

@@ -88,6 +88,10 @@ fn what_was_asked_reaches_the_daemon_and_its_answer_is_shown() {
             "10.77.0.5",
             "--ip",
             "fd77::5",
+            "--publish",
+            "127.0.0.1:8080:80",
+            "--publish",
+            "53:5353/udp",
             "--label",
             "app=web",
         ],
@@ -109,6 +113,12 @@ MTU               1400
     assert_eq!((&*netns.netns_path, &*netns.if_name), ("/run/netns/web", "net1"));
     assert_eq!(asked.mtu, 1400);
     assert_eq!(asked.labels["app"], "web");
+    let ports: Vec<_> = asked
+        .port_mapping
+        .iter()
+        .map(|p| (p.host_port, p.container_port, p.protocol, p.host_ip.len()))
+        .collect();
+    assert_eq!(ports, [(8080, 80, 1, 4), (53, 5353, 2, 0)]);
     let v6: std::net::Ipv6Addr = "fd77::5".parse().unwrap();
     assert_eq!(asked.requested_ip, [vec![10, 77, 0, 5], v6.octets().to_vec()]);
 

@@ -68,7 +68,7 @@ fn plugin_and_network_are_put_where_runtimes_look_and_taken_away() {
         "cniVersion": "1.0.0",
         "cniVersions": ["0.3.1", "0.4.0", "1.0.0", "1.1.0"],
         "name": "workloadnet",
-        "plugins": [{ "type": "workloadnet-cni", "capabilities": { "dns": true, "ips": true } }],
+        "plugins": [{ "type": "workloadnet-cni", "capabilities": { "dns": true, "ips": true, "portMappings": true } }],
     });
     for _ in 0..2 {
         assert_eq!(machine.install(&[]), expected);
@@ -98,7 +98,7 @@ fn plugin_and_network_are_put_where_runtimes_look_and_taken_away() {
 #[test]
 fn a_network_has_what_was_asked_for() {
     let machine = Machine::new();
-    let args = "--socket /run/other.sock --owner k8s.io --mtu 1400 --capability dns --capability mac --chain portmap --chain tuning";
+    let args = "--socket /run/other.sock --owner k8s.io --mtu 1400 --capability dns --capability mac --capability portMappings --chain portmap --chain tuning";
     let args: Vec<&str> = args.split(' ').collect();
     let plugins = json!([
         {

@@ -134,7 +134,9 @@ fn code_of(refused: &Refused) -> u32 {
         "UNSUPPORTED" => UNSUPPORTED,
         "NOT_ATTACHED" => UNKNOWN_CONTAINER,
         "ADDRESSES_EXHAUSTED" | "ADDRESS_HELD" | "ADDRESS_ROUTED" => own::ADDRESS,
-        "DIFFERENT" | "LINK_IN_THE_WAY" | "INTERFACE_TAKEN" | "NAMESPACE_TAKEN" => own::IN_THE_WAY,
+        "DIFFERENT" | "LINK_IN_THE_WAY" | "INTERFACE_TAKEN" | "NAMESPACE_TAKEN" | "PORT_HELD" => {
+            own::IN_THE_WAY
+        }
         "NAMESPACE_NOT_FOUND"
         | "NOT_A_NAMESPACE"
         | "NAMESPACE_FORBIDDEN"

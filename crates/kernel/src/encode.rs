@@ -67,6 +67,7 @@ const FORWARDING: u16 = 1;
 const ACCEPT_REDIRECTS: u16 = 4;
 const SEND_REDIRECTS: u16 = 6;
 const RP_FILTER: u16 = 8;
+const ROUTE_LOCALNET: u16 = 26;
 /// `IFLA_INET6_ADDR_GEN_MODE` and `IN6_ADDR_GEN_MODE_NONE`.
 const INET6_ADDR_GEN_MODE: u16 = 8;
 const GEN_MODE_NONE: u8 = 1;
@@ -280,10 +281,19 @@ pub(crate) fn op(op: &Op, index: u32, name: &str, ipv6: bool) -> Option<Message>
             .fixed(&ifinfo(index, 0, 0))
             .u32(link::MTU, u32::from(*mtu)),
         Op::Group(group) => set_group(index, name, *group),
-        Op::AltName(altname) | Op::Claim(altname) => {
+        Op::AltName(altname) | Op::Claim(altname) | Op::PortName(altname) => {
             Message::new(NEWLINKPROP, flag::CREATE | flag::EXCL | flag::APPEND, tried)
                 .fixed(&ifinfo(index, 0, 0))
                 .nest(link::PROP_LIST, |list| list.text(link::ALT_IFNAME, altname))
+        }
+        Op::RouteLocalnet => {
+            Message::new(SETLINK, 0, tried)
+                .fixed(&ifinfo(index, 0, 0))
+                .nest(link::AF_SPEC, |spec| {
+                    spec.nest(AF_INET.into(), |inet| {
+                        inet.nest(INET_CONF, |conf| conf.u32(ROUTE_LOCALNET, 1))
+                    })
+                })
         }
         Op::Up => Message::new(SETLINK, 0, tried).fixed(&ifinfo(index, UP, UP)),
         Op::LoopbackUp => Message::new(SETLINK, 0, tried).fixed(&ifinfo(LOOPBACK, UP, UP)),

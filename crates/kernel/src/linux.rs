@@ -16,6 +16,7 @@ use model::adopt::Seen;
 use model::datapath::{Datapath, Event, Fault, FoundRoutes, OpenError, Target, WireError};
 use model::key::{HostLink, InterfaceName};
 use model::plan::{Op, Plan};
+use model::ports::Door;
 use model::record::NamespaceId;
 use model::routes::{Reach, Step};
 use model::ruleset::Ruleset;
@@ -217,11 +218,21 @@ impl Datapath for Linux {
     }
 
     fn wire(&self, namespace: &OwnedFd, plan: &Plan) -> Result<u32, WireError> {
-        wire::wire(&self.home, &mut locked(&self.writer), self.ipv6, namespace, plan)
+        wire::wire(self, &mut locked(&self.writer), namespace, plan)
     }
 
     fn unwire(&self, links: &[Target]) -> Vec<Result<(), Fault>> {
+        // What comes for a workload that is about to go would be sent to whoever gets its address.
+        for target in links {
+            if let Err(fault) = self.nft.set_doors(target.index, &[]) {
+                tracing::warn!(link = %target.link, %fault, "its ports of the node stay for now");
+            }
+        }
         unwire::unwire(&self.dying, links)
+    }
+
+    fn set_doors(&self, link: u32, doors: &[Door]) -> Result<(), Fault> {
+        self.nft.set_doors(link, doors)
     }
 
     fn restore(&self, link: &Target, ops: &[Op]) -> Vec<Fault> {

@@ -1,6 +1,7 @@
 //! Our nftables tables over nfnetlink (linux/netfilter/nf_tables.h): put in place as a whole in one transaction, and read
 //! back to see what is left of it.
 
+mod doors;
 mod expression;
 mod nets;
 
@@ -8,6 +9,7 @@ use crate::message::{Attributes, Message, flag};
 use crate::socket::{Answer, NETFILTER, Socket};
 use expression::{ACCEPT, DROP, condition, holds, verdict};
 use model::datapath::Fault;
+use model::doors::Doors;
 use model::ruleset::{Chain, Hook, METER_SIZE, Meter, Rule, Ruleset, TABLE, Table, TableFamily};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,6 +35,7 @@ const GETSETELEM: u16 = SUBSYSTEM | 13;
 const DELSETELEM: u16 = SUBSYSTEM | 14;
 /// Numbers of sets in a transaction, behind the meters'.
 const FIRST_SET: u32 = 100;
+const FIRST_DOOR_SET: u32 = 200;
 pub(crate) const NEWGEN: u16 = SUBSYSTEM | 15;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -53,6 +56,16 @@ pub(crate) struct Nft {
     socket: Mutex<Socket>,
     /// The kernel was seen to have no tables for ARP.
     no_arp: AtomicBool,
+    /// Held while the table is changed, so that it never has fewer doors than are noted. Taken before the socket.
+    noted: Mutex<Noted>,
+}
+
+/// What the table is to hold.
+#[derive(Debug, Default)]
+struct Noted {
+    doors: Doors,
+    /// As it was published, or found in place, last.
+    ruleset: Option<Ruleset>,
 }
 
 impl Nft {
@@ -60,6 +73,7 @@ impl Nft {
         Ok(Self {
             socket: Mutex::new(Socket::open_for_long_batches(NETFILTER)?),
             no_arp: AtomicBool::new(false),
+            noted: Mutex::default(),
         })
     }
 
@@ -71,15 +85,26 @@ impl Nft {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn noted(&self) -> MutexGuard<'_, Noted> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Replaces our tables in one transaction.
     pub(crate) fn publish(&self, ruleset: &Ruleset) -> Result<(), Fault> {
+        let mut noted = self.noted();
+        self.publish_with(ruleset, &noted.doors)?;
+        noted.ruleset = Some(ruleset.clone());
+        Ok(())
+    }
+
+    fn publish_with(&self, ruleset: &Ruleset, doors: &Doors) -> Result<(), Fault> {
         let mut tables = ruleset.tables();
         tables.retain(|table| self.can(table.family));
-        let replaced = self.replace(ruleset, &tables);
+        let replaced = self.replace(ruleset, doors, &tables);
         if replaced.as_ref().is_err_and(is_lacking) && self.can(TableFamily::Arp) {
             // Some kernels have no such tables.
             tables.retain(|table| table.family != TableFamily::Arp);
-            if self.replace(ruleset, &tables).is_ok() {
+            if self.replace(ruleset, doors, &tables).is_ok() {
                 tracing::warn!("this kernel has no nftables for ARP: requests of workloads are not limited");
                 self.no_arp.store(true, Ordering::Relaxed);
                 return Ok(());
@@ -93,7 +118,7 @@ impl Nft {
         family != TableFamily::Arp || !self.no_arp.load(Ordering::Relaxed)
     }
 
-    fn replace(&self, ruleset: &Ruleset, tables: &[Table]) -> Result<(), Fault> {
+    fn replace(&self, ruleset: &Ruleset, doors: &Doors, tables: &[Table]) -> Result<(), Fault> {
         let tried = format!("nft replace table inet {TABLE}");
         let mut batch = vec![Message::new(BATCH_BEGIN, 0, &*tried).fixed(&[0, 0, 0, 10])];
         for table in tables {
@@ -115,6 +140,11 @@ impl Nft {
                 batch.push(nets::new_set(set, id));
                 batch.extend(nets::elements(NEWSETELEM, set, ruleset.spared.of(set.family)));
             }
+            let elements = doors.elements();
+            for (id, set) in (FIRST_DOOR_SET..).zip(&table.doors) {
+                batch.push(doors::new_set(set, id));
+                batch.extend(doors::elements(NEWSETELEM, set, &elements));
+            }
             batch.extend(table.chains.iter().map(|chain| new_chain(table.family, chain)));
             for chain in &table.chains {
                 let rules = chain.rules.iter();
@@ -131,12 +161,18 @@ impl Nft {
 
     /// What the kernel holds otherwise than the ruleset says.
     pub(crate) fn drift(&self, ruleset: &Ruleset) -> Result<Vec<String>, Fault> {
+        let mut noted = self.noted();
         let mut drift = Vec::new();
         for table in ruleset.tables() {
             if self.can(table.family) {
                 self.drift_of(&table, &mut drift)?;
                 self.drift_of_sets(ruleset, &table, &mut drift)?;
+                self.drift_of_doors(&noted.doors, &table, &mut drift)?;
             }
+        }
+        if drift.is_empty() {
+            // Put in place by an earlier process, and from now on changed by this one.
+            noted.ruleset = Some(ruleset.clone());
         }
         Ok(drift)
     }
@@ -328,6 +364,7 @@ fn new_meter(family: TableFamily, meter: &Meter, id: u32) -> Message {
 fn new_chain(family: TableFamily, chain: &Chain) -> Message {
     let hook = match chain.hook {
         Hook::Prerouting | Hook::ArpIn => 0,
+        Hook::Output => 3,
         Hook::Postrouting => 4,
     };
     Message::new(

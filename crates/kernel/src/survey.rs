@@ -329,6 +329,7 @@ pub(crate) fn parse_link(payload: &[u8]) -> Option<FoundLink> {
                 accept_redirects: at(inet, 3),
                 send_redirects: at(inet, 5),
                 rp_filter: at(inet, 7),
+                route_localnet: at(inet, 25),
             },
             v6: HostConfV6 {
                 forwarding: at(inet6, 0),

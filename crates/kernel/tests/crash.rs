@@ -11,7 +11,9 @@ use model::address::Addresses;
 use model::datapath::{Datapath as _, Target};
 use model::key::{InterfaceName, Key, Owner, WorkloadId};
 use model::plan::{Plan, PlanSettings};
+use model::ports::{HostPort, Ports, Protocol};
 use model::record::{Asked, PathDigest, Record};
+use model::ruleset::Ruleset;
 use model::survey::{FoundLink, Standing};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
@@ -20,6 +22,7 @@ use std::process::Command;
 const CRASH_AFTER: &str = "WORKLOADNET_CRASH_AFTER";
 const NAMESPACES: &str = "WORKLOADNET_TEST_NAMESPACES";
 const GROUP: u32 = 8;
+const RULESET: Ruleset = Ruleset::new(GROUP, true);
 
 /// In the process that is to be killed: the namespaces' paths.
 fn victim() -> Option<Vec<String>> {
@@ -66,7 +69,16 @@ fn plan(linux: &Linux, path: &str, n: u8) -> (OwnedFd, Plan) {
         addresses: Addresses::new(Some(v4), Some(v6)).unwrap(),
         namespace: identity,
         path: PathDigest::of("x"),
-        asked: Asked::default(),
+        asked: Asked {
+            ports: Ports::new([HostPort {
+                protocol: Protocol::Tcp,
+                port: 8080 + u16::from(n),
+                address: None,
+                to: 80,
+            }])
+            .unwrap(),
+            ..Asked::default()
+        },
         adopted: None,
     };
     let settings = PlanSettings {
@@ -93,6 +105,14 @@ fn target(found: &FoundLink) -> Target {
     }
 }
 
+/// What the table has of the node's ports.
+fn ports() -> String {
+    let list = ["list", "map", "inet", "workloadnet", "ports4"];
+    let output = Command::new("nft").args(list).output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
 fn ping(namespace: &OwnedFd, address: &str) {
     let output = netns::within(namespace.as_fd(), || {
         Command::new("ping").args(["-c1", "-W1", address]).output()
@@ -108,7 +128,9 @@ fn ping(namespace: &OwnedFd, address: &str) {
 #[test]
 fn an_attach_that_was_cut_off_is_told_from_one_that_needs_only_its_host_side() {
     if let Some(paths) = victim() {
-        attach(&Linux::open(GROUP).unwrap(), &paths[0], 0);
+        let linux = Linux::open(GROUP).unwrap();
+        linux.publish(&RULESET).unwrap();
+        attach(&linux, &paths[0], 0);
         return;
     }
     on_a_node(|| {
@@ -133,6 +155,8 @@ fn an_attach_that_was_cut_off_is_told_from_one_that_needs_only_its_host_side() {
                     assert_eq!(*record, plan.record);
                     let missing = found.missing(&record, &plan.link);
                     assert_eq!(linux.restore(&target(&found), &missing), Vec::new());
+                    let doors = record.asked.ports.doors(record.addresses);
+                    assert_eq!(linux.set_doors(found.index, &doors), Ok(()));
                 }
                 other => panic!("after {steps} steps: {other:?}"),
             }
@@ -144,11 +168,15 @@ fn an_attach_that_was_cut_off_is_told_from_one_that_needs_only_its_host_side() {
             );
             ping(&workload, "169.254.77.1");
             ping(&workload, "fe80::1%eth0");
+            linux.publish(&RULESET).unwrap();
+            assert!(ports().contains("{ tcp . 8080 : 10.77.0.5 . 80 }"), "{}", ports());
             assert_eq!(linux.unwire(&[target(&found)]), [Ok(())]);
+            assert!(!ports().contains("8080"), "{}", ports());
         }
-        // Both ends, three settings, a look at loopback and ten ops inside; from the record on nine ops of the host, two
-        // questions for the ways to its addresses, one for its settings, and the last look with one more question.
-        assert_eq!((half_made, whole), (15, 14));
+        // Both ends, three settings, a look at loopback, ten ops inside and the name that tells of a port; from the record on
+        // ten ops of the host, two questions for the ways to its addresses, one for its settings, the last look with one more
+        // question, and the port.
+        assert_eq!((half_made, whole), (16, 16));
     });
 }
 

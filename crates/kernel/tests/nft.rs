@@ -77,7 +77,10 @@ fn every_damage_is_told_in_words() {
         (
             &["flush table inet workloadnet"],
             &[
-                "nftables chain guard has 0 rules instead of 10",
+                "nftables chain guard has 0 rules instead of 11",
+                "nftables chain ports has 0 rules instead of 5",
+                "nftables chain own_ports has 0 rules instead of 6",
+                "nftables chain returns has 0 rules instead of 3",
                 "nftables chain outbound has 0 rules instead of 3",
             ],
         ),
@@ -85,12 +88,15 @@ fn every_damage_is_told_in_words() {
             &["delete table inet workloadnet", "add table inet workloadnet"],
             &[
                 "nftables chain guard is missing",
+                "nftables chain ports is missing",
+                "nftables chain own_ports is missing",
+                "nftables chain returns is missing",
                 "nftables chain outbound is missing",
             ],
         ),
         (
             &["insert rule inet workloadnet guard accept"],
-            &["nftables chain guard has 11 rules instead of 10"],
+            &["nftables chain guard has 12 rules instead of 11"],
         ),
         (
             &["add table inet workloadnet { flags dormant; }"],

@@ -7,6 +7,7 @@ use crate::address::Family;
 use crate::adopt::Seen;
 use crate::key::{HostLink, InterfaceName};
 use crate::plan::{Op, Plan};
+use crate::ports::Door;
 use crate::record::NamespaceId;
 use crate::routes::{Held, Reach, Step};
 use crate::ruleset::Ruleset;
@@ -42,6 +43,12 @@ pub trait Datapath: Send + Sync + 'static {
     /// Puts host ops on an existing link of ours, also on one that is in another group and carries its record. Goes on past errors and returns them; what is there already is no
     /// error, but a route that somebody else has is.
     fn restore(&self, link: &Target, ops: &[Op]) -> Vec<Fault>;
+
+    /// These ports of the node lead to a link of this index, in place of those that did, and no others. Before the first
+    /// [`Self::publish`], or [`Self::drift`] that finds nothing, that is only noted. It stays noted also where it fails: what is noted is a part of what `publish`
+    /// puts in place and [`Self::drift`] compares with. [`Self::wire`] does the same with the doors of its plan, and
+    /// [`Self::unwire`] with none.
+    fn set_doors(&self, link: u32, doors: &[Door]) -> Result<(), Fault>;
 
     /// Everything of ours, and what the node needs beside it. Interrupted dumps are repeated.
     fn survey(&self) -> Result<Survey, Fault>;

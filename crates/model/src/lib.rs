@@ -6,6 +6,7 @@
 pub mod address;
 pub mod adopt;
 pub mod datapath;
+pub mod doors;
 pub mod ipam;
 pub mod key;
 pub mod peer;

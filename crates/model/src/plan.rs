@@ -11,6 +11,7 @@
 
 use crate::address::{Family, Mac};
 use crate::key::{HostLink, InterfaceName};
+use crate::ports::Door;
 use crate::record::Record;
 use ipnet::IpNet;
 use std::fmt;
@@ -41,6 +42,8 @@ pub struct Plan {
     pub workload: Vec<Op>,
     /// In order, in the daemon's namespace.
     pub host: Vec<Op>,
+    /// What leads to it in the table, once the rest is there.
+    pub doors: Vec<Door>,
 }
 
 /// Both ends of a link, as the creating message describes them.
@@ -122,6 +125,11 @@ pub enum Op {
     Set(Sysctl),
     /// A second name for people. What has the name already keeps it: this op may fail with EEXIST.
     AltName(String),
+    /// A further name that tells of the ports of the node: see [`crate::ports`]. It is this link's alone.
+    PortName(String),
+    /// Packets from and to the node's own 127.0.0.0/8 may pass, which a port of the node needs that is reached there. The
+    /// table drops what a workload sends to such an address.
+    RouteLocalnet,
     /// The link goes up.
     Up,
     /// The namespace's loopback goes up.
@@ -188,6 +196,7 @@ impl Plan {
             sysctls: sysctls(&record),
             workload: workload_ops(&record),
             host: host_ops(&record),
+            doors: record.asked.ports.doors(record.addresses),
             link,
             record,
         }
@@ -266,9 +275,15 @@ pub fn workload_ops(record: &Record) -> Vec<Op> {
 
 /// What the daemon's namespace holds of an attachment. Sweep puts back what is missing of it.
 pub fn host_ops(record: &Record) -> Vec<Op> {
-    let mut ops = vec![Op::Describe {
+    // Before the record: who finds that finds all ports.
+    let names = record.asked.ports.names(&record.key.host_link());
+    let mut ops: Vec<Op> = names.into_iter().map(Op::PortName).collect();
+    ops.push(Op::Describe {
         alias: record.to_string(),
-    }];
+    });
+    if record.asked.ports.from_loopback(record.addresses) {
+        ops.push(Op::RouteLocalnet);
+    }
     ops.extend(record.key.altname().map(Op::AltName));
     ops.push(Op::Up);
     for address in record.addresses.iter() {
@@ -381,7 +396,10 @@ impl Op {
             Self::Mtu(mtu) => write!(f, "link set {link} mtu {mtu}"),
             Self::Set(setting) => write!(f, "{}", setting.of(link)),
             Self::Group(group) => write!(f, "link set {link} group {group}"),
-            Self::AltName(name) => write!(f, "link property add dev {link} altname {name}"),
+            Self::RouteLocalnet => write!(f, "link set {link} route_localnet on"),
+            Self::AltName(name) | Self::PortName(name) => {
+                write!(f, "link property add dev {link} altname {name}")
+            }
             Self::Up => write!(f, "link set {link} up"),
             Self::LoopbackUp => write!(f, "link set lo up"),
             Self::Address { address, scope } => {

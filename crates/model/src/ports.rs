@@ -179,6 +179,20 @@ impl Ports {
         self.iter().find(taken).copied()
     }
 
+    /// The first that leads to none of these addresses. One for all addresses of a family that the workload lacks is none
+    /// where the same port leads to it in the other family: runtimes ask for `0.0.0.0` and `::` without knowing.
+    pub fn astray(&self, addresses: Addresses) -> Option<HostPort> {
+        let leads = |port: &HostPort| addresses.iter().any(|to| port.is_for(Family::of(to)));
+        let led_beside = |port: &HostPort| {
+            let same = |other: &HostPort| {
+                (other.protocol, other.port, other.to) == (port.protocol, port.port, port.to)
+            };
+            port.one_address().is_none() && self.iter().any(|other| same(other) && leads(other))
+        };
+        let is_astray = |port: &&HostPort| !leads(port) && !led_beside(port);
+        self.iter().find(is_astray).copied()
+    }
+
     /// Whether the node's own loopback address leads to a workload of these addresses.
     pub fn from_loopback(&self, addresses: Addresses) -> bool {
         let reaches = |port: &HostPort| match port.address {
@@ -417,6 +431,24 @@ mod tests {
         for (one, other, overlap) in table {
             assert_eq!(port(one).overlaps(&port(other)), overlap, "{one} {other}");
             assert_eq!(port(other).overlaps(&port(one)), overlap, "{other} {one}");
+        }
+    }
+
+    #[test]
+    fn what_leads_nowhere_is_told() {
+        let addresses = |all: &[&str]| Addresses::from_list(all.iter().map(|a| a.parse().unwrap())).unwrap();
+        let (v4, both) = (addresses(&["10.77.0.2"]), addresses(&["10.77.0.2", "fd77::2"]));
+        let table = [
+            (&["t80-80"][..], None),
+            (&["t80-80-0.0.0.0", "t80-80-::"], None),
+            (&["t80-80-::"], Some("t80-80-::")),
+            (&["t80-80-0.0.0.0", "t80-81-::"], Some("t80-81-::")),
+            (&["t80-80-0.0.0.0", "t80-80-fd00::1"], Some("t80-80-fd00::1")),
+        ];
+        for (ports, astray) in table {
+            let ports = Ports::new(ports.iter().map(|text| port(text))).unwrap();
+            assert_eq!(ports.astray(v4), astray.map(port), "{ports}");
+            assert_eq!(ports.astray(both), None, "{ports}");
         }
     }
 

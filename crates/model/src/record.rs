@@ -33,6 +33,7 @@
 
 use crate::address::{Addresses, FIRST_HOP_MAC, Family, Mac};
 use crate::key::{InterfaceName, Key, Owner, WorkloadId, hex_digit};
+use crate::ports::Ports;
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::net::IpAddr;
@@ -79,7 +80,7 @@ impl fmt::Display for PathDigest {
 }
 
 /// What a request asked for beyond the defaults, and what two requests must agree in to be the same.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Asked {
     /// An MTU, in bytes.
     pub mtu: Option<u16>,
@@ -89,6 +90,8 @@ pub struct Asked {
     pub v6: bool,
     /// A MAC for the workload's end: see [`Mac::of_a_workload`].
     pub mac: Option<Mac>,
+    /// Ports of the node. They stand in further names of the link, and not in the record: see [`crate::ports`].
+    pub ports: Ports,
 }
 
 impl Asked {
@@ -144,7 +147,7 @@ pub enum RecordError {
 }
 
 impl Record {
-    /// Reads an alias.
+    /// Reads an alias, which does not tell of ports.
     pub fn parse(alias: &str) -> Result<Self, RecordError> {
         use RecordError::Unreadable;
         if alias.is_empty() {
@@ -228,6 +231,7 @@ impl Record {
                 v4: asked_v4,
                 v6: asked_v6,
                 mac,
+                ports: Ports::default(),
             },
             adopted: None,
         })
@@ -398,6 +402,7 @@ mod tests {
                 v4,
                 v6,
                 mac: None,
+                ports: Ports::default(),
             },
             adopted: None,
         }

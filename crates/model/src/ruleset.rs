@@ -4,10 +4,14 @@
 //! which source belongs to which link. Loading the tables is one transaction, and costs the same for any number of
 //! workloads.
 
+mod ports;
+
+pub use ports::{DOOR_SETS, DoorSet, Keyed};
+
 use crate::address::Family;
 use crate::spared::Spared;
 use crate::survey::DYING_GROUPS;
-use ipnet::Ipv6Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use std::fmt;
 
 /// Name of each of our tables.
@@ -36,6 +40,8 @@ pub struct Table {
     pub meters: Vec<Meter>,
     /// Its sets of prefixes.
     pub sets: Vec<NetSet>,
+    /// Its sets and maps of ports of the node.
+    pub doors: Vec<DoorSet>,
     /// Its chains.
     pub chains: Vec<Chain>,
 }
@@ -85,6 +91,8 @@ pub struct Chain {
 pub enum Hook {
     /// Before routing.
     Prerouting,
+    /// Of the node's own.
+    Output,
     /// After routing.
     Postrouting,
     /// ARP that comes in.
@@ -107,8 +115,20 @@ pub enum Condition {
     FromGroup(u32),
     /// It came in over a link that is about to be deleted: of [`DYING_GROUPS`], which are all that begin with these 16 bits.
     FromDying,
+    /// It goes out over a link of the group.
+    ToGroup(u32),
     /// It goes out over a link that is not of the group.
     ToOtherGroup(u32),
+    /// It is of this family.
+    Of(Family),
+    /// Its IPv4 source is inside.
+    Source4(Ipv4Net),
+    /// Its IPv4 destination is inside.
+    Destination4(Ipv4Net),
+    /// Its destination is no address of the node.
+    DestinationElsewhere,
+    /// Its source and destination are in the set.
+    BothIn(DoorSet),
     /// It is ICMPv6 of this type (RFC 4861, section 4).
     Icmpv6Type(u8),
     /// It is ICMP of this type (RFC 792).
@@ -138,6 +158,8 @@ pub enum Verdict {
     Drop,
     /// It gets the address of the link that it leaves by.
     Masquerade,
+    /// It gets the destination that the map has for it; what is not in it goes on to the next rule.
+    Door(DoorSet),
 }
 
 /// Packets a second, and at once, that a meter allows each link: a well-behaved neighbour asks once a second at most
@@ -206,6 +228,8 @@ impl Ruleset {
             rules: vec![
                 // Nothing below concerns a link on its way out of our group.
                 rule(&[C::FromDying], Verdict::Drop),
+                // A link with ports takes such packets from the node itself (route_localnet), but never from its workload.
+                rule(&[from, C::Destination4(ports::LOOPBACK)], Verdict::Drop),
                 rule(&[from, C::Icmpv6Type(ROUTER_ADVERTISEMENT)], Verdict::Drop),
                 rule(&[from, C::Icmpv6Type(REDIRECT_V6)], Verdict::Drop),
                 rule(&[from, C::IcmpType(REDIRECT_V4)], Verdict::Drop),
@@ -244,6 +268,7 @@ impl Ruleset {
                 .insert(1, rule(&[from, C::UdpTo(port)], Verdict::Drop));
         }
         let mut chains = vec![guard];
+        chains.extend(ports::chains(self.group));
         if self.masquerade {
             chains.push(Chain {
                 name: "outbound",
@@ -275,12 +300,14 @@ impl Ruleset {
                     true => CLUSTER.to_vec(),
                     false => Vec::new(),
                 },
+                doors: DOOR_SETS.to_vec(),
                 chains,
             },
             Table {
                 family: TableFamily::Arp,
                 meters: vec![REQUESTS],
                 sets: Vec::new(),
+                doors: Vec::new(),
                 chains: vec![arp],
             },
         ]
@@ -306,9 +333,11 @@ impl Chain {
         fmt::from_fn(|f| {
             let (hook, priority) = match (self.hook, self.priority) {
                 (Hook::Prerouting, -300) => ("prerouting", "raw".to_owned()),
+                (Hook::Prerouting, -100) => ("prerouting", "dstnat".to_owned()),
                 (Hook::Postrouting, 100) => ("postrouting", "srcnat".to_owned()),
                 (Hook::ArpIn, 0) => ("input", "filter".to_owned()),
                 (Hook::Prerouting, n) => ("prerouting", n.to_string()),
+                (Hook::Output, n) => ("output", n.to_string()),
                 (Hook::Postrouting, n) => ("postrouting", n.to_string()),
                 (Hook::ArpIn, n) => ("input", n.to_string()),
             };
@@ -351,6 +380,7 @@ impl fmt::Display for Table {
             };
             writeln!(f, "\tset {name} {{\n\t\ttype {key}\n\t\tflags interval\n\t}}\n")?;
         }
+        self.doors.iter().try_for_each(|set| set.fmt(f))?;
         for (n, chain) in self.chains.iter().enumerate() {
             if n > 0 {
                 writeln!(f)?;
@@ -373,7 +403,17 @@ impl fmt::Display for Rule {
                 Condition::FromGroup(group) => write!(f, "iifgroup {group} ")?,
                 // The 16 bits that they begin with, as nft prints a prefix of a number.
                 Condition::FromDying => write!(f, "iifgroup {}/16 ", DYING_GROUPS.start())?,
+                Condition::ToGroup(group) => write!(f, "oifgroup {group} ")?,
                 Condition::ToOtherGroup(group) => write!(f, "oifgroup != {group} ")?,
+                Condition::Of(Family::V4) => write!(f, "meta nfproto ipv4 ")?,
+                Condition::Of(Family::V6) => write!(f, "meta nfproto ipv6 ")?,
+                Condition::Source4(net) => write!(f, "ip saddr {net} ")?,
+                Condition::Destination4(net) => write!(f, "ip daddr {net} ")?,
+                Condition::DestinationElsewhere => write!(f, "fib daddr type != local ")?,
+                Condition::BothIn(set) => {
+                    let ip = set.protocol();
+                    write!(f, "{ip} saddr . {ip} daddr @{} ", set.name)?;
+                }
                 Condition::Icmpv6Type(ROUTER_ADVERTISEMENT) => write!(f, "icmpv6 type nd-router-advert ")?,
                 Condition::Icmpv6Type(REDIRECT_V6) => write!(f, "icmpv6 type nd-redirect ")?,
                 Condition::Icmpv6Type(ROUTER_SOLICITATION) => write!(f, "icmpv6 type nd-router-solicit ")?,
@@ -398,11 +438,12 @@ impl fmt::Display for Rule {
                 Condition::SourceNotRoutedBack => write!(f, "fib saddr . iif oif missing ")?,
             }
         }
-        f.write_str(match self.verdict {
-            Verdict::Accept => "accept",
-            Verdict::Drop => "drop",
-            Verdict::Masquerade => "masquerade",
-        })
+        match self.verdict {
+            Verdict::Accept => f.write_str("accept"),
+            Verdict::Drop => f.write_str("drop"),
+            Verdict::Masquerade => f.write_str("masquerade"),
+            Verdict::Door(set) => write!(f, "dnat {} to {} map @{}", set.protocol(), set.key(), set.name),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use crate::address::{Family, IPV6_MTU, Mac};
 use crate::adopt::Undo;
 use crate::key::HostLink;
 use crate::plan::{LinkPlan, Mark, Op, Scope, Sysctl, host_end};
+use crate::ports::Ports;
 use crate::prefix::Prefix;
 use crate::record::{Record, RecordError};
 use ipnet::IpNet;
@@ -160,6 +161,8 @@ pub struct HostConfV4 {
     pub rp_filter: Option<i32>,
     /// Whether redirects are believed.
     pub accept_redirects: Option<i32>,
+    /// Whether 127.0.0.0/8 may pass.
+    pub route_localnet: Option<i32>,
     /// Whether redirects are sent, which `all.send_redirects` can switch on all the same.
     pub send_redirects: Option<i32>,
 }
@@ -218,10 +221,14 @@ impl FoundLink {
             },
             Ok(record) if !was_made_by_us && record.adopted.is_none() => Standing::Foreign,
             // A record on another key's link is no record of this one.
-            Ok(record) if record.key.host_link() == name => match self.group == group {
-                true => Standing::Attached(Box::new(record)),
-                false => Standing::Regrouped(Box::new(record)),
-            },
+            Ok(mut record) if record.key.host_link() == name => {
+                // Ports that cannot be read are said by `beyond_us`.
+                record.asked.ports = Ports::read(&name, &self.altnames).unwrap_or_default();
+                match self.group == group {
+                    true => Standing::Attached(Box::new(record)),
+                    false => Standing::Regrouped(Box::new(record)),
+                }
+            }
             _ if self.group != group => Standing::Foreign,
             Ok(_) => Standing::Unreadable(RecordError::Unreadable("key")),
             Err(RecordError::Missing) => Standing::HalfMade,
@@ -262,7 +269,9 @@ impl FoundLink {
                 self.name
             )
         };
-        self.contested.iter().map(text).collect()
+        let lost = HostLink::parse(&self.name).and_then(|name| Ports::read(&name, &self.altnames).err());
+        let lost = lost.map(|why| format!("ports of the node that led to {} are lost: {why}", self.name));
+        self.contested.iter().map(text).chain(lost).collect()
     }
 
     fn setting(&self, setting: &Sysctl) -> Option<i32> {
@@ -319,6 +328,8 @@ impl FoundLink {
             Op::Claim(name) => self.altnames.contains(name),
             Op::DropName(name) => !self.altnames.contains(name),
             // What has the name already keeps it.
+            Op::PortName(name) => self.altnames.contains(name),
+            Op::RouteLocalnet => self.conf.v4.route_localnet.is_none_or(|is| is == 1),
             Op::AltName(name) => self.altname_taken || self.altnames.contains(name),
             Op::Up => self.up,
             Op::LoopbackUp => true,

@@ -37,6 +37,7 @@ fn link(altnames: Vec<String>) -> FoundLink {
         altnames,
         conf: HostConf {
             v4: HostConfV4 {
+                route_localnet: None,
                 forwarding: Some(1),
                 rp_filter: Some(0),
                 accept_redirects: Some(1),

@@ -40,7 +40,7 @@ fn a_workload_without_ipv6_gets_a_link_without_ipv6() {
         mtu: Some(1400),
         v4: true,
         v6: false,
-        mac: None,
+        ..Asked::default()
     };
     let plan = plan("0c5d", &["10.77.0.5"], asked);
     assert_eq!(plan.to_string(), include_str!("golden/plan-v4.txt"));

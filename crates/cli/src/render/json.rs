@@ -123,6 +123,12 @@ fn attachment_value(one: &Attachment) -> Value {
         "namespace": { "device": one.namespace_device, "inode": one.namespace_inode },
         "labels": one.labels,
         "state": state(one),
+        "host_port": one.host_port.iter().map(|port| json!({
+            "protocol": port.protocol,
+            "port": port.port,
+            "address": port.address,
+            "workload_port": port.workload_port,
+        })).collect::<Vec<_>>(),
     })
 }
 
@@ -149,7 +155,11 @@ mod tests {
         "gateway": ["169.254.77.1", "fe80::1"],
         "namespace": { "device": 4, "inode": 4026532281 },
         "labels": { "app": "web", "tier": "front" },
-        "state": "attached"
+        "state": "attached",
+        "host_port": [
+            { "protocol": "tcp", "port": 8080, "address": "", "workload_port": 80 },
+            { "protocol": "udp", "port": 53, "address": "fd00::1", "workload_port": 53 }
+        ]
     }"#;
 
     #[test]

@@ -1,7 +1,7 @@
 //! For people: columns that fit their contents, and `name value` lines.
 
 use super::{address, addresses, mac, prefix_state, state};
-use client::inspection::{Attachment, Finding, GetNodeResponse, Key};
+use client::inspection::{Attachment, Finding, GetNodeResponse, HostPort, Key};
 use client::workload::AttachResponse;
 use comfy_table::{Table, presets};
 use std::collections::{HashMap, HashSet};
@@ -33,6 +33,7 @@ pub(super) fn list(all: &[Attachment], owner: Option<&str>) -> String {
         "LINK",
         "MTU",
         "STATE",
+        "PORTS",
         "LABELS",
     ];
     let rows = all.iter().map(|one| {
@@ -45,6 +46,7 @@ pub(super) fn list(all: &[Attachment], owner: Option<&str>) -> String {
             one.host_link.clone(),
             one.mtu.to_string(),
             state(one).to_owned(),
+            ports(&one.host_port),
             labels(&one.labels),
         ]
     });
@@ -75,6 +77,7 @@ pub(super) fn attachment(one: &Attachment) -> String {
             "namespace",
             format!("device {} inode {}", one.namespace_device, one.namespace_inode),
         ),
+        ("ports", ports(&one.host_port)),
         ("labels", labels(&one.labels)),
     ])
 }
@@ -187,6 +190,19 @@ pub(super) fn node(node: &GetNodeResponse) -> String {
     text
 }
 
+/// As `--publish` takes them.
+fn ports(all: &[HostPort]) -> String {
+    let one = |port: &HostPort| {
+        let address = match port.address.as_str() {
+            "" => String::new(),
+            v6 if v6.contains(':') => format!("[{v6}]:"),
+            v4 => format!("{v4}:"),
+        };
+        format!("{address}{}:{}/{}", port.port, port.workload_port, port.protocol)
+    };
+    all.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
 fn labels(all: &HashMap<String, String>) -> String {
     let mut all: Vec<String> = all.iter().map(|(key, value)| format!("{key}={value}")).collect();
     all.sort();
@@ -224,9 +240,9 @@ mod tests {
         assert_eq!(
             list(&example::attachments(), None),
             "\
-OWNER   WORKLOAD  INTERFACE  ADDRESSES                LINK             MTU   STATE      LABELS
--       db        eth0       10.77.0.6                wkfedcba9876543  1400  detaching  -
-k8s.io  web-1     eth0       10.77.0.5 fd77:77:77::5  wk0123456789abc  1500  attached   app=web tier=front
+OWNER   WORKLOAD  INTERFACE  ADDRESSES                LINK             MTU   STATE      PORTS                            LABELS
+-       db        eth0       10.77.0.6                wkfedcba9876543  1400  detaching  -                                -
+k8s.io  web-1     eth0       10.77.0.5 fd77:77:77::5  wk0123456789abc  1500  attached   8080:80/tcp [fd00::1]:53:53/udp  app=web tier=front
 "
         );
         assert_eq!(list(&[], None), "nothing is attached\n");
@@ -249,6 +265,7 @@ MAC on the node   02:9c:52:fe:6d:0a
 MAC inside        02:00:00:00:00:05
 MTU               1500
 namespace         device 4 inode 4026532281
+ports             8080:80/tcp [fd00::1]:53:53/udp
 labels            app=web tier=front
 "
         );

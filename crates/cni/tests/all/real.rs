@@ -4,7 +4,9 @@ use crate::node::{Node, Sandbox};
 use crate::plugin::Network;
 use queue::Deletion;
 use serde_json::{Value, json};
-use stage::OUTSIDE;
+use stage::tcp::{Conversation, Server};
+use stage::{NODE, OUTSIDE};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 const ANSWER: Duration = Duration::from_secs(2);
@@ -91,15 +93,48 @@ fn the_sandbox_of_another_container_is_not_touched() {
 }
 
 #[test]
+fn ports_of_the_node_lead_to_a_container_and_are_free_after_it() {
+    let node = Node::started();
+    let network = node.network();
+    let (sandbox, other) = (Sandbox::new(), Sandbox::new());
+    let server = Server::start(&sandbox.namespace, Ipv4Addr::UNSPECIFIED.into()).unwrap();
+    let to = server.address().port();
+    // As podman writes them, and as containerd does.
+    let lower = json!([{ "hostPort": 8080, "containerPort": to, "protocol": "tcp", "hostIP": "" }]);
+    let upper = json!([{ "HostPort": 8080, "ContainerPort": to, "Protocol": "tcp", "HostIP": "0.0.0.0" }]);
+    let asking = |ports: &Value| network.with("runtimeConfig", json!({ "portMappings": ports }));
+    let outside = &node.stage.outside;
+    let reach = || {
+        let talk = Conversation::open(outside, SocketAddr::new(NODE[0].parse().unwrap(), 8080), ANSWER);
+        talk.map(|talk| talk.seen_as().to_string())
+    };
+    for ports in [lower, upper] {
+        let result = add(&asking(&ports), "web-1", &sandbox);
+        assert_eq!(reach().unwrap(), OUTSIDE[0], "{ports}");
+        assert_eq!(add(&asking(&ports), "web-1", &sandbox), result, "the same again");
+        let (code, msg) = asking(&ports).call("ADD", "web-2", &other.path()).failure();
+        assert!(
+            code == 102 && msg.contains("8080") && msg.contains("web-1"),
+            "{code} {msg}"
+        );
+        check(&asking(&ports), "web-1", &sandbox, &result).is_silent();
+        network.call("DEL", "web-1", "").is_silent();
+        reach().unwrap_err();
+        add(&asking(&ports), "web-2", &other);
+        network.call("DEL", "web-2", "").is_silent();
+    }
+}
+
+#[test]
 fn what_cannot_be_had_is_refused_by_name_and_leaves_nothing() {
     let node = Node::started();
     let network = node.network();
     let sandbox = Sandbox::new();
     let refused = |network: &Network, netns: &str| network.call("ADD", "web-1", netns).failure();
     let asking = |key: &str, value: Value| network.with("runtimeConfig", json!({ (key): value }));
-    let ports = asking("portMappings", json!([{ "hostPort": 8080, "containerPort": 80 }]));
-    let (code, msg) = refused(&ports, &sandbox.path());
-    assert!(code == 2 && msg.contains("port-mapping"), "{code} {msg}");
+    let limits = asking("bandwidth", json!({ "ingressRate": 1000, "ingressBurst": 1000 }));
+    let (code, msg) = refused(&limits, &sandbox.path());
+    assert!(code == 2 && msg.contains("bandwidth"), "{code} {msg}");
     let (code, msg) = refused(&asking("ips", json!(["192.0.2.1"])), &sandbox.path());
     assert!(code == 7 && msg.contains("192.0.2.1"), "{code} {msg}");
     let (code, msg) = refused(&network, "/run/netns/no-such-namespace");

@@ -7,6 +7,7 @@ use model::address::{Family, IPV6_MTU};
 use model::datapath::{Datapath, Fault, Target, WireError};
 use model::ipam::{Granted, LeaseError, Wanted};
 use model::plan::{Plan, PlanSettings};
+use model::ports::Ports;
 use model::record::{Asked, NamespaceId, PathDigest, Record};
 use model::survey::Standing;
 use std::net::IpAddr;
@@ -156,6 +157,9 @@ impl<D: Datapath> Desk<D> {
         state.use_up(index);
         if ended.contains(&index) {
             drop(state);
+            if !plan.doors.is_empty() {
+                self.close_doors(index);
+            }
             let tried = format!("attach {}", order.key);
             let reason = "the link ended as soon as it was made".to_owned();
             return Err(WireError::Vanished(Fault {
@@ -193,6 +197,7 @@ impl<D: Datapath> Desk<D> {
                 "the nftables table is not in place: {fault}"
             )]));
         }
+        state.are_free(&order.ports)?;
         let wanted = Wanted {
             v4: order.v4,
             v6: order.v6,
@@ -216,9 +221,21 @@ impl<D: Datapath> Desk<D> {
                 v4: order.v4.is_some(),
                 v6: order.v6.is_some(),
                 mac: order.mac,
+                ports: order.ports.clone(),
             },
             adopted: None,
         };
+        let lease = Lease {
+            desk: self,
+            granted: Some(granted),
+        };
+        if let Some(port) = order.ports.astray(record.addresses) {
+            drop(state);
+            return Err(Refusal::PortAstray {
+                port,
+                addresses: record.addresses,
+            });
+        }
         let index = state.next_index;
         state.use_up(index);
         state.wiring = Some(Wiring {
@@ -226,10 +243,6 @@ impl<D: Datapath> Desk<D> {
             ended: Vec::new(),
         });
         drop(state);
-        let lease = Lease {
-            desk: self,
-            granted: Some(granted),
-        };
         if mtu < IPV6_MTU && record.addresses.v6().is_some() {
             return Err(match order.mtu {
                 Some(_) => Refusal::MtuTooSmall { mtu },
@@ -312,6 +325,14 @@ fn differences(attachment: &Attachment, order: &AttachOrder, id: NamespaceId) ->
     if record.asked.mac != order.mac {
         let asked = order.mac.map_or("the daemon's".to_owned(), |mac| mac.to_string());
         all.push(format!("MAC {} instead of {asked}", attachment.link.workload_mac));
+    }
+    if record.asked.ports != order.ports {
+        let show = |ports: &Ports| match ports.is_empty() {
+            true => "none".to_owned(),
+            false => format!("[{ports}]"),
+        };
+        let (has, wanted) = (show(&record.asked.ports), show(&order.ports));
+        all.push(format!("ports {has} instead of {wanted}"));
     }
     for family in Family::ALL {
         let wanted = match family {

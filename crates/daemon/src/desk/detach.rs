@@ -1,6 +1,7 @@
 //! Detaches, on a deleter's thread: those that wait together are taken together.
 
 use super::order::{Attachment, Detached, Refusal};
+use super::ports::doors_of;
 use super::turns::Deleting;
 use super::{Desk, Done};
 use model::datapath::{Datapath, Target};
@@ -93,10 +94,16 @@ impl<D: Datapath> Desk<D> {
         let Some(key) = state.by_index.get(&target.index).cloned() else {
             return;
         };
+        let mut led = None;
         if let Some(attachment) = state.attachments.get_mut(&key) {
             attachment.detaching = false;
+            led = doors_of(attachment);
         }
         drop(state);
+        // They were closed first.
+        if !self.hold_doors(led.as_slice()) {
+            self.sweeper.ruleset_touched();
+        }
         self.answer(&key, done, Err(refusal));
     }
 

@@ -14,6 +14,7 @@ mod attach;
 mod detach;
 pub mod figures;
 pub mod order;
+mod ports;
 mod replay;
 mod routes;
 mod sweep;
@@ -373,6 +374,9 @@ impl<D: Datapath> Desk<D> {
         let waiting = state.leaving.remove(&index);
         self.tell_readiness(&mut state);
         drop(state);
+        if !attachment.record.asked.ports.is_empty() {
+            self.close_doors(index);
+        }
         self.sweeper.memory_is_old();
         match waiting {
             Some((since, done)) => {

@@ -6,6 +6,7 @@ use model::datapath::{Fault, OpenError, WireError};
 use model::ipam::{Moment, Usage};
 use model::key::Key;
 use model::plan::LinkPlan;
+use model::ports::{HostPort, Ports};
 use model::prefix::{MOST, Prefix, PrefixError};
 use model::record::{NamespaceId, Record};
 use model::routes::{Mode, Way};
@@ -32,6 +33,8 @@ pub struct AttachOrder {
     pub v6: Option<Ipv6Addr>,
     /// The MAC of the workload's end that was asked for.
     pub mac: Option<Mac>,
+    /// Ports of the node that are to lead to it.
+    pub ports: Ports,
     /// For people.
     pub labels: Labels,
     /// The caller has gone by then: an order that has not begun is dropped.
@@ -234,6 +237,22 @@ pub enum Refusal {
         address: std::net::IpAddr,
         /// Why not.
         why: String,
+    },
+    /// A port of the node leads elsewhere.
+    #[error("{port}: this port of the node is held by {holder}")]
+    PortHeld {
+        /// Which.
+        port: HostPort,
+        /// Whose.
+        holder: Box<Key>,
+    },
+    /// A port of the node would lead nowhere.
+    #[error("{port} is for a family that the workload has no address of: it gets {addresses}")]
+    PortAstray {
+        /// Which.
+        port: HostPort,
+        /// What it would get.
+        addresses: Addresses,
     },
     /// An MTU too small for IPv6 (RFC 8200, section 5), which the workload would get.
     #[error("an MTU of {mtu} is below 1280, which IPv6 needs")]

@@ -1,6 +1,7 @@
 //! Survey, then recover, prune, put back: at the start as a whole, and later wherever something was touched.
 
 use super::order::Attachment;
+use super::ports::{Led, doors_of};
 use super::{Desk, Phase, now, vital};
 use crate::memory::Memory;
 use crate::tally::PutBack;
@@ -201,6 +202,7 @@ impl<D: Datapath> Desk<D> {
         let survey = self.survey()?;
         let work = self.take_in(&survey);
         self.resume_spared()?;
+        self.hold_doors(&work.doors);
         self.publish();
         self.act_on(work);
         let mut state = self.state();
@@ -236,7 +238,7 @@ impl<D: Datapath> Desk<D> {
             self.ended(link, *index);
         }
         let work = self.take_in(&survey);
-        Ok(self.act_on(work))
+        Ok(self.hold_doors(&work.doors) & self.act_on(work))
     }
 
     /// A survey, while which what ends is remembered: it may still be in it.
@@ -302,6 +304,13 @@ impl<D: Datapath> Desk<D> {
                                 .push(format!("link {}: {address} is held by {holder}", link.name));
                             continue;
                         }
+                        if let Some((port, holder)) = state.holder_of(&record.asked.ports)
+                            && *holder.key() != record.key
+                        {
+                            let text =
+                                format!("link {}: port {port} is held by {}, too", link.name, holder.key());
+                            state.oddities.push(text);
+                        }
                         // Two links cannot have one name: an older one has ended.
                         if let Some(older) = state.attachments.get(&record.key).map(|a| a.link.host_index) {
                             state.by_index.remove(&older);
@@ -315,7 +324,8 @@ impl<D: Datapath> Desk<D> {
                     let Some(attachment) = state.attachments.get(&record.key) else {
                         continue;
                     };
-                    let missing = link.missing(&record, &attachment.link);
+                    work.doors.extend(doors_of(attachment));
+                    let missing = link.missing(&attachment.record, &attachment.link);
                     if !missing.is_empty() {
                         work.put_back.push((Self::target(attachment), missing));
                     }
@@ -409,7 +419,8 @@ impl<D: Datapath> Desk<D> {
         match self.datapath.find_at(&attachment.link.host, index) {
             Ok(Some(link)) => {
                 let missing = link.missing(&attachment.record, &attachment.link);
-                missing.is_empty() || self.restore(&Self::target(&attachment), &missing)
+                let is_led = self.hold_doors(doors_of(&attachment).as_slice());
+                is_led & (missing.is_empty() || self.restore(&Self::target(&attachment), &missing))
             }
             Ok(None) => {
                 self.ended(&attachment.link.host, index);
@@ -455,11 +466,14 @@ impl<D: Datapath> Desk<D> {
 
 fn kind_of(op: &Op) -> PutBack {
     match op {
-        Op::Describe { .. } | Op::Mark(_) | Op::Claim(_) | Op::DropName(_) | Op::AltName(_) => {
-            PutBack::Record
-        }
+        Op::Describe { .. }
+        | Op::Mark(_)
+        | Op::Claim(_)
+        | Op::DropName(_)
+        | Op::AltName(_)
+        | Op::PortName(_) => PutBack::Record,
         Op::Group(_) | Op::NoMaster | Op::Mac(_) | Op::Mtu(_) | Op::Up | Op::LoopbackUp => PutBack::Link,
-        Op::Set(_) => PutBack::Setting,
+        Op::Set(_) | Op::RouteLocalnet => PutBack::Setting,
         Op::Address { .. } => PutBack::Address,
         Op::Route { .. } => PutBack::Route,
         Op::Neighbour { .. } => PutBack::Neighbour,
@@ -471,6 +485,8 @@ fn kind_of(op: &Op) -> PutBack {
 struct Work {
     put_back: Vec<(Target, Vec<Op>)>,
     prune: Vec<Target>,
+    /// Ports of links that stand.
+    doors: Vec<Led>,
     /// Links of others that were about to be taken over, and how they were.
     release: Vec<(FoundLink, HostLink, Undo)>,
     /// Attachments whose links are not as they should be.

@@ -1,5 +1,7 @@
 //! Fields of requests, each checked once: a good value, or the field's name, its value and what is wrong with it.
 
+mod ports;
+
 use crate::desk::order::{AdoptOrder, AttachOrder, DetachOrder, Labels, Step};
 use api::inspection as inspect;
 use api::workload::{AttachRequest, DetachRequest, NetNsAttachment};
@@ -73,6 +75,7 @@ pub fn attach(request: AttachRequest, deadline: Option<Instant>) -> Result<Attac
         labels,
         requested_ip,
         requested_mac,
+        port_mapping,
         // `unsupported` looks at the rest.
         ..
     } = request;
@@ -97,6 +100,7 @@ pub fn attach(request: AttachRequest, deadline: Option<Instant>) -> Result<Attac
     };
     let (v4, v6) = requested(&requested_ip)?;
     let mac = mac(&requested_mac)?;
+    let ports = ports::ports(&port_mapping)?;
     Ok(AttachOrder {
         key,
         path,
@@ -104,6 +108,7 @@ pub fn attach(request: AttachRequest, deadline: Option<Instant>) -> Result<Attac
         v4,
         v6,
         mac,
+        ports,
         labels: checked_labels(labels)?,
         deadline,
     })
@@ -112,7 +117,6 @@ pub fn attach(request: AttachRequest, deadline: Option<Instant>) -> Result<Attac
 /// What a request asks for that this daemon cannot do: the first such field.
 pub fn unsupported(request: &AttachRequest) -> Option<&'static str> {
     let asked = [
-        ("port_mapping", !request.port_mapping.is_empty()),
         ("bandwidth", request.bandwidth.is_some()),
         ("alias", !request.alias.is_empty()),
     ];

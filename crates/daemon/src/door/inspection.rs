@@ -9,19 +9,21 @@ use api::inspection::inspection_server::Inspection;
 use api::inspection::{self as inspect, attachment, prefix};
 use model::address::Family;
 use model::key::{IDENTITY_BYTES, OWNER_BYTES, WORKLOAD_ID_BYTES};
+use model::ports::HostPort;
 use model::routes::{How, Way};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 use tonic::{Code, Request, Response, Status};
 
 /// What this daemon can do beyond the reference's contract.
-const FEATURES: [&str; 9] = [
+const FEATURES: [&str; 10] = [
     "adopt",
     "owner",
     "mtu",
     "labels",
     "requested-ip",
     "requested-mac",
+    "port-mapping",
     "result",
     "gc",
     "sources",
@@ -287,5 +289,15 @@ fn attachment_of(attachment: &Attachment) -> inspect::Attachment {
             (true, false) => attachment::Origin::Committed,
         }
         .into(),
+        host_port: record.asked.ports.iter().map(host_port).collect(),
+    }
+}
+
+fn host_port(port: &HostPort) -> inspect::HostPort {
+    inspect::HostPort {
+        protocol: port.protocol.to_string(),
+        port: port.port.into(),
+        address: port.address.map(|a| a.to_string()).unwrap_or_default(),
+        workload_port: port.to.into(),
     }
 }

@@ -159,6 +159,30 @@ pub fn refused(refusal: &Refusal) -> Status {
                 None,
             )
         }
+        Refusal::PortHeld { port, holder } => {
+            let metadata = [
+                ("field", "port_mapping"),
+                ("value", &*port.to_string()),
+                ("holder", &*holder.to_string()),
+            ];
+            status(
+                Code::ResourceExhausted,
+                "PORT_HELD",
+                format!("port_mapping: {text}"),
+                &metadata,
+                None,
+            )
+        }
+        Refusal::PortAstray { port, .. } => {
+            let metadata = [("field", "port_mapping"), ("value", &*port.to_string())];
+            status(
+                Code::InvalidArgument,
+                "INVALID_FIELD",
+                format!("port_mapping: {text}"),
+                &metadata,
+                None,
+            )
+        }
         Refusal::MtuTooSmall { mtu } => {
             let metadata = [("field", "mtu"), ("value", &*mtu.to_string())];
             status(
@@ -266,7 +290,9 @@ fn wire(error: &WireError, text: String) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::address::Addresses;
     use model::key::{InterfaceName, Key, Owner, WorkloadId};
+    use model::ports::{HostPort, Protocol};
 
     fn key() -> Key {
         Key::new(
@@ -320,11 +346,13 @@ mod tests {
             R::Wire(W::Vanished(_)) => 21,
             R::Wire(W::Refused { .. }) => 22,
             R::Kernel(_) => 23,
+            R::PortHeld { .. } => 24,
+            R::PortAstray { .. } => 25,
             R::OtherSource { .. } => 3,
             R::Unservable(_) => 4,
         }
     }
-    const KINDS: usize = 24;
+    const KINDS: usize = 26;
 
     fn all() -> Vec<Refusal> {
         let path = || "/run/netns/a".to_owned();
@@ -394,7 +422,24 @@ mod tests {
             }
             .into(),
             fault().into(),
+            Refusal::PortHeld {
+                port: port(),
+                holder: Box::new(key()),
+            },
+            Refusal::PortAstray {
+                port: port(),
+                addresses: Addresses::from_list([[10, 77, 0, 5].into()]).unwrap(),
+            },
         ]
+    }
+
+    fn port() -> HostPort {
+        HostPort {
+            protocol: Protocol::Udp,
+            port: 53,
+            address: Some([192, 0, 2, 1].into()),
+            to: 5353,
+        }
     }
 
     /// Code, reason, whether a retry helps, metadata: as a program sees a refusal.
@@ -447,7 +492,9 @@ mod tests {
             FailedPrecondition NAMESPACE_TAKEN field=netns.netns_path
             FailedPrecondition NAMESPACE_VANISHED
             Internal KERNEL errno=1
-            Internal KERNEL errno=1"
+            Internal KERNEL errno=1
+            ResourceExhausted PORT_HELD field=port_mapping holder=k8s.io/pod-1/eth0 value=192.0.2.1:53:5353/udp
+            InvalidArgument INVALID_FIELD field=port_mapping value=192.0.2.1:53:5353/udp"
             .replace("HOST_LINK", key().host_link().as_str());
         let expected: Vec<&str> = expected.lines().map(str::trim_start).collect();
         assert_eq!(lines, expected);

@@ -1,13 +1,21 @@
 //! Orders that fail: what is there afterwards, and to whom addresses belong.
 
-use crate::fake::{Failure, Place, World};
-use crate::orders::{attach, detach, key, listed, open, order, pools};
-use daemon::desk::order::{Detached, Refusal};
+use crate::fake::{Failure, Fake, Place, World};
+use crate::orders::{attach, detach, give, key, listed, open, order, order_with, pools};
+use daemon::desk::Desk;
+use daemon::desk::order::{Attachment, Detached, Refusal};
 use model::datapath::WireError;
 use stage::wait::{A_SECOND, PATIENCE, eventually};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Instant;
+
+/// With a port, so that there is every step that there can be.
+#[track_caller]
+fn attach_with_port(desk: &Arc<Desk<Fake>>) -> Result<Attachment, Refusal> {
+    give(desk, order_with("w", "/n/1", &[8080])).outcome()
+}
 
 /// More steps than any attach has.
 const MANY: u32 = 100;
@@ -20,7 +28,7 @@ fn a_failed_attach_at_any_step_leaves_no_trace() {
     for step in 1..MANY {
         let before = (world.text(), pools(&desk), desk.list(None).unwrap());
         world.fail(Some(Failure { step, leaves: false }));
-        let outcome = attach(&desk, "w", "/n/1");
+        let outcome = attach_with_port(&desk);
         world.fail(None);
         match outcome {
             Err(Refusal::Wire(_)) => assert_eq!(
@@ -47,7 +55,7 @@ fn what_a_failed_attach_could_not_undo_keeps_its_addresses_and_is_swept() {
         let desk = open(&world);
         let before = pools(&desk);
         world.fail(Some(Failure { step, leaves: true }));
-        let outcome = attach(&desk, "w", "/n/1");
+        let outcome = attach_with_port(&desk);
         world.fail(None);
         match outcome {
             Err(Refusal::Wire(WireError::Refused { left, .. })) if !left.is_empty() => {}
@@ -71,7 +79,7 @@ fn what_a_failed_attach_could_not_undo_keeps_its_addresses_and_is_swept() {
         let again = eventually(
             PATIENCE,
             "w can be attached",
-            || attach(&desk, "w", "/n/1"),
+            || attach_with_port(&desk),
             Result::is_ok,
         );
         assert_eq!(desk.get(&key("w")).unwrap(), Some(again.unwrap()), "step {step}");
@@ -91,7 +99,7 @@ fn what_a_failed_attach_could_not_undo_keeps_its_addresses_and_is_swept() {
 fn a_failed_detach_keeps_the_attachment_and_its_addresses() {
     let world = World::default();
     let desk = open(&world);
-    let attached = attach(&desk, "w", "/n/1").unwrap();
+    let attached = attach_with_port(&desk).unwrap();
     let before = (world.text(), pools(&desk));
     world.refuse_deletions(true);
     assert!(matches!(detach(&desk, "w", None), Err(Refusal::Kernel(_))));

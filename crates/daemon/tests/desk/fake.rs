@@ -6,6 +6,7 @@ use model::address::{Addresses, Family};
 use model::datapath::{Datapath, Event, Fault, FoundRoutes, OpenError, Target, WireError};
 use model::key::HostLink;
 use model::plan::{Op, Plan};
+use model::ports::Door;
 use model::record::NamespaceId;
 use model::routes::{Held as Roads, Reach, Step as Road};
 use model::ruleset::Ruleset;
@@ -39,6 +40,8 @@ struct Held {
     /// Interface indexes of links that are nobody's business.
     foreign: BTreeSet<u32>,
     ruleset: Option<String>,
+    /// Ports of the node that lead to the link of an index.
+    doors: BTreeMap<u32, Vec<Door>>,
     /// How often a ruleset was put in place.
     published: usize,
     /// Where packets are not masqueraded.
@@ -96,6 +99,14 @@ pub(crate) struct Fake {
     world: World,
     /// Of which daemon.
     life: usize,
+    /// What the table is to hold, by those of this desk.
+    noted: Mutex<Noted>,
+}
+
+#[derive(Default)]
+struct Noted {
+    was_published: bool,
+    doors: BTreeMap<u32, Vec<Door>>,
 }
 
 /// One thing that a wire does.
@@ -104,6 +115,7 @@ enum Step<'a> {
     Line(String),
     Loopback,
     Host(&'a Op),
+    Doors(&'a [Door]),
 }
 
 impl World {
@@ -213,8 +225,27 @@ impl World {
         self.held().roads.clone()
     }
 
+    /// Somebody flushes the table.
     pub(crate) fn lose_ruleset(&self) {
-        self.held().ruleset = None;
+        let mut held = self.held();
+        held.ruleset = None;
+        held.doors.clear();
+    }
+
+    /// Ports of the node and where they lead, as the table has them.
+    pub(crate) fn doors(&self) -> Vec<String> {
+        let held = self.held();
+        let each = held.doors.values().flatten();
+        each.map(
+            |Door {
+                 place,
+                 to: (address, port),
+             }| {
+                let at = place.address.map(|a| format!("{a} ")).unwrap_or_default();
+                format!("{at}{}/{} to {address} {port}", place.port, place.protocol)
+            },
+        )
+        .collect()
     }
 
     pub(crate) fn set_uplink_mtu(&self, mtu: u32) {
@@ -273,6 +304,9 @@ impl World {
 impl Held {
     fn text(&self) -> String {
         let mut text = format!("ruleset {:?}\nloopbacks {:?}\n", self.ruleset, self.loopbacks);
+        if !self.doors.is_empty() {
+            writeln!(text, "doors {:?}", self.doors).unwrap();
+        }
         for Link {
             found,
             namespace,
@@ -317,6 +351,7 @@ impl Held {
             Step::Line(line) => link.rest.push(line.clone()),
             Step::Loopback => drop(self.loopbacks.insert(namespace)),
             Step::Host(op) => apply(&mut link.found, op),
+            Step::Doors(doors) => drop(self.doors.insert(link.found.index, doors.to_vec())),
         }
     }
 }
@@ -352,6 +387,7 @@ impl Fake {
         Self {
             world: world.clone(),
             life: world.held().lives,
+            noted: Mutex::default(),
         }
     }
 }
@@ -373,7 +409,8 @@ fn apply(link: &mut FoundLink, op: &Op) {
         Op::Mtu(mtu) => link.mtu = u32::from(*mtu),
         Op::Set(_) => {}
         Op::Group(group) => link.group = *group,
-        Op::AltName(name) => link.altnames.push(name.clone()),
+        Op::AltName(name) | Op::PortName(name) => link.altnames.push(name.clone()),
+        Op::RouteLocalnet => link.conf.v4.route_localnet = Some(1),
         Op::Up => link.up = true,
         Op::LoopbackUp => {}
         Op::Address { address, .. } => link.addresses.push(*address),
@@ -393,6 +430,7 @@ fn steps(plan: &Plan) -> Vec<Step<'_>> {
         .chain(sysctls.map(|setting| Step::Line(format!("{}={}", setting.name, setting.value))))
         .chain(inside)
         .chain(plan.host.iter().map(Step::Host))
+        .chain((!plan.doors.is_empty()).then_some(Step::Doors(&plan.doors)))
         .collect()
 }
 
@@ -437,6 +475,8 @@ impl Datapath for Fake {
                     } else if loopback_was_down {
                         held.loopbacks.remove(namespace);
                     }
+                    let index = held.links.get(name).map(|link| link.found.index);
+                    index.and_then(|index| held.doors.remove(&index));
                     drop(held);
                     if left.is_empty() {
                         self.world.delete(name);
@@ -449,12 +489,18 @@ impl Datapath for Fake {
         }
         let index = held.links[name].found.index;
         drop(held);
+        if !plan.doors.is_empty() {
+            self.noted.lock().unwrap().doors.insert(index, plan.doors.clone());
+        }
         self.world.0.changed.notify_all();
         Ok(index)
     }
 
     fn unwire(&self, links: &[Target]) -> Vec<Result<(), Fault>> {
         self.world.pass(Place::Unwire);
+        for target in links {
+            self.set_doors(target.index, &[]).unwrap();
+        }
         let refuse = self.world.held().refuse_deletions;
         let outcomes = links
             .iter()
@@ -482,6 +528,19 @@ impl Datapath for Fake {
             }
         });
         Vec::new()
+    }
+
+    fn set_doors(&self, link: u32, doors: &[Door]) -> Result<(), Fault> {
+        let mut noted = self.noted.lock().unwrap();
+        let set = |all: &mut BTreeMap<u32, Vec<Door>>| match doors {
+            [] => drop(all.remove(&link)),
+            doors => drop(all.insert(link, doors.to_vec())),
+        };
+        set(&mut noted.doors);
+        if noted.was_published {
+            self.change(|held| set(&mut held.doors));
+        }
+        Ok(())
     }
 
     fn survey(&self) -> Result<Survey, Fault> {
@@ -515,7 +574,10 @@ impl Datapath for Fake {
     }
 
     fn publish(&self, ruleset: &Ruleset) -> Result<(), Fault> {
+        let mut noted = self.noted.lock().unwrap();
+        noted.was_published = true;
         self.change(|held| {
+            held.doors.clone_from(&noted.doors);
             held.ruleset = Some(ruleset.to_string());
             held.published += 1;
             held.spared = spared(ruleset);
@@ -568,8 +630,12 @@ impl Datapath for Fake {
     }
 
     fn drift(&self, ruleset: &Ruleset) -> Result<Vec<String>, Fault> {
+        let mut noted = self.noted.lock().unwrap();
         let held = self.world.held();
-        let same = held.ruleset.as_ref() == Some(&ruleset.to_string()) && held.spared == spared(ruleset);
+        let same = held.ruleset.as_ref() == Some(&ruleset.to_string())
+            && held.spared == spared(ruleset)
+            && held.doors == noted.doors;
+        noted.was_published |= same;
         drop(held);
         Ok(if same {
             Vec::new()

@@ -9,6 +9,7 @@ mod garbage;
 mod hangs;
 mod left;
 mod orders;
+mod ports;
 mod routes;
 mod sequence;
 mod sources;

@@ -4,6 +4,7 @@ use crate::fake::{Fake, World};
 use daemon::desk::order::{AttachOrder, Attachment, DetachOrder, Detached, Refusal};
 use daemon::desk::{Desk, Done, Settings};
 use model::key::{InterfaceName, Key, Owner, WorkloadId};
+use model::ports::{HostPort, Ports, Protocol};
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -54,8 +55,23 @@ pub(crate) fn order(id: &str, path: &str) -> AttachOrder {
         v4: None,
         v6: None,
         mac: None,
+        ports: Ports::default(),
         labels: BTreeMap::new(),
         deadline: None,
+    }
+}
+
+/// With ports of all addresses of the node, which lead to port 80.
+pub(crate) fn order_with(id: &str, path: &str, ports: &[u16]) -> AttachOrder {
+    let port = |port: &u16| HostPort {
+        protocol: Protocol::Tcp,
+        port: *port,
+        address: None,
+        to: 80,
+    };
+    AttachOrder {
+        ports: Ports::new(ports.iter().map(port)).unwrap(),
+        ..order(id, path)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Any sequence of orders and accidents, against a small reference model.
 
 use crate::fake::{Failure, Fake, World};
-use crate::orders::{detach, give, open_with, order, settings};
+use crate::orders::{detach, give, open_with, order_with, settings};
 use daemon::desk::order::{Attachment, Detached, PrefixUse, Refusal};
 use daemon::desk::{Desk, Settings};
 use model::address::{Addresses, Family};
@@ -14,6 +14,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// What a node may be told to serve, one after the other. The /30 has room for one.
+/// Each workload has the port of the node at this number and its own.
+const PORT: u16 = 8000;
+
 const PREFIXES: [&[&str]; 6] = [
     &["10.9.0.0/28", "fd09::/64"],
     &["10.9.1.0/30", "fd09::/64"],
@@ -188,7 +191,8 @@ impl Run {
     }
 
     fn attach(&mut self, id: u8, namespace: u8, label: u8, fails: bool) -> Result<(), TestCaseError> {
-        let mut order = order(&format!("w{id}"), &format!("/n/{namespace}"));
+        let port = PORT + u16::from(id);
+        let mut order = order_with(&format!("w{id}"), &format!("/n/{namespace}"), &[port]);
         if label > 0 {
             order.labels.insert("label".to_owned(), label.to_string());
         }
@@ -343,6 +347,15 @@ impl Run {
             .collect();
         prop_assert_eq!(&listed, &self.reference);
         prop_assert_eq!(self.world.links(), self.reference.len());
+        let doors = self.reference.iter().flat_map(|(id, known)| {
+            let port = PORT + u16::from(*id);
+            let addresses = known.addresses.iter();
+            addresses.map(move |address| format!("{port}/tcp to {address} 80"))
+        });
+        prop_assert_eq!(
+            self.world.doors().into_iter().collect::<BTreeSet<_>>(),
+            doors.collect::<BTreeSet<_>>()
+        );
         prop_assert_eq!(self.desk.check(None).unwrap(), Some(Vec::new()));
         let node = self.desk.node();
         // An address that drains with a prefix belongs to the one that serves, where both have it.

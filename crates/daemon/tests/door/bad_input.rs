@@ -265,6 +265,72 @@ fn options() -> Vec<Case> {
     ] {
         cases.push(attach("requested_mac", text, |r| r.requested_mac = mac));
     }
+    let port = |change: fn(&mut PortMapping)| {
+        let mut port = PortMapping {
+            host_port: 8080,
+            container_port: 80,
+            ..PortMapping::default()
+        };
+        change(&mut port);
+        port
+    };
+    let mapped = std::net::Ipv4Addr::LOCALHOST.to_ipv6_mapped();
+    for (field, text, ports) in [
+        (
+            "port_mapping[1].host_port",
+            "port_mapping[1].host_port \"0\": must be 1 to 65535",
+            vec![port(|_| {}), port(|p| p.host_port = 0)],
+        ),
+        (
+            "port_mapping[0].container_port",
+            "\"65536\": must be 1 to 65535",
+            vec![port(|p| p.container_port = 65_536)],
+        ),
+        (
+            "port_mapping[0].protocol",
+            "\"4\": must be 1 (TCP), 2 (UDP) or 3 (SCTP)",
+            vec![port(|p| p.protocol = 4)],
+        ),
+        (
+            "port_mapping[0].host_ip",
+            "has 3 bytes, an address has 4 or 16",
+            vec![port(|p| p.host_ip = vec![1; 3])],
+        ),
+        (
+            "port_mapping[0].host_ip",
+            "224.0.0.1 is no host's address",
+            vec![port(|p| p.host_ip = vec![224, 0, 0, 1])],
+        ),
+        (
+            "port_mapping[0].host_ip",
+            "packets to ::1 stay on the node",
+            vec![port(|p| {
+                p.host_ip = std::net::Ipv6Addr::LOCALHOST.octets().to_vec()
+            })],
+        ),
+        (
+            "port_mapping",
+            "port_mapping \"8080:80/tcp, 127.0.0.1:8080:80/tcp\": 8080:80/tcp and 127.0.0.1:8080:80/tcp overlap",
+            vec![port(|_| {}), port(|p| p.host_ip = vec![127, 0, 0, 1])],
+        ),
+        (
+            "port_mapping",
+            "there are 129, 128 is the most",
+            (1..130)
+                .map(|n| PortMapping {
+                    host_port: n,
+                    ..port(|_| {})
+                })
+                .collect(),
+        ),
+    ] {
+        cases.push(attach(field, text, |r| r.port_mapping = ports));
+    }
+    let mut ipv4 = port(|_| {});
+    ipv4.host_ip = mapped.octets().to_vec();
+    cases.push(attach("port_mapping[0].host_ip", "which has 4 bytes", |r| {
+        r.port_mapping = vec![ipv4];
+    }));
     cases
 }
 
@@ -422,13 +488,6 @@ async fn what_this_daemon_cannot_do_is_refused_by_name() {
     let door = open(&desk, ourselves());
     let asked = [
         (
-            "port_mapping",
-            AttachRequest {
-                port_mapping: vec![PortMapping::default()],
-                ..good()
-            },
-        ),
-        (
             "bandwidth",
             AttachRequest {
                 bandwidth: Some(Bandwidth::default()),
@@ -479,6 +538,20 @@ async fn what_is_at_the_limit_is_good() {
         labels: labels.collect(),
         requested_ip: vec![vec![0xfd; 16], vec![10, 77, 0, 7]],
         requested_mac: vec![2, 0, 0, 0, 0, 1],
+        // One said twice, and one that is another's beside it.
+        port_mapping: [
+            (80, vec![], 0),
+            (80, vec![], 1),
+            (443, vec![0; 16], 2),
+            (443, vec![0; 4], 2),
+        ]
+        .map(|(host_port, host_ip, protocol)| PortMapping {
+            host_port,
+            host_ip,
+            container_port: 65_535,
+            protocol,
+        })
+        .to_vec(),
         ..AttachRequest::default()
     };
     call(&door.channel, ATTACH, full.encode_to_vec()).await.unwrap();
@@ -490,6 +563,10 @@ async fn what_is_at_the_limit_is_good() {
     assert_eq!(order.v4.unwrap().octets(), [10, 77, 0, 7]);
     assert_eq!(order.v6.unwrap().octets(), [0xfd; 16]);
     assert_eq!(order.mac.unwrap().to_string(), "02:00:00:00:00:01");
+    assert_eq!(
+        order.ports.to_string(),
+        "80:65535/tcp, 0.0.0.0:443:65535/udp, [::]:443:65535/udp"
+    );
     let smallest = AttachRequest { mtu: 68, ..good() };
     call(&door.channel, ATTACH, smallest.encode_to_vec())
         .await

@@ -1,6 +1,6 @@
 //! One attachment, made true: see `model::plan` for the order and its reasons.
 
-use super::{EACCES, EEXIST, ENODEV, no_second_name};
+use super::{EACCES, EEXIST, ENODEV, Linux, no_second_name};
 use crate::encode::{self, LOOPBACK, UNICAST, UP, link_by_index, link_by_name, route_over, route_to, set_up};
 use crate::message::Message;
 use crate::netns::Home;
@@ -26,6 +26,7 @@ const LOCAL_ROUTE_STEP: Duration = Duration::from_micros(30);
 
 /// What has been done, and has to be undone if the rest fails.
 struct Wiring<'a> {
+    linux: &'a Linux,
     host: &'a mut Socket,
     inside: Option<Socket>,
     ipv6: bool,
@@ -37,23 +38,24 @@ struct Wiring<'a> {
 
 /// Makes a plan true, or undoes what was done.
 pub(super) fn wire(
-    home: &Home,
+    linux: &Linux,
     host: &mut Socket,
-    ipv6: bool,
     namespace: &OwnedFd,
     plan: &Plan,
 ) -> Result<u32, WireError> {
+    let home = &linux.home;
     let (host_index, workload_index) = create(home, host, namespace, plan)?;
     let mut wiring = Wiring {
+        linux,
         host,
         inside: None,
-        ipv6: ipv6 && plan.link.mtu >= IPV6_MTU,
+        ipv6: linux.ipv6 && plan.link.mtu >= IPV6_MTU,
         plan,
         host_index,
         workload_index,
         loopback_was_down: false,
     };
-    match wiring.finish(home, namespace) {
+    match wiring.finish(home, namespace).and_then(|()| wiring.open_doors()) {
         Ok(()) => Ok(host_index),
         Err(error) => Err(wiring.undo(error)),
     }
@@ -175,6 +177,20 @@ impl Wiring<'_> {
         answers(self.host, FIRST_HOP_V6, self.host_index, host)
     }
 
+    /// Last: who comes by a port of the node finds all of it.
+    fn open_doors(&mut self) -> Result<(), WireError> {
+        let doors = &self.plan.doors;
+        if doors.is_empty() {
+            return Ok(());
+        }
+        self.linux
+            .nft
+            .set_doors(self.host_index, doors)
+            .map_err(refused)?;
+        crash::step();
+        Ok(())
+    }
+
     fn inside(&mut self) -> &mut Socket {
         self.inside
             .as_mut()
@@ -266,6 +282,7 @@ impl Wiring<'_> {
     fn undo(mut self, error: WireError) -> WireError {
         let mut left = Vec::new();
         let name = self.plan.link.host.as_str();
+        left.extend(self.linux.nft.set_doors(self.host_index, &[]).err());
         match self
             .host
             .batch(&[encode::delete(self.host_index, name)])

@@ -2,9 +2,9 @@
 
 use super::{IPV4, IPV6};
 use crate::message::{Attributes, Message};
-use ipnet::Ipv6Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use model::address::Family;
-use model::ruleset::{BURST, Condition, Meter, RATE, Verdict};
+use model::ruleset::{BURST, Condition, DoorSet, Keyed, Meter, RATE, Verdict};
 use model::survey::DYING_GROUPS;
 
 const ICMP: u8 = 1;
@@ -14,6 +14,13 @@ const ICMPV6: u8 = 58;
 const NESTED_EXPRESSION: u16 = 7;
 /// `NFT_REG_1`; register 0 takes verdicts.
 const REGISTER: u32 = 1;
+/// `NFT_REG32_00`: the first 4 bytes of `NFT_REG_1`.
+const FIRST_PART: u32 = 8;
+/// `RTN_LOCAL`.
+const LOCAL: u32 = 2;
+/// Offsets of the addresses in a header (RFC 791, section 3.1; RFC 8200, section 3), and their length.
+const ADDRESSES_V4: (u32, u32, u32) = (12, 16, 4);
+const ADDRESSES_V6: (u32, u32, u32) = (8, 24, 16);
 
 fn expression(list: Message, name: &str, data: impl FnOnce(Message) -> Message) -> Message {
     list.nest(1, |element| element.text(1, name).nest(2, data))
@@ -25,6 +32,19 @@ pub(super) fn condition(list: Message, condition: &Condition) -> Message {
         Condition::FromDying => {
             let list = masked(meta(list, 21), &0xffff_0000_u32.to_ne_bytes());
             equal(list, &DYING_GROUPS.start().to_ne_bytes())
+        }
+        Condition::ToGroup(group) => equal(meta(list, 22), &group.to_ne_bytes()),
+        Condition::Of(family) => of(list, family),
+        Condition::Source4(net) => inside_v4(list, ADDRESSES_V4.0, net),
+        Condition::Destination4(net) => inside_v4(list, ADDRESSES_V4.1, net),
+        Condition::DestinationElsewhere => {
+            // NFT_FIB_RESULT_ADDRTYPE; DADDR.
+            let list = expression(list, "fib", |e| e.be32(1, REGISTER).be32(2, 3).be32(3, 2));
+            compare(list, 1, &LOCAL.to_ne_bytes())
+        }
+        Condition::BothIn(set) => {
+            let list = key(list, set);
+            expression(list, "lookup", |e| e.text(1, set.name).be32(2, REGISTER))
         }
         Condition::ToOtherGroup(group) => compare(meta(list, 22), 1, &group.to_ne_bytes()),
         Condition::Icmpv6Type(kind) => transport_type(list, ICMPV6, kind),
@@ -58,6 +78,55 @@ pub(super) fn condition(list: Message, condition: &Condition) -> Message {
             // A boolean in a register of 32 bits.
             equal(list, &[0; 4])
         }
+    }
+}
+
+fn of(list: Message, family: Family) -> Message {
+    let number = match family {
+        Family::V4 => IPV4,
+        Family::V6 => IPV6,
+    };
+    equal(meta(list, 15), &[number])
+}
+
+/// Only whole bytes, which need no mask.
+fn inside_v4(list: Message, offset: u32, net: Ipv4Net) -> Message {
+    debug_assert!(net.prefix_len().is_multiple_of(8), "whole bytes");
+    let bytes = net.prefix_len() / 8;
+    let list = payload(of(list, Family::V4), 1, offset, bytes.into());
+    equal(list, &net.network().octets()[..bytes.into()])
+}
+
+/// What a set or map is asked for, in registers from the first on.
+fn key(list: Message, set: DoorSet) -> Message {
+    let (source, destination, length) = match set.family {
+        Family::V4 => ADDRESSES_V4,
+        Family::V6 => ADDRESSES_V6,
+    };
+    let address = length / 4;
+    // NFT_META_L4PROTO; the destination port is where UDP has it (RFC 768).
+    let port = |list, at: u32| {
+        let list = meta_into(list, 16, register(at));
+        payload_into(list, 2, 2, 2, register(at + 1))
+    };
+    match set.keyed {
+        Keyed::Ports => port(list, 0),
+        Keyed::Addresses => {
+            let list = of(list, set.family);
+            port(payload(list, 1, destination, length), address)
+        }
+        Keyed::Pairs => {
+            let list = payload(of(list, set.family), 1, source, length);
+            payload_into(list, 1, destination, length, register(address))
+        }
+    }
+}
+
+/// The number of a register of 4 bytes as the kernel tells it: what begins one of 16 has that one's.
+fn register(part: u32) -> u32 {
+    match part % 4 {
+        0 => REGISTER + part / 4,
+        _ => FIRST_PART + part,
     }
 }
 
@@ -115,12 +184,20 @@ fn over_rate(list: Message, meter: Meter) -> Message {
 }
 
 fn meta(list: Message, key: u32) -> Message {
-    expression(list, "meta", |e| e.be32(2, key).be32(1, REGISTER))
+    meta_into(list, key, REGISTER)
+}
+
+fn meta_into(list: Message, key: u32, register: u32) -> Message {
+    expression(list, "meta", |e| e.be32(2, key).be32(1, register))
 }
 
 fn payload(list: Message, base: u32, offset: u32, length: u32) -> Message {
+    payload_into(list, base, offset, length, REGISTER)
+}
+
+fn payload_into(list: Message, base: u32, offset: u32, length: u32, register: u32) -> Message {
     expression(list, "payload", |e| {
-        e.be32(1, REGISTER).be32(2, base).be32(3, offset).be32(4, length)
+        e.be32(1, register).be32(2, base).be32(3, offset).be32(4, length)
     })
 }
 
@@ -150,6 +227,23 @@ pub(super) fn verdict(list: Message, verdict: Verdict) -> Message {
         Verdict::Accept => immediate(list, ACCEPT),
         Verdict::Drop => immediate(list, DROP),
         Verdict::Masquerade => expression(list, "masq", |e| e),
+        Verdict::Door(set) => {
+            let (family, port) = match set.family {
+                Family::V4 => (IPV4, register(1)),
+                Family::V6 => (IPV6, register(4)),
+            };
+            // NFTA_LOOKUP_SET, SREG, DREG.
+            let list = expression(key(list, set), "lookup", |e| {
+                e.text(1, set.name).be32(2, REGISTER).be32(3, REGISTER)
+            });
+            // NFTA_NAT_TYPE (NFT_NAT_DNAT), FAMILY, REG_ADDR_MIN, REG_PROTO_MIN.
+            expression(list, "nat", |e| {
+                e.be32(1, 1)
+                    .be32(2, family.into())
+                    .be32(3, REGISTER)
+                    .be32(5, port)
+            })
+        }
     }
 }
 

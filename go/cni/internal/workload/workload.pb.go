@@ -29,7 +29,7 @@
 //   FAILED_PRECONDITION  netns_path is not a network namespace, is the daemon's own or init's, or may not be
 //                        opened; if_name is taken inside; a link or a route that is not ours is in the way.
 //   ALREADY_EXISTS       the key is attached in another way; names the difference and the holder.
-//   RESOURCE_EXHAUSTED   no address is left, or a requested one is held; names the holder.
+//   RESOURCE_EXHAUSTED   no address is left, or a requested address or port is held; names the holder.
 //   UNAVAILABLE          not ready (says why), stopping, overloaded, or the node is out of memory or open files.
 //   DEADLINE_EXCEEDED    answered a little before the caller's deadline, and after a minute without one:
 //                        NOT_BEGUN        the work had not begun, and will not. Nothing was changed.
@@ -198,10 +198,14 @@ type AttachRequest struct {
 	RequestedIp [][]byte `protobuf:"bytes,19,rep,name=requested_ip,json=requestedIp,proto3" json:"requested_ip,omitempty"`
 	// MAC of the workload's end: 6 bytes, unicast, not the first hop's. Empty: the daemon's, which is a function of the key.
 	RequestedMac []byte `protobuf:"bytes,20,opt,name=requested_mac,json=requestedMac,proto3" json:"requested_mac,omitempty"`
+	// Ports of the node that are to lead to the workload, for as long as it is attached: at most 128, no two for the same
+	// packets; one that is said twice counts once. RESOURCE_EXHAUSTED (PORT_HELD) names the holder where another attachment
+	// has one that a packet could also be meant for. What a process of the node listens on is not looked at, and is not
+	// reached by that port any more.
+	PortMapping []*PortMapping `protobuf:"bytes,21,rep,name=port_mapping,json=portMapping,proto3" json:"port_mapping,omitempty"`
 	// Asked for by a runtime, and refused by this release with UNIMPLEMENTED, reason UNSUPPORTED and the field's name:
 	// never dropped in silence. GetNode names a feature for each one that a daemon can do.
-	PortMapping []*PortMapping `protobuf:"bytes,21,rep,name=port_mapping,json=portMapping,proto3" json:"port_mapping,omitempty"`
-	Bandwidth   *Bandwidth     `protobuf:"bytes,22,opt,name=bandwidth,proto3" json:"bandwidth,omitempty"`
+	Bandwidth *Bandwidth `protobuf:"bytes,22,opt,name=bandwidth,proto3" json:"bandwidth,omitempty"`
 	// Further names of the workload for a name service.
 	Alias []string `protobuf:"bytes,23,rep,name=alias,proto3" json:"alias,omitempty"`
 }
@@ -306,7 +310,9 @@ func (x *AttachRequest) GetAlias() []string {
 	return nil
 }
 
-// A port of the node that leads to one of the workload's.
+// A port of the node that leads to one of the workload's: for who comes from elsewhere, for the node itself (by 127.0.0.1,
+// too, but not by ::1) and for workloads. The workload sees who comes, but the node where it is reached from 127.0.0.0/8, or
+// by itself.
 type PortMapping struct {
 	state         protoimpl.MessageState
 	sizeCache     protoimpl.SizeCache
@@ -315,9 +321,11 @@ type PortMapping struct {
 	// 1 to 65535.
 	HostPort uint32 `protobuf:"varint,1,opt,name=host_port,json=hostPort,proto3" json:"host_port,omitempty"`
 	// 1 to 65535.
-	ContainerPort uint32               `protobuf:"varint,2,opt,name=container_port,json=containerPort,proto3" json:"container_port,omitempty"`
-	Protocol      PortMapping_Protocol `protobuf:"varint,3,opt,name=protocol,proto3,enum=metropolis.node.core.network.workloads.PortMapping_Protocol" json:"protocol,omitempty"`
-	// The node's address, 4 or 16 bytes; empty: all.
+	ContainerPort uint32 `protobuf:"varint,2,opt,name=container_port,json=containerPort,proto3" json:"container_port,omitempty"`
+	// PROTOCOL_UNSPECIFIED is TCP.
+	Protocol PortMapping_Protocol `protobuf:"varint,3,opt,name=protocol,proto3,enum=metropolis.node.core.network.workloads.PortMapping_Protocol" json:"protocol,omitempty"`
+	// The node's address, 4 or 16 bytes, not ::1. 0.0.0.0 or ::, all of the family; empty: all of both. It need not be there
+	// yet. INVALID_ARGUMENT where the workload gets no address of the family, but for 0.0.0.0 and :: beside each other.
 	HostIp []byte `protobuf:"bytes,4,opt,name=host_ip,json=hostIp,proto3" json:"host_ip,omitempty"`
 }
 

@@ -29,7 +29,7 @@
 //   FAILED_PRECONDITION  netns_path is not a network namespace, is the daemon's own or init's, or may not be
 //                        opened; if_name is taken inside; a link or a route that is not ours is in the way.
 //   ALREADY_EXISTS       the key is attached in another way; names the difference and the holder.
-//   RESOURCE_EXHAUSTED   no address is left, or a requested one is held; names the holder.
+//   RESOURCE_EXHAUSTED   no address is left, or a requested address or port is held; names the holder.
 //   UNAVAILABLE          not ready (says why), stopping, overloaded, or the node is out of memory or open files.
 //   DEADLINE_EXCEEDED    answered a little before the caller's deadline, and after a minute without one:
 //                        NOT_BEGUN        the work had not begun, and will not. Nothing was changed.

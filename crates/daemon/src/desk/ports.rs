@@ -1,0 +1,64 @@
+//! Ports of the node: who has which, and that they lead there for as long as the link stands.
+//!
+//! A port is had by an attachment from its attach until the kernel has announced the end of its link, as an address is.
+
+use super::order::{Attachment, Refusal};
+use super::{Desk, State};
+use model::datapath::Datapath;
+use model::ports::{Door, HostPort, Ports};
+
+/// Which doors lead to which link.
+pub(super) type Led = (u32, Vec<Door>);
+
+/// The doors of an attachment; `None` where it has no ports.
+pub(super) fn doors_of(attachment: &Attachment) -> Option<Led> {
+    let doors = attachment.record.asked.ports.doors(attachment.addresses());
+    (!doors.is_empty()).then_some((attachment.link.host_index, doors))
+}
+
+impl<D: Datapath> State<D> {
+    /// Who has one of these ports, and which of these that is.
+    pub(super) fn holder_of(&self, ports: &Ports) -> Option<(HostPort, &Attachment)> {
+        if ports.is_empty() {
+            return None;
+        }
+        let mut all = self.attachments.values();
+        all.find_map(|attachment| Some((ports.overlap(&attachment.record.asked.ports)?, attachment)))
+    }
+
+    pub(super) fn are_free(&self, ports: &Ports) -> Result<(), Refusal> {
+        match self.holder_of(ports) {
+            None => Ok(()),
+            Some((port, holder)) => Err(Refusal::PortHeld {
+                port,
+                holder: Box::new(holder.key().clone()),
+            }),
+        }
+    }
+}
+
+impl<D: Datapath> Desk<D> {
+    /// Doors of links that stand lead there, as far as they do not yet; whether it went well.
+    pub(super) fn hold_doors(&self, led: &[Led]) -> bool {
+        let mut is_good = true;
+        for (index, doors) in led {
+            if let Err(fault) = self.datapath.set_doors(*index, doors) {
+                tracing::warn!(index, %fault, "ports of the node lead nowhere");
+                is_good = false;
+            }
+            // Who ends a link takes it out of the state first, and closes its doors then.
+            if !self.state().by_index.contains_key(index) {
+                self.close_doors(*index);
+            }
+        }
+        is_good
+    }
+
+    /// The ports of a link that has ended lead nowhere.
+    pub(super) fn close_doors(&self, index: u32) {
+        if let Err(fault) = self.datapath.set_doors(index, &[]) {
+            tracing::warn!(index, %fault, "ports of a link that has ended are not closed yet");
+            self.sweeper.ruleset_touched();
+        }
+    }
+}

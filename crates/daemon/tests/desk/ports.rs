@@ -1,0 +1,165 @@
+//! Ports of the node: who has which, for how long, and that they come back.
+
+use crate::fake::{Place, World};
+use crate::orders::{attach, detach, give, give_detach, key, listed, open, order, order_with, pools};
+use daemon::desk::order::{AttachOrder, Detached, Refusal};
+use model::datapath::Event;
+use model::ports::{HostPort, Ports, Protocol};
+use stage::wait::{PATIENCE, eventually};
+
+const W: [&str; 2] = ["8080/tcp to 10.9.0.1 80", "8080/tcp to fd09::1 80"];
+
+/// Each address of the pool is as good as another; these are told by their place.
+fn doors(world: &World) -> Vec<String> {
+    let mut all = world.doors();
+    all.iter_mut().for_each(|door| {
+        let (place, to) = door.split_once(" to ").unwrap();
+        let family = if to.contains(':') { "fd09::1" } else { "10.9.0.1" };
+        *door = format!("{place} to {family} {}", to.rsplit(' ').next().unwrap());
+    });
+    all
+}
+
+fn one(address: Option<&str>, protocol: Protocol) -> AttachOrder {
+    let port = HostPort {
+        protocol,
+        port: 8080,
+        address: address.map(|a| a.parse().unwrap()),
+        to: 81,
+    };
+    AttachOrder {
+        ports: Ports::new([port]).unwrap(),
+        ..order("other", "/n/2")
+    }
+}
+
+#[test]
+fn a_port_that_somebody_has_is_refused_with_the_holders_key_and_changes_nothing() {
+    let world = World::default();
+    let desk = open(&world);
+    let got = give(&desk, order_with("w", "/n/1", &[8080])).outcome().unwrap();
+    assert_eq!(doors(&world), W);
+    let before = (world.text(), pools(&desk));
+    for address in [None, Some("192.0.2.1"), Some("::")] {
+        let asked = one(address, Protocol::Tcp);
+        let port = asked.ports.to_string();
+        let refused = give(&desk, asked).outcome().unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            format!("{port}: this port of the node is held by {}", key("w"))
+        );
+        assert_eq!((world.text(), pools(&desk)), before, "{address:?}");
+    }
+    give(&desk, one(Some("192.0.2.1"), Protocol::Udp))
+        .outcome()
+        .unwrap();
+    assert_eq!(doors(&world).len(), 3);
+    detach(&desk, "other", None).unwrap();
+    // The same again is the same answer, and anything else is not the same.
+    let again = give(&desk, order_with("w", "/n/1", &[8080])).outcome().unwrap();
+    assert_eq!(again, got);
+    for (ports, why) in [
+        (&[][..], "ports [8080:80/tcp] instead of none"),
+        (
+            &[8080, 8081],
+            "ports [8080:80/tcp] instead of [8080:80/tcp, 8081:80/tcp]",
+        ),
+    ] {
+        let refused = give(&desk, order_with("w", "/n/1", ports)).outcome().unwrap_err();
+        assert!(refused.to_string().ends_with(why), "{refused}");
+    }
+    assert_eq!(doors(&world), W);
+}
+
+#[test]
+fn a_port_is_held_until_its_link_has_ended() {
+    let world = World::default();
+    let desk = open(&world);
+    give(&desk, order_with("w", "/n/1", &[8080])).outcome().unwrap();
+    world.close(Place::Unwire);
+    let going = give_detach(&desk, "w", None);
+    world.wait_at(Place::Unwire);
+    let refused = give(&desk, order_with("other", "/n/2", &[8080])).outcome();
+    assert!(matches!(refused, Err(Refusal::PortHeld { .. })), "{refused:?}");
+    world.open(Place::Unwire);
+    assert_eq!(going.outcome().unwrap(), Detached::Done);
+    assert_eq!(world.doors(), Vec::<String>::new());
+    give(&desk, order_with("other", "/n/2", &[8080]))
+        .outcome()
+        .unwrap();
+    // It ends by itself.
+    world.vanish("/n/2");
+    assert_eq!((world.doors(), listed(&desk)), (Vec::new(), Vec::new()));
+    give(&desk, order_with("w", "/n/1", &[8080])).outcome().unwrap();
+}
+
+#[test]
+fn a_port_of_a_family_that_the_workload_lacks_is_refused() {
+    let world = World::default();
+    let desk = open(&world);
+    desk.set_prefixes(&["10.9.0.0/28".parse().unwrap()]).unwrap();
+    let before = (world.text(), pools(&desk));
+    let refused = give(&desk, one(Some("2001:db8::1"), Protocol::Tcp)).outcome();
+    let refused = refused.unwrap_err().to_string();
+    let why =
+        "[2001:db8::1]:8080:81/tcp is for a family that the workload has no address of: it gets 10.9.0.";
+    assert!(refused.starts_with(why), "{refused}");
+    assert_eq!((world.text(), pools(&desk)), before);
+}
+
+#[test]
+fn ports_outlive_the_daemon_and_come_back_with_the_table() {
+    let world = World::default();
+    let before = open(&world);
+    give(&before, order_with("w", "/n/1", &[8080])).outcome().unwrap();
+    attach(&before, "other", "/n/2").unwrap();
+    let (text, got) = (world.text(), before.list(None).unwrap());
+    world.forget_the_daemon();
+    world.lose_ruleset();
+    let desk = open(&world);
+    assert_eq!(world.text(), text);
+    let now = desk.list(None).unwrap();
+    assert_eq!(now.len(), 2);
+    for (now, was) in now.iter().zip(&got) {
+        assert_eq!(now.record, was.record);
+    }
+    let refused = give(&desk, order_with("third", "/n/3", &[8080])).outcome();
+    assert!(matches!(refused, Err(Refusal::PortHeld { .. })), "{refused:?}");
+
+    world.lose_ruleset();
+    world.tell(Event::RulesetTouched);
+    world.wait_until_it_is(&text);
+    // A deletion that fails closes them for a moment only.
+    world.refuse_deletions(true);
+    detach(&desk, "w", None).unwrap_err();
+    world.wait_until_it_is(&text);
+    world.refuse_deletions(false);
+    detach(&desk, "w", None).unwrap();
+    assert_eq!(world.doors(), Vec::<String>::new());
+}
+
+/// What a crash between the record and the doors leaves, and what nobody told of.
+#[test]
+fn a_sweep_puts_back_names_and_doors() {
+    let world = World::default();
+    let desk = open(&world);
+    let link = give(&desk, order_with("w", "/n/1", &[8080]))
+        .outcome()
+        .unwrap()
+        .link;
+    let text = world.text();
+    let names = key("w").host_link().to_string() + "-1of1";
+    world.damage(&link.host, |found| {
+        found.altnames.retain(|name| !name.starts_with(&names));
+        found.conf.v4.route_localnet = Some(0);
+    });
+    world.tell(Event::Lost);
+    eventually(
+        PATIENCE,
+        "what is missing is put back",
+        || desk.check(None).unwrap(),
+        |findings| *findings == Some(Vec::new()),
+    );
+    assert_eq!(world.doors().len(), 2);
+    assert_eq!(world.text().len(), text.len());
+}

@@ -1,0 +1,234 @@
+//! Maps and sets of ports of the node: single keys, changed alone, and put back with the table.
+
+use super::{
+    BATCH_BEGIN, BATCH_END, DELSETELEM, ENOENT, GETSETELEM, NEWSET, NEWSETELEM, Nft, Noted, get, head,
+};
+use crate::message::{Attributes, Message, flag};
+use crate::socket::Answer;
+use model::address::Family;
+use model::datapath::Fault;
+use model::doors::{Change, Doors, Elements};
+use model::ports::{Door, Place};
+use model::ruleset::{DOOR_SETS, DoorSet, Keyed, TABLE, Table, TableFamily};
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+/// `NFT_SET_MAP`.
+const MAP: u32 = 8;
+/// How nft calls what keys and values are put together of: `TYPE_IPADDR`, `TYPE_IP6ADDR`, `TYPE_INET_PROTOCOL`,
+/// `TYPE_INET_SERVICE` (include/datatype.h of nftables), with 6 bits each.
+const IP_ADDRESS: u32 = 7;
+const IP6_ADDRESS: u32 = 8;
+const PROTOCOL: u32 = 12;
+const SERVICE: u32 = 13;
+/// So many elements of IPv6 fit into one attribute of 64 KB.
+const CHUNK: usize = 500;
+
+/// Key and value, empty in a set, as they stand in registers: each part in as many of 4 bytes as it needs.
+type Element = (Vec<u8>, Vec<u8>);
+
+impl Nft {
+    /// Notes which doors lead to a link, and has them in the table, once it was published.
+    pub(crate) fn set_doors(&self, link: u32, doors: &[Door]) -> Result<(), Fault> {
+        let mut noted = self.noted();
+        let change = noted.doors.set(link, doors);
+        let Noted { doors, ruleset } = &*noted;
+        match ruleset {
+            Some(ruleset) if !change.is_empty() => match self.change_doors(&change) {
+                Ok(()) => Ok(()),
+                Err(fault) => {
+                    // Somebody has the table otherwise than it was published.
+                    tracing::info!(%fault, "the table is put in place");
+                    self.publish_with(ruleset, doors)
+                }
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn change_doors(&self, Change { gone, came }: &Change) -> Result<(), Fault> {
+        let tried = format!("nft change the ports of table inet {TABLE}");
+        let mut batch = vec![Message::new(BATCH_BEGIN, 0, &*tried).fixed(&[0, 0, 0, 10])];
+        for (kind, change) in [(DELSETELEM, gone), (NEWSETELEM, came)] {
+            batch.extend(DOOR_SETS.iter().flat_map(|set| elements(kind, set, change)));
+        }
+        let last = batch.len() - 1;
+        batch.push(Message::new(BATCH_END, 0, &*tried).fixed(&[0, 0, 0, 10]));
+        let answer = self.socket().batch_with_ack_on(&batch, last)?;
+        Answer::ok(answer).map(drop)
+    }
+
+    pub(super) fn drift_of_doors(
+        &self,
+        doors: &Doors,
+        table: &Table,
+        drift: &mut Vec<String>,
+    ) -> Result<(), Fault> {
+        let elements = doors.elements();
+        for set in &table.doors {
+            let tried = format!("nft list set inet {TABLE} {}", set.name);
+            let request = get(TableFamily::Inet, GETSETELEM, flag::DUMP, &tried)
+                .text(1, TABLE)
+                .text(2, set.name);
+            let found: HashSet<Element> = match self.socket().dump(&request) {
+                Ok(dumped) => dumped.iter().flat_map(|payload| elements_in(payload)).collect(),
+                // With the rules that read it, which is told already.
+                Err(fault) if fault.errno == ENOENT => continue,
+                Err(fault) => return Err(fault),
+            };
+            let wanted: HashSet<Element> = of(set, &elements).into_iter().collect();
+            let missing = wanted.difference(&found).count();
+            let foreign = found.difference(&wanted).count();
+            if missing + foreign > 0 {
+                drift.push(format!(
+                    "nftables set {} lacks {missing} elements, and has {foreign} that are none of ours",
+                    set.name
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn new_set(set: &DoorSet, id: u32) -> Message {
+    let (address, length) = match set.family {
+        Family::V4 => (IP_ADDRESS, 4),
+        Family::V6 => (IP6_ADDRESS, 16),
+    };
+    let to = Some((address << 6 | SERVICE, length + 4));
+    let (key, key_length, value) = match set.keyed {
+        Keyed::Ports => (PROTOCOL << 6 | SERVICE, 8, to),
+        Keyed::Addresses => (address << 12 | PROTOCOL << 6 | SERVICE, length + 8, to),
+        Keyed::Pairs => (address << 6 | address, 2 * length, None),
+    };
+    let message = Message::new(
+        NEWSET,
+        flag::CREATE,
+        format!("nft add set inet {TABLE} {}", set.name),
+    )
+    .fixed(&head(TableFamily::Inet))
+    .text(1, TABLE)
+    .text(2, set.name)
+    .be32(3, value.map_or(0, |_| MAP))
+    .be32(4, key)
+    .be32(5, key_length);
+    let message = match value {
+        Some((kind, length)) => message.be32(6, kind).be32(7, length),
+        None => message,
+    };
+    message.be32(10, id)
+}
+
+/// Messages that add what a set is to hold, or take it away.
+pub(super) fn elements(kind: u16, set: &DoorSet, elements: &Elements) -> Vec<Message> {
+    let word = if kind == DELSETELEM { "delete" } else { "add" };
+    let flags = if kind == DELSETELEM { 0 } else { flag::CREATE };
+    let all = of(set, elements);
+    let message = |some: &[Element]| {
+        let n = some.len();
+        let tried = format!("nft {word} element inet {TABLE} {} ({n} ports)", set.name);
+        Message::new(kind, flags, tried)
+            .fixed(&head(TableFamily::Inet))
+            .text(1, TABLE)
+            .text(2, set.name)
+            .nest(3, |list| some.iter().fold(list, element))
+    };
+    all.chunks(CHUNK).map(message).collect()
+}
+
+fn element(list: Message, (key, value): &Element) -> Message {
+    list.nest(1, |element| {
+        let element = element.nest(1, |data| data.bytes(1, key));
+        match value.is_empty() {
+            true => element,
+            false => element.nest(2, |data| data.bytes(1, value)),
+        }
+    })
+}
+
+/// What is to be in a set.
+fn of(set: &DoorSet, elements: &Elements) -> Vec<Element> {
+    let door = |(place, to): (&Place, &(IpAddr, u16))| {
+        let keyed = match place.address {
+            None => Keyed::Ports,
+            Some(_) => Keyed::Addresses,
+        };
+        let is_of = (place.family, keyed) == (set.family, set.keyed);
+        is_of.then(|| (key(place), [octets(to.0), part(&to.1.to_be_bytes())].concat()))
+    };
+    match set.keyed {
+        Keyed::Ports | Keyed::Addresses => elements.doors.iter().filter_map(door).collect(),
+        Keyed::Pairs => {
+            let of = |address: &&IpAddr| Family::of(**address) == set.family;
+            let pair = |address: &IpAddr| (octets(*address).repeat(2), Vec::new());
+            elements.itself.iter().filter(of).map(pair).collect()
+        }
+    }
+}
+
+fn key(place: &Place) -> Vec<u8> {
+    let address = place.address.map(octets).unwrap_or_default();
+    let (protocol, port) = (part(&[place.protocol.number()]), part(&place.port.to_be_bytes()));
+    [address, protocol, port].concat()
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// In a register of 4 bytes.
+fn part(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes.resize(4, 0);
+    bytes
+}
+
+/// The elements that RTM_NEWSETELEM tells of.
+fn elements_in(payload: &[u8]) -> Vec<Element> {
+    let list = Attributes::after(payload, 4).inside(3);
+    list.filter_map(|(_, element)| {
+        let element = Attributes::after(element, 0);
+        let value = |kind| element.inside(kind).value(1).map(<[u8]>::to_vec);
+        Some((value(1)?, value(2).unwrap_or_default()))
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::ports::Protocol;
+
+    #[test]
+    fn a_door_stands_in_its_map_as_registers_hold_it() {
+        let place = |address| Place {
+            family: Family::V4,
+            protocol: Protocol::Udp,
+            port: 0x1234,
+            address,
+        };
+        let to = (IpAddr::from([10, 77, 0, 2]), 0x5678);
+        let all = Elements {
+            doors: [(place(None), to), (place(Some([192, 0, 2, 1].into())), to)].into(),
+            itself: [to.0].into(),
+        };
+        let set = |keyed| of(&DoorSet::of(Family::V4, keyed), &all);
+        let value = vec![10, 77, 0, 2, 0x56, 0x78, 0, 0];
+        let (port, address) = ([17, 0, 0, 0, 0x12, 0x34, 0, 0], [192, 0, 2, 1]);
+        assert_eq!(set(Keyed::Ports), [(port.to_vec(), value.clone())]);
+        assert_eq!(set(Keyed::Addresses), [([&address[..], &port].concat(), value)]);
+        assert_eq!(set(Keyed::Pairs), [([10, 77, 0, 2].repeat(2), Vec::new())]);
+        let v6 = DOOR_SETS.iter().filter(|set| set.family == Family::V6);
+        assert!(v6.into_iter().all(|set| of(set, &all).is_empty()));
+        for set in &DOOR_SETS {
+            let read: Vec<Element> = elements(NEWSETELEM, set, &all)
+                .iter()
+                .flat_map(|message| elements_in(message.payload()))
+                .collect();
+            assert_eq!(read, of(set, &all), "what is written can be read");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Which ports of the node lead to which links: all that is to stand in the table's maps, as a value.
+
+use crate::ports::{Door, Place};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// All doors, by the link that each belongs to.
+///
+/// An interface index is never given twice, so what belonged to one link is told from what the same workload has on its next.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Doors {
+    of: BTreeMap<u32, Vec<Door>>,
+    places: BTreeMap<Place, (u32, (IpAddr, u16))>,
+}
+
+/// What the table's maps and sets hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Elements {
+    /// Where packets to each place go.
+    pub doors: BTreeMap<Place, (IpAddr, u16)>,
+    /// Addresses that doors lead to.
+    pub itself: BTreeSet<IpAddr>,
+}
+
+/// How elements come to be others, in this order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// These go.
+    pub gone: Elements,
+    /// These come.
+    pub came: Elements,
+}
+
+impl Change {
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        [&self.gone, &self.came]
+            .into_iter()
+            .all(|of| of.doors.is_empty() && of.itself.is_empty())
+    }
+}
+
+impl Doors {
+    /// These lead to a link from now on. A place that led to another one leads to this: that one is about to be told gone.
+    pub fn set(&mut self, link: u32, doors: &[Door]) -> Change {
+        let old = match doors {
+            [] => self.of.remove(&link),
+            doors => self.of.insert(link, doors.to_vec()),
+        };
+        let old = old.unwrap_or_default();
+        if old == doors {
+            // Also where another link has taken one of them since.
+            return Change::default();
+        }
+        let concerned: Vec<Door> = old.iter().chain(doors).copied().collect();
+        // A place that is taken from another link may have been that one's last.
+        let displaced = concerned.iter().filter_map(|door| self.places.get(&door.place));
+        let mut addresses: BTreeSet<IpAddr> = displaced.map(|(_, to)| to.0).collect();
+        addresses.extend(concerned.iter().map(|door| door.to.0));
+        let before = self.some(&concerned, &addresses);
+        for door in &old {
+            if self
+                .places
+                .get(&door.place)
+                .is_some_and(|(owner, _)| *owner == link)
+            {
+                self.places.remove(&door.place);
+            }
+        }
+        for door in doors {
+            self.places.insert(door.place, (link, door.to));
+        }
+        let after = self.some(&concerned, &addresses);
+        let place = |from: &Elements, to: &Elements| {
+            let differs = |(place, at): &(&Place, &(IpAddr, u16))| to.doors.get(place) != Some(at);
+            Elements {
+                doors: from.doors.iter().filter(differs).map(|(p, t)| (*p, *t)).collect(),
+                itself: from.itself.difference(&to.itself).copied().collect(),
+            }
+        };
+        Change {
+            gone: place(&before, &after),
+            came: place(&after, &before),
+        }
+    }
+
+    /// Everything.
+    pub fn elements(&self) -> Elements {
+        Elements {
+            doors: self.places.iter().map(|(place, (_, to))| (*place, *to)).collect(),
+            itself: self.places.values().map(|(_, (address, _))| *address).collect(),
+        }
+    }
+
+    /// What there is for the places of these doors, and of these addresses.
+    fn some(&self, concerned: &[Door], addresses: &BTreeSet<IpAddr>) -> Elements {
+        let place = |door: &Door| Some((door.place, self.places.get(&door.place)?.1));
+        let led: BTreeSet<IpAddr> = self.places.values().map(|(_, to)| to.0).collect();
+        Elements {
+            doors: concerned.iter().filter_map(place).collect(),
+            itself: addresses.intersection(&led).copied().collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::Family;
+    use crate::ports::Protocol;
+    use proptest::prelude::*;
+
+    fn any_door() -> impl Strategy<Value = Door> {
+        (1..4_u16, prop::bool::ANY, 1..4_u8).prop_map(|(port, one_address, to)| Door {
+            place: Place {
+                family: Family::V4,
+                protocol: Protocol::Tcp,
+                port,
+                address: one_address.then(|| [192, 0, 2, 1].into()),
+            },
+            to: ([10, 77, 0, to].into(), port),
+        })
+    }
+
+    fn apply(elements: &mut Elements, Change { gone, came }: &Change) {
+        for (place, to) in &gone.doors {
+            assert_eq!(elements.doors.remove(place), Some(*to), "what goes was there");
+        }
+        for address in &gone.itself {
+            assert!(elements.itself.remove(address), "what goes was there");
+        }
+        for (place, to) in &came.doors {
+            assert_eq!(
+                elements.doors.insert(*place, *to),
+                None,
+                "what comes was not there"
+            );
+        }
+        for address in &came.itself {
+            assert!(elements.itself.insert(*address), "what comes was not there");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_changes_of_any_sequence_add_up_to_the_whole(
+            steps in prop::collection::vec((1..4_u32, prop::collection::btree_map(1..4_u16, any_door(), 0..3)), 0..30)
+        ) {
+            let mut doors = Doors::default();
+            let mut kept = Elements::default();
+            for (link, wanted) in steps {
+                let mut wanted: Vec<Door> = wanted.into_values().collect();
+                wanted.sort();
+                wanted.dedup_by_key(|door| door.place);
+                let change = doors.set(link, &wanted);
+                apply(&mut kept, &change);
+                prop_assert_eq!(&kept, &doors.elements());
+                prop_assert!(doors.set(link, &wanted).is_empty());
+                if !change.is_empty() {
+                    for door in wanted {
+                        prop_assert_eq!(kept.doors.get(&door.place), Some(&door.to));
+                    }
+                }
+            }
+            for link in 1..4 {
+                apply(&mut kept, &doors.set(link, &[]));
+            }
+            prop_assert_eq!(kept, Elements::default());
+        }
+    }
+
+    #[test]
+    fn the_late_end_of_a_link_leaves_what_the_same_workload_has_on_its_next() {
+        let door = Door {
+            place: Place {
+                family: Family::V4,
+                protocol: Protocol::Udp,
+                port: 53,
+                address: None,
+            },
+            to: ([10, 77, 0, 2].into(), 53),
+        };
+        let mut doors = Doors::default();
+        doors.set(7, &[door]);
+        assert!(doors.set(8, &[door]).is_empty());
+        assert!(doors.set(7, &[]).is_empty());
+        assert_eq!(doors.elements().doors.len(), 1);
+    }
+}
