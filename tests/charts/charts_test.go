@@ -122,7 +122,7 @@ func TestEveryValueArrives(t *testing.T) {
 		"extraArgs":         {daemon.Args, []string{"--log-format", "json"}},
 		"install.extraArgs": {install.Args, []string{"--network", "pods"}},
 		"extraEnv":          {daemon.Env[len(daemon.Env)-1], core.EnvVar{Name: "RUST_LOG", Value: "debug"}},
-		"hostPaths":         {hostPaths(pod), []string{"/run/netns", "/run/workloadnet", "/var/lib/other/bin", "/var/lib/other/net.d"}},
+		"hostPaths":         {hostPaths(pod), []string{"/proc/sys/net", "/run/netns", "/run/workloadnet", "/var/lib/other/bin", "/var/lib/other/net.d"}},
 		"memory":            {memory, "256Mi"},
 		"cpu":               {cpu, "100m"},
 		"requested memory":  {daemon.Resources.Requests.Memory(), was.Containers[0].Resources.Requests.Memory()},
@@ -300,8 +300,22 @@ func hostPaths(pod core.PodSpec) []string {
 func TestAPodHasTheseFoldersOfTheNodeAndNoOthers(t *testing.T) {
 	for _, objects := range []rendered{base(t), mustChart(t, "workloadnet", "")} {
 		got := hostPaths(daemons(t, objects).Spec.Template.Spec)
-		if !slices.Equal(got, []string{"/etc/cni/net.d", "/opt/cni/bin", "/run/netns", "/run/workloadnet"}) {
+		if !slices.Equal(got, []string{"/etc/cni/net.d", "/opt/cni/bin", "/proc/sys/net", "/run/netns", "/run/workloadnet"}) {
 			t.Errorf("they are %v", got)
+		}
+	}
+}
+
+func TestTheDaemonHasTwoCapabilitiesAndNoPrivileges(t *testing.T) {
+	for _, objects := range []rendered{base(t), mustChart(t, "workloadnet", everything)} {
+		pod := daemons(t, objects).Spec.Template.Spec
+		got := pod.Containers[0].SecurityContext
+		if got.Privileged != nil && *got.Privileged {
+			t.Error("it is privileged")
+		}
+		if !slices.Equal(got.Capabilities.Add, []core.Capability{"NET_ADMIN", "SYS_ADMIN"}) ||
+			!slices.Equal(got.Capabilities.Drop, []core.Capability{"ALL"}) {
+			t.Errorf("its capabilities are %v", got.Capabilities)
 		}
 	}
 }

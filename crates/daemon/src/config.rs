@@ -120,6 +120,8 @@ pub struct Network {
     pub cool_down_seconds: u64,
     /// File for labels and cooling addresses.
     pub state: PathBuf,
+    /// Where the kernel's settings of networks are written.
+    pub proc_sys_net: PathBuf,
 }
 
 /// How other nodes are routed to.
@@ -197,6 +199,7 @@ impl Default for Network {
             no_masquerade: Vec::new(),
             cool_down_seconds: 150,
             state: "/run/workloadnet/state.json".into(),
+            proc_sys_net: "/proc/sys/net".into(),
         }
     }
 }
@@ -243,8 +246,13 @@ impl Config {
         if !self.socket.path.is_absolute() {
             bail!("socket.path {:?}: must be absolute", self.socket.path);
         }
-        if !self.network.state.is_absolute() {
-            bail!("network.state {:?}: must be absolute", self.network.state);
+        let Network {
+            state, proc_sys_net, ..
+        } = &self.network;
+        for (name, path) in [("state", state), ("proc_sys_net", proc_sys_net)] {
+            if !path.is_absolute() {
+                bail!("network.{name} {path:?}: must be absolute");
+            }
         }
         let group = self.network.group;
         if group == 0 || DYING_GROUPS.contains(&group) {
@@ -556,6 +564,10 @@ mod tests {
             (
                 "[network]\nstate = \"state.json\"",
                 "network.state \"state.json\": must be absolute",
+            ),
+            (
+                "[network]\nproc_sys_net = \"net\"",
+                "network.proc_sys_net \"net\": must be absolute",
             ),
             (
                 "[network]\ncool_down_seconds = 86401",

@@ -38,6 +38,9 @@ struct Args {
     /// Keep labels and cooling addresses here instead of where the settings say.
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
+    /// Write the kernel's settings of networks here instead of where the settings say.
+    #[arg(long, value_name = "FOLDER")]
+    proc_sys_net: Option<PathBuf>,
     /// Give addresses from this prefix instead of the settings' ones. May be given several times.
     #[arg(long = "prefix", value_name = "PREFIX")]
     prefixes: Vec<String>,
@@ -87,6 +90,9 @@ fn serve(args: &Args) -> anyhow::Result<()> {
         .build()?;
     let (network, listening, told) = runtime.block_on(listen(&config))?;
     let linux = Linux::open(config.network.group).context("the kernel cannot be spoken to")?;
+    let linux = linux
+        .with_settings_at(&config.network.proc_sys_net)
+        .context("network.proc_sys_net")?;
     let desk = Desk::open(linux, config.desk()?)?;
     if let Some(path) = &config.routes.peers {
         source::peers::follow(path, Arc::clone(&desk))?;
@@ -157,6 +163,9 @@ fn settings(args: &Args) -> anyhow::Result<Config> {
     }
     if let Some(path) = &args.state {
         config.network.state.clone_from(path);
+    }
+    if let Some(path) = &args.proc_sys_net {
+        config.network.proc_sys_net.clone_from(path);
     }
     if !args.prefixes.is_empty() {
         config.network.prefixes = Some(args.prefixes.clone());

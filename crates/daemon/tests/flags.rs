@@ -54,6 +54,8 @@ fn flags_count_instead_of_the_file() {
         "/b",
         "--state",
         "/c",
+        "--proc-sys-net",
+        "/d",
         "--prefix",
         "10.2.0.0/24",
         "--prefix",
@@ -63,8 +65,12 @@ fn flags_count_instead_of_the_file() {
     assert!(good);
     let config = Config::parse(&printed).unwrap();
     assert_eq!(
-        (config.socket.path, config.network.state),
-        ("/b".into(), "/c".into())
+        [
+            config.socket.path,
+            config.network.state,
+            config.network.proc_sys_net
+        ],
+        ["/b", "/c", "/d"].map(PathBuf::from)
     );
     let prefixes = config.network.prefixes.unwrap();
     assert_eq!(prefixes, ["10.2.0.0/24", "fd02::/64"]);

@@ -9,6 +9,7 @@ use crate::message::Attributes;
 use crate::netns::Home;
 use crate::nft::Nft;
 use crate::socket::{ROUTE, Refused, Socket};
+use crate::sysctl::Writable;
 use crate::{crash, fault, routes, survey, sysctl, watch};
 use ipnet::IpNet;
 use model::address::{Family, IPV6_MTU};
@@ -23,6 +24,7 @@ use model::ruleset::Ruleset;
 use model::survey::{DYING_GROUPS, FoundLink, Standing, Survey, Uplink};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use unwire::DyingGroups;
 
@@ -39,6 +41,7 @@ pub struct Linux {
     group: u32,
     home: Home,
     ipv6: bool,
+    sysctls: Writable,
     /// Used by the one thread that wires.
     writer: Mutex<Socket>,
     /// Used for everything that answers at once.
@@ -58,12 +61,21 @@ impl Linux {
             group,
             home: Home::here()?,
             ipv6: sysctl::has_ipv6(),
+            sysctls: Writable::default(),
             writer: Mutex::new(Socket::open(ROUTE)?),
             reader: Mutex::new(Socket::open(ROUTE)?),
             mender: Mutex::new(Socket::open(ROUTE)?),
             router: Mutex::new(Socket::open_for_long_batches(ROUTE)?),
             nft: Nft::open()?,
             dying: DyingGroups::default(),
+        })
+    }
+
+    /// Writes settings not to `/proc/sys/net`, but to the same by another path: a container has `/proc/sys` read-only.
+    pub fn with_settings_at(self, folder: &Path) -> Result<Self, Fault> {
+        Ok(Self {
+            sysctls: Writable::at(folder)?,
+            ..self
         })
     }
 
@@ -131,7 +143,7 @@ impl Linux {
                 positions.clear();
             }
             if let Op::Set(setting) = op {
-                faults.extend(sysctl::write(&link.name, setting).err());
+                faults.extend(self.sysctls.write(&link.name, setting).err());
             }
         }
         for (op, refused) in ops.iter().zip(refused) {
@@ -302,7 +314,8 @@ impl Datapath for Linux {
 
     fn publish(&self, ruleset: &Ruleset) -> Result<(), Fault> {
         self.nft.publish(ruleset)?;
-        sysctl::ensure_forwarding(|| survey::advertised(&mut self.reader()))
+        self.sysctls
+            .ensure_forwarding(|| survey::advertised(&mut self.reader()))
     }
 
     fn spare(&self, gone: &[IpNet], came: &[IpNet]) -> Result<(), Fault> {

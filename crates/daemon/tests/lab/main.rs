@@ -5,6 +5,7 @@
 
 mod adopt;
 mod bad_input;
+mod container;
 mod crash;
 mod crossing;
 mod daemon;

@@ -5,7 +5,7 @@ use crate::encode::{self, LOOPBACK, UNICAST, UP, link_by_index, link_by_name, ro
 use crate::message::Message;
 use crate::netns::Home;
 use crate::socket::{Answer, ROUTE, Refused, Reply, Socket};
-use crate::{crash, survey, sysctl};
+use crate::{crash, survey};
 use model::address::{FIRST_HOP_V6, IPV6_MTU};
 use model::datapath::{Fault, WireError};
 use model::plan::{FORWARDING_V6, IPV6_ON, Op, Plan, host_net};
@@ -140,7 +140,10 @@ impl Wiring<'_> {
     fn finish(&mut self, home: &Home, namespace: &OwnedFd) -> Result<(), WireError> {
         if self.ipv6 {
             for setting in &self.plan.sysctls {
-                sysctl::write(self.plan.link.host.as_str(), setting).map_err(gone_or_refused)?;
+                self.linux
+                    .sysctls
+                    .write(self.plan.link.host.as_str(), setting)
+                    .map_err(gone_or_refused)?;
                 crash::step();
             }
         }
@@ -149,9 +152,10 @@ impl Wiring<'_> {
             .and_then(|opened| opened);
         self.inside = Some(socket.map_err(refused)?);
         let name = self.plan.link.workload.as_str();
+        let sysctls = &self.linux.sysctls;
         self.make_inside(|| {
             // The folder is that of the namespace which the thread is in.
-            home.visit(namespace.as_fd(), || sysctl::write(name, &IPV6_ON))
+            home.visit(namespace.as_fd(), || sysctls.write(name, &IPV6_ON))
                 .and_then(|written| written)
         })?;
         self.make_outside()?;
@@ -244,7 +248,7 @@ impl Wiring<'_> {
             first: 0,
             ops: &plan.host,
         };
-        let sent = batch.send(self.host, || sysctl::write(name, &IPV6_ON))?;
+        let sent = batch.send(self.host, || self.linux.sysctls.write(name, &IPV6_ON))?;
         for Refused { position, fault } in sent.refused {
             match plan.host.get(position) {
                 Some(Op::AltName(_)) if no_second_name(fault.errno) => {}
@@ -264,7 +268,10 @@ impl Wiring<'_> {
         // The namespace's default, which a link has from its creation, may be another one than that of all links.
         let forwards = |reply: &Reply| reply.position < addresses.len() || survey::forwards(&reply.payload);
         if with_v6 && !sent.after.iter().all(forwards) {
-            sysctl::write(name, &FORWARDING_V6).map_err(gone_or_refused)?;
+            self.linux
+                .sysctls
+                .write(name, &FORWARDING_V6)
+                .map_err(gone_or_refused)?;
         }
         for (n, address) in addresses.into_iter().enumerate() {
             if way(n) != Some((UNICAST, index)) {

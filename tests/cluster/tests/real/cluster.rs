@@ -86,6 +86,17 @@ impl Cluster {
         (owned(text("status")), owned(text("message")))
     }
 
+    /// Waits until the node is not ready, for want of a network.
+    #[track_caller]
+    pub(crate) fn expect_without_network(&self, node: &Node) {
+        eventually(
+            LONG,
+            &format!("{} says that it has no network", node.name),
+            || self.condition(node, "Ready"),
+            |seen| seen.0 == "False" && seen.1.contains("NetworkReady=false"),
+        );
+    }
+
     #[track_caller]
     pub(crate) fn expect_ready(&self, node: &Node) {
         eventually(

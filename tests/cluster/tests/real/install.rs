@@ -28,11 +28,16 @@ impl Cluster {
 
     /// Prefixes cannot come from Kubernetes yet, so that each node has a file of its own.
     fn share_lists(&self, base: &Path) {
-        fs::write(
-            base.join("workloadnetd.toml"),
-            "[prefixes]\nsource = \"file\"\nfile = \"/run/workloadnet/prefixes.toml\"\n[routes]\nmode = \"auto\"\npeers = \"/run/workloadnet/peers.toml\"\n",
-        )
-        .unwrap();
+        let path = base.join("workloadnetd.toml");
+        let shipped = fs::read_to_string(&path).unwrap();
+        let mut text: String = shipped
+            .lines()
+            .filter(|line| !line.starts_with("prefixes = "))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        text += "[prefixes]\nsource = \"file\"\nfile = \"/run/workloadnet/prefixes.toml\"\n";
+        text += "[routes]\nmode = \"auto\"\npeers = \"/run/workloadnet/peers.toml\"\n";
+        fs::write(&path, text).unwrap();
         self.write_lists();
     }
 
