@@ -21,7 +21,8 @@ current-context: x
     )
 }
 
-/// A kubelet that needs neither systemd, nor cgroup v2, nor CAP_SYS_RESOURCE, and never evicts.
+/// A kubelet that needs neither systemd, nor cgroup v2, nor CAP_SYS_RESOURCE, never evicts, and does not let a container
+/// wait long that has ended.
 pub fn kubelet(cgroup: &str) -> String {
     format!(
         "apiVersion: kubelet.config.k8s.io/v1beta1
@@ -47,6 +48,7 @@ staticPodPath: /etc/kubernetes/manifests
 fileCheckFrequency: 1s
 evictionHard: {{memory.available: \"0%\", nodefs.available: \"0%\", nodefs.inodesFree: \"0%\", imagefs.available: \"0%\", imagefs.inodesFree: \"0%\"}}
 imageGCHighThresholdPercent: 100
+crashLoopBackOff: {{maxContainerRestartPeriod: 2s}}
 "
     )
 }

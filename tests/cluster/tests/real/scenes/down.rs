@@ -1,4 +1,4 @@
-//! The daemons cannot come back, because no node is selected; pods go all the same.
+//! The daemons cannot come back, because no node is selected: nodes are not ready, and pods go all the same.
 
 use crate::LONG;
 use crate::cluster::Cluster;
@@ -9,6 +9,7 @@ pub(crate) fn pods_go(cluster: &Cluster) {
     select(cluster, r#""nowhere""#);
     for node in &cluster.nodes {
         eventually(LONG, "the daemon has ended", || node.daemon(), Option::is_none);
+        cluster.expect_without_network(node);
     }
     let names: Vec<String> = cluster.nodes.iter().map(|node| many(node.name)).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -22,6 +23,7 @@ pub(crate) fn pods_go(cluster: &Cluster) {
     select(cluster, "null");
     for node in &cluster.nodes {
         node.expect_serving();
+        cluster.expect_ready(node);
         node.expect_attached(1);
         for prefix in node.workloadnet(&["node"])["prefix"].as_array().unwrap() {
             assert_eq!(prefix["used"], 1, "{}: {prefix:#}", node.name);
