@@ -1,6 +1,7 @@
 package charts
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,6 +30,8 @@ imagePullSecrets: [{name: pull}]
 config: |
   [network]
   prefixes = ["10.1.0.0/16"]
+  [metrics]
+  listen = "0.0.0.0:9100"
 extraArgs: [--log-format, json]
 extraEnv: [{name: RUST_LOG, value: debug}]
 install: {extraArgs: [--network, pods]}
@@ -129,7 +132,12 @@ func TestEveryValueArrives(t *testing.T) {
 		"startup":           {daemon.StartupProbe.FailureThreshold, int32(300)},
 		"readiness":         {daemon.ReadinessProbe.PeriodSeconds, int32(3)},
 		"liveness":          {daemon.LivenessProbe.TimeoutSeconds, int32(7)},
-		"liveness, the way": {daemon.LivenessProbe.ProbeHandler, was.Containers[0].LivenessProbe.ProbeHandler},
+		"liveness, where":   {asked(daemon.LivenessProbe), "127.0.0.1:9100/healthz"},
+		"readiness, where":  {asked(daemon.ReadinessProbe), "127.0.0.1:9100/readyz"},
+		"startup, where":    {asked(daemon.StartupProbe), "127.0.0.1:9100/healthz"},
+		"metrics": {daemon.Ports, []core.ContainerPort{{
+			Name: "metrics", HostIP: "0.0.0.0", ContainerPort: 9100, Protocol: core.ProtocolTCP,
+		}}},
 		"tolerations": {pod.Tolerations, []core.Toleration{{
 			Key: "node.kubernetes.io/not-ready", Operator: core.TolerationOpExists, Effect: core.TaintEffectNoSchedule,
 		}}},
@@ -150,6 +158,10 @@ func TestEveryValueArrives(t *testing.T) {
 	if pinned != "workloadnet@"+digest {
 		t.Errorf("a digest: %s", pinned)
 	}
+}
+
+func asked(probe *core.Probe) string {
+	return fmt.Sprintf("%s:%s%s", probe.HTTPGet.Host, probe.HTTPGet.Port.String(), probe.HTTPGet.Path)
 }
 
 func TestEverythingIsInTheReleasesNamespace(t *testing.T) {
@@ -175,6 +187,10 @@ func TestBadValuesAreRefusedByName(t *testing.T) {
 		"image: {repository: 'A'}":                             "/image/repository",
 		"image: {pullPolicy: Sometimes}":                       "/image/pullPolicy",
 		"config: {network: {mtu: 1400}}":                       "/config",
+		"config: '[network'":                                   "config: toml",
+		"config: '[network]'":                                  `config: the probes need an address and a port in [metrics], and listen is ""`,
+		`config: '[metrics] listen = "unix:/run/x"'`:           `toml`,
+		`config: 'metrics.listen = "unix:/run/x"'`:             `listen is "unix:/run/x"`,
 		"extraArgs: --log-format":                              "/extraArgs",
 		"extraEnv: [{nmae: A}]":                                "/extraEnv/0",
 		"hostPaths: {cniBin: opt/cni/bin}":                     "/hostPaths/cniBin",
@@ -231,7 +247,7 @@ func TestChangedSettingsReplaceTheDaemons(t *testing.T) {
 		t.Fatalf("no volume is of %s", name)
 		return ""
 	}
-	if a, b := name(""), name("config: '[network]'"); a == b {
+	if a, b := name(""), name(`config: 'metrics.listen = "[::1]:4777"'`); a == b {
 		t.Errorf("both are %s", a)
 	}
 }

@@ -39,9 +39,34 @@
 {{- if eq $container.name "workloadnetd" }}
 {{- with $values.extraArgs }}{{ $_ := set $container "args" (concat (get $container "args" | default list) .) }}{{ end }}
 {{- with $values.extraEnv }}{{ $_ := set $container "env" (concat (get $container "env" | default list) .) }}{{ end }}
+{{- with $values.config }}{{ include "workloadnet.probed" (dict "container" $container "config" .) }}{{ end }}
 {{- range $kind, $change := $values.probes }}
 {{- with $change }}{{ $_ := mergeOverwrite (get $container (printf "%sProbe" $kind)) . }}{{ end }}
 {{- end }}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* Probes ask where the settings say that the daemon answers. */}}
+{{- define "workloadnet.probed" }}
+{{- $settings := fromToml .config }}
+{{- with get $settings "Error" }}{{ fail (printf "config: %s" .) }}{{ end }}
+{{- $listen := get (get $settings "metrics" | default dict) "listen" | default "" }}
+{{- if not (regexMatch "^[^:].*:[0-9]+$" $listen) }}
+{{- fail (printf "config: the probes need an address and a port in [metrics], and listen is %q" $listen) }}
+{{- end }}
+{{- $port := regexFind "[0-9]+$" $listen | int }}
+{{- $address := trimSuffix (printf ":%d" $port) $listen | trimAll "[]" }}
+{{- $asked := get (dict "0.0.0.0" "127.0.0.1" "::" "::1") $address | default $address }}
+{{- range $open := .container.ports }}
+{{- if eq $open.name "metrics" }}
+{{- $_ := set $open "hostIP" $address }}
+{{- $_ := set $open "containerPort" $port }}
+{{- end }}
+{{- end }}
+{{- range $kind := list "startup" "readiness" "liveness" }}
+{{- $way := (get $.container (printf "%sProbe" $kind)).httpGet }}
+{{- $_ := set $way "host" $asked }}
+{{- $_ := set $way "port" $port }}
 {{- end }}
 {{- end }}
