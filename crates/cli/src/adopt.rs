@@ -202,7 +202,7 @@ async fn commit(client: &Client, adopt: &Adopt, old: &Old, output: Output) -> Re
     };
     let kept = chosen(client, adopt, old, Origin::Committed).await?;
     let mut told: Vec<Told<'_>> = Vec::new();
-    for pod in &old.pods {
+    for pod in old.pods.iter().chain(&old.unreserved) {
         let (state, why) = match pod.fate {
             _ if kept.iter().any(|attachment| is_of(pod, attachment)) => ("committed", None),
             Fate::Gone if adopt.clean => ("cleaned", None),
@@ -240,7 +240,8 @@ async fn commit(client: &Client, adopt: &Adopt, old: &Old, output: Output) -> Re
 async fn chosen(client: &Client, adopt: &Adopt, old: &Old, origin: Origin) -> Result<Vec<Attachment>, Error> {
     let mut all = client.list(adopt.owner.clone()).await?;
     all.retain(|attachment| {
-        let is_named = || old.pods.iter().any(|pod| is_of(pod, attachment));
+        let mut pods = old.pods.iter().chain(&old.unreserved);
+        let mut is_named = || pods.any(|pod| is_of(pod, attachment));
         attachment.origin() == origin && (adopt.networks.is_empty() || is_named())
     });
     Ok(all)

@@ -81,6 +81,15 @@ fn state(of: &Attachment) -> &'static str {
     }
 }
 
+fn origin(of: &Attachment) -> &'static str {
+    match of.origin() {
+        attachment::Origin::Own => "own",
+        attachment::Origin::Taken => "taken",
+        attachment::Origin::Committed => "committed",
+        attachment::Origin::Unspecified => "unknown",
+    }
+}
+
 fn prefix_state(of: &Prefix) -> &'static str {
     match of.state() {
         prefix::State::Serving => "serving",

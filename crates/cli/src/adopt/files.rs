@@ -48,6 +48,8 @@ pub(crate) enum Fate {
 #[derive(Debug, Default)]
 pub(crate) struct Old {
     pub(crate) pods: Vec<Pod>,
+    /// Of cached results without a reservation: what a commit that was cut short has left, or another IPAM's.
+    pub(crate) unreserved: Vec<Pod>,
     /// Files that say nothing, and why.
     pub(crate) unreadable: Vec<(PathBuf, String)>,
 }
@@ -80,7 +82,8 @@ pub(crate) fn read(reservations: &Path, results: &Path, networks: &[String]) -> 
     let mut old = Old::default();
     let cached = cached(results, networks, &mut old)?;
     for network in networks {
-        if !reservations.join(network).is_dir() {
+        let is_cached = cached.iter().any(|one| one.text("networkName") == network);
+        if !is_cached && !reservations.join(network).is_dir() {
             bail!("there is no network {network:?} in {}", reservations.display());
         }
     }
@@ -110,7 +113,47 @@ pub(crate) fn read(reservations: &Path, results: &Path, networks: &[String]) -> 
         old.pods.push(pod(network, container, if_name, files, &cached));
     }
     refuse_twins(&mut old.pods);
+    old.unreserved = unreserved(&old.pods, &cached);
     Ok(old)
+}
+
+/// What results of host-local's alone tell.
+fn unreserved(pods: &[Pod], cached: &[Cached]) -> Vec<Pod> {
+    let is_known = |cached: &&Cached| pods.iter().any(|pod| pod.result.as_ref() == Some(&cached.path));
+    let is_host_locals = |cached: &&Cached| {
+        let plugins = cached.plugins().unwrap_or_default();
+        plugins
+            .first()
+            .is_some_and(|first| first["ipam"]["type"] == "host-local")
+    };
+    let left = cached
+        .iter()
+        .filter(|cached| !is_known(cached) && is_host_locals(cached));
+    left.map(|one| {
+        let text = |field| one.text(field).to_owned();
+        let (network, container) = (text("networkName"), text("containerId"));
+        let mut pod = pod(
+            network,
+            container,
+            text("ifName"),
+            Vec::new(),
+            std::slice::from_ref(one),
+        );
+        pod.addresses = given(&one.json["result"]);
+        pod
+    })
+    .collect()
+}
+
+/// The addresses of a result, sorted.
+fn given(result: &Value) -> Vec<IpAddr> {
+    let ips = result["ips"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let ips = ips
+        .iter()
+        .filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok());
+    let mut given: Vec<IpAddr> = ips.collect();
+    given.sort_unstable();
+    given
 }
 
 /// The daemon knows a pod by container and interface alone, so one of two networks cannot be told from the other's.
@@ -238,12 +281,7 @@ fn fate(pod: &mut Pod, found: &Cached, plugins: Option<&[Value]>) -> Fate {
         Err(error) => return Fate::Refused(vec![format!("cannot look at {path}: {error}")]),
     }
     let mut reasons = Vec::new();
-    let given = result["ips"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let given = given
-        .iter()
-        .filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok());
-    let mut given: Vec<IpAddr> = given.collect();
-    given.sort_unstable();
+    let given = given(result);
     if given != pod.addresses {
         reasons.push(format!(
             "its cached result has {}, and the reservations {}",

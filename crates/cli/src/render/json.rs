@@ -1,6 +1,6 @@
 //! For programs: one object, with the protos' names and text forms. Names are added, never changed.
 
-use super::{address, addresses, mac, prefix_state, state};
+use super::{address, addresses, mac, origin, prefix_state, state};
 use client::inspection::{Attachment, Finding, GetNodeResponse, Key};
 use client::workload::AttachResponse;
 use serde_json::{Value, json};
@@ -123,6 +123,7 @@ fn attachment_value(one: &Attachment) -> Value {
         "namespace": { "device": one.namespace_device, "inode": one.namespace_inode },
         "labels": one.labels,
         "state": state(one),
+        "origin": origin(one),
         "host_port": one.host_port.iter().map(|port| json!({
             "protocol": port.protocol,
             "port": port.port,
@@ -156,6 +157,7 @@ mod tests {
         "namespace": { "device": 4, "inode": 4026532281 },
         "labels": { "app": "web", "tier": "front" },
         "state": "attached",
+        "origin": "own",
         "host_port": [
             { "protocol": "tcp", "port": 8080, "address": "", "workload_port": 80 },
             { "protocol": "udp", "port": 53, "address": "fd00::1", "workload_port": 53 }

@@ -212,3 +212,34 @@ fn a_file_that_cannot_be_removed_hides_nothing_of_what_was_done() {
     }
     assert!(node.has("networks/old/10.1.0.2") && !node.has("networks/other"));
 }
+
+#[test]
+fn what_a_commit_that_was_killed_has_left_is_removed_by_the_next_one() {
+    let node = Node::new();
+    node.pod("old", "10.1.0.2", "kept", "netns");
+    node.pod("old", "10.1.0.3", "taken", "netns");
+    node.pod("old", "10.1.0.4", "dead", "nowhere");
+    node.pod("old", "10.1.0.5", "stranger", "netns");
+    node.fake
+        .takes("workloadnet", "kept", "10.1.0.2", Origin::Committed);
+    node.fake.takes("workloadnet", "taken", "10.1.0.3", Origin::Taken);
+    // The reservations are gone, the results are not.
+    fs::remove_dir_all(node.path("networks/old")).unwrap();
+    let (code, said) = node.adopt(&[]);
+    assert_eq!((code, said.as_str()), (0, "no pods\n"));
+    let (code, said) = node.adopt(&["--commit", "--clean", "--network", "old"]);
+    assert_eq!(code, 0, "{said}");
+    for words in [
+        "committed  kept/eth0 10.1.0.2",
+        "committed  taken/eth0 10.1.0.3",
+        "cleaned    dead/eth0 10.1.0.4",
+        "-D POSTROUTING -s 10.1.0.2 ",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    let left: Vec<PathBuf> = fs::read_dir(node.path("results"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(left, [node.path("results/old-stranger-eth0")]);
+}

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[cfg(feature = "libcni")]
+mod adopted;
 mod input;
 #[cfg(feature = "libcni")]
 mod libcni;

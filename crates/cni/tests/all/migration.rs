@@ -12,12 +12,12 @@ use tempfile::TempDir;
 const OTHERS: &str = "/usr/lib/cni";
 const LIMIT: Duration = Duration::from_secs(20);
 
-struct Old {
+pub(crate) struct Old {
     folder: TempDir,
 }
 
 impl Old {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let old = Self {
             folder: tempfile::tempdir().unwrap(),
         };
@@ -39,7 +39,7 @@ impl Old {
         self.folder.path().join(below)
     }
 
-    fn network(&self, name: &str, kind: &str, v4: &str, v6: &str, chain: &str) {
+    pub(crate) fn network(&self, name: &str, kind: &str, v4: &str, v6: &str, chain: &str) {
         let text = format!(
             r#"{{"cniVersion":"1.0.0","name":"{name}","plugins":[{{"type":"{kind}","ipMasq":true,"isGateway":true,
                "ipam":{{"type":"host-local","dataDir":{:?},"ranges":[[{{"subnet":"{v4}"}}],[{{"subnet":"{v6}"}}]],
@@ -61,7 +61,7 @@ impl Old {
         node.stage.node.within(|| command.output()).unwrap().unwrap()
     }
 
-    fn add(&self, node: &Node, network: &str, id: &str) -> Pod {
+    pub(crate) fn add(&self, node: &Node, network: &str, id: &str) -> Pod {
         let sandbox = Sandbox::new();
         let output = self.call(node, "ADD", network, id, &sandbox.path());
         assert!(output.status.success(), "{output:?}");
@@ -76,26 +76,34 @@ impl Old {
         }
     }
 
-    /// `workloadnet adopt --from host-local ARGS`: its exit code, and what it says.
-    fn adopt(&self, node: &Node, args: &[&str]) -> (Option<i32>, String) {
-        let output = Command::new(stage::sibling("workloadnet").unwrap())
+    /// `workloadnet adopt --from host-local ARGS`.
+    pub(crate) fn command(&self, node: &Node, args: &[&str]) -> Command {
+        let mut command = Command::new(stage::sibling("workloadnet").unwrap());
+        command
             .arg("--socket")
             .arg(node.socket())
             .args(["adopt", "--from", "host-local", "--data-dir"])
             .arg(self.path("networks"))
             .arg("--results-dir")
             .arg(self.path("results"))
-            .args(args)
-            .output()
-            .unwrap();
+            .args(args);
+        command
+    }
+
+    /// Its exit code, and what it says.
+    pub(crate) fn adopt(&self, node: &Node, args: &[&str]) -> (Option<i32>, String) {
+        let output = self.command(node, args).output().unwrap();
         let said = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8(said).unwrap())
     }
 
-    fn files(&self) -> Vec<String> {
+    pub(crate) fn files(&self) -> Vec<String> {
         let mut all = Vec::new();
-        for folder in ["networks/old", "networks/bridged", "networks/chained", "results"] {
-            let Ok(entries) = std::fs::read_dir(self.path(folder)) else {
+        let networks = std::fs::read_dir(self.path("networks")).unwrap();
+        let networks =
+            networks.map(|entry| format!("networks/{}", entry.unwrap().file_name().to_str().unwrap()));
+        for folder in networks.chain(["results".to_owned()]) {
+            let Ok(entries) = std::fs::read_dir(self.path(&folder)) else {
                 continue;
             };
             all.extend(
@@ -107,9 +115,9 @@ impl Old {
     }
 }
 
-struct Pod {
-    ips: Vec<IpAddr>,
-    sandbox: Sandbox,
+pub(crate) struct Pod {
+    pub(crate) ips: Vec<IpAddr>,
+    pub(crate) sandbox: Sandbox,
 }
 
 fn rules(node: &Node) -> String {

@@ -32,12 +32,22 @@ impl Node {
 
     /// Starts the daemon and does not wait for it: additions do.
     pub(crate) fn start(&mut self) {
+        self.start_with("");
+    }
+
+    /// The same, with other prefixes than those of the settings' default.
+    #[cfg(feature = "libcni")]
+    pub(crate) fn start_with_prefixes(&mut self, prefixes: &[&str]) {
+        self.start_with(&format!("prefixes = {prefixes:?}\n"));
+    }
+
+    fn start_with(&mut self, settings_of_network: &str) {
         let binary = stage::sibling("workloadnetd")
             .expect("the daemon is built beside this test: cargo build --package workloadnet-daemon");
         let settings = self.folder.path().join("workloadnetd.toml");
         let state = self.folder.path().join("run/state.json");
         let text = format!(
-            "[socket]\npath = {:?}\n[network]\ncool_down_seconds = 0\nstate = {state:?}\n",
+            "[socket]\npath = {:?}\n[network]\n{settings_of_network}cool_down_seconds = 0\nstate = {state:?}\n",
             self.socket()
         );
         std::fs::write(&settings, text).unwrap();
@@ -67,6 +77,52 @@ impl Node {
 
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("run/workloadnet.sock")
+    }
+
+    /// What the command line says; it has to succeed.
+    #[cfg(feature = "libcni")]
+    pub(crate) fn said(&self, words: &[&str]) -> String {
+        let mut command = Command::new(stage::sibling("workloadnet").unwrap());
+        let output = command.arg("--socket").arg(self.socket()).args(words).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Attachments that were taken over, by the container's id: `taken` or `committed`.
+    #[cfg(feature = "libcni")]
+    pub(crate) fn origins(&self) -> std::collections::BTreeMap<String, String> {
+        let listed: serde_json::Value =
+            serde_json::from_str(&self.said(&["list", "--output", "json"])).unwrap();
+        let all = listed["attachment"].as_array().cloned().unwrap_or_default();
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        all.iter()
+            .map(|of| (text(&of["key"]["workload_id"]), text(&of["origin"])))
+            .collect()
+    }
+
+    /// What a check finds: nothing.
+    #[cfg(feature = "libcni")]
+    pub(crate) fn findings(&self) -> String {
+        let found: serde_json::Value =
+            serde_json::from_str(&self.said(&["check", "--output", "json"])).unwrap();
+        found["finding"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    /// So that plugins which wait for it are quick.
+    #[cfg(feature = "libcni")]
+    pub(crate) fn without_duplicate_detection(&self) {
+        let quick = || {
+            Command::new("sysctl")
+                .args(["-qw", "net.ipv6.conf.default.accept_dad=0"])
+                .status()
+        };
+        assert!(self.stage.node.within(quick).unwrap().unwrap().success());
     }
 
     pub(crate) fn queue(&self) -> queue::Queue {
