@@ -1,9 +1,10 @@
 //! What a client has started: it runs scripts, serves HTTP, and has addresses.
 
 use crate::host::{Host, host_addresses, outside_addresses};
+use stage::Namespace;
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Output;
 use std::time::Duration;
 
@@ -148,15 +149,56 @@ fn address(text: &str) -> Option<IpAddr> {
     text.parse().ok().map(|address: IpAddr| address.to_canonical())
 }
 
+/// By a port of the node, from outside and from the node, in both families: the member answers who has the port, and sees who
+/// comes.
+#[track_caller]
+pub(crate) fn expect_reached_by(host: &Host, port: u16, member: &dyn Member) {
+    let own: BTreeSet<IpAddr> = member.addresses().into_iter().collect();
+    let ways = host_addresses()
+        .into_iter()
+        .zip(outside_addresses())
+        .flat_map(|(node, outside)| {
+            [
+                (&host.stage.outside, node, outside),
+                (&host.stage.node, node, node),
+            ]
+        })
+        .chain([(&host.stage.node, Ipv4Addr::LOCALHOST.into(), host_addresses()[0])]);
+    for (from, node, seen) in ways {
+        let said = ask_from(from, SocketAddr::new(node, port))
+            .unwrap_or_else(|error| panic!("{node} port {port}: {error}"));
+        let who = Who::parse(&said);
+        assert_eq!(
+            (who.client, who.server),
+            (Some(seen), own.clone()),
+            "by {node}: {said}"
+        );
+    }
+}
+
+/// Nobody has the port.
+#[track_caller]
+pub(crate) fn expect_closed(host: &Host, port: u16) {
+    for node in host_addresses() {
+        let said = ask_from(&host.stage.outside, SocketAddr::new(node, port));
+        let refused = said.expect_err("nobody has the port").kind();
+        assert_eq!(refused, std::io::ErrorKind::ConnectionRefused, "{node}");
+    }
+}
+
 fn ask_from_host(host: &Host, server: IpAddr) -> String {
+    let said = ask_from(&host.stage.node, SocketAddr::new(server, 80));
+    said.unwrap_or_else(|error| panic!("the host to {server}: {error}"))
+}
+
+fn ask_from(from: &Namespace, server: SocketAddr) -> std::io::Result<String> {
     let talk = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(server, 80), LIMIT)?;
+        let mut stream = TcpStream::connect_timeout(&server, LIMIT)?;
         stream.set_read_timeout(Some(LIMIT))?;
         stream.write_all(b"GET /cgi-bin/who HTTP/1.0\r\n\r\n")?;
         let mut said = String::new();
         stream.read_to_string(&mut said)?;
         Ok(said)
     };
-    let said = host.stage.node.within(talk).unwrap();
-    said.unwrap_or_else(|error| panic!("the host to {server}: {error}"))
+    from.within(talk).unwrap()
 }

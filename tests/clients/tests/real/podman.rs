@@ -33,7 +33,17 @@ pub(crate) struct PodmanContainer<'a> {
 
 /// `podman run`.
 pub(crate) fn podman_run<'a>(host: &'a Host, name: &str, network: &str) -> PodmanContainer<'a> {
-    let output = try_podman_run(host, name, network);
+    podman_run_with(host, name, network, &[])
+}
+
+/// `podman run` with more options.
+pub(crate) fn podman_run_with<'a>(
+    host: &'a Host,
+    name: &str,
+    network: &str,
+    options: &[&str],
+) -> PodmanContainer<'a> {
+    let output = try_podman_run(host, name, network, options);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "podman run: {errors}");
     let container = PodmanContainer {
@@ -51,7 +61,7 @@ pub(crate) fn podman_run<'a>(host: &'a Host, name: &str, network: &str) -> Podma
 }
 
 /// `podman run`, whatever comes of it.
-fn try_podman_run(host: &Host, name: &str, network: &str) -> Output {
+fn try_podman_run(host: &Host, name: &str, network: &str, options: &[&str]) -> Output {
     let cgroup = format!("/{}", host.room.cgroup());
     let line = [
         "podman",
@@ -63,7 +73,7 @@ fn try_podman_run(host: &Host, name: &str, network: &str) -> Output {
         &cgroup,
     ];
     let rest = ["--network", network, IMAGE];
-    host.room.output(&[&line[..], &rest].concat())
+    host.room.output(&[&line[..], options, &rest].concat())
 }
 
 impl PodmanContainer<'_> {

@@ -5,7 +5,7 @@ use crate::host::Host;
 use cri::runtime::runtime_service_client::RuntimeServiceClient;
 use cri::runtime::{
     DnsConfig, LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PodSandboxStatusRequest,
-    RemovePodSandboxRequest, RunPodSandboxRequest, StopPodSandboxRequest,
+    PortMapping, RemovePodSandboxRequest, RunPodSandboxRequest, StopPodSandboxRequest,
 };
 use serde_json::Value;
 use std::net::IpAddr;
@@ -46,6 +46,17 @@ impl<'a> Pods<'a> {
     /// Runs a sandbox; its id.
     #[track_caller]
     pub(crate) fn run(&self, name: &str, uid: &str, attempt: u32) -> String {
+        self.run_with(name, uid, attempt, &[]).unwrap()
+    }
+
+    /// As [`Self::run`], with ports of the node that lead to ports of the pod.
+    pub(crate) fn run_with(
+        &self,
+        name: &str,
+        uid: &str,
+        attempt: u32,
+        ports: &[(i32, i32)],
+    ) -> Result<String, tonic::Status> {
         let config = PodSandboxConfig {
             metadata: Some(PodSandboxMetadata {
                 name: name.to_owned(),
@@ -63,6 +74,14 @@ impl<'a> Pods<'a> {
                 cgroup_parent: format!("/{}", self.host.room.cgroup()),
                 ..LinuxPodSandboxConfig::default()
             }),
+            port_mappings: ports
+                .iter()
+                .map(|(host_port, container_port)| PortMapping {
+                    host_port: *host_port,
+                    container_port: *container_port,
+                    ..PortMapping::default()
+                })
+                .collect(),
             ..PodSandboxConfig::default()
         };
         let request = RunPodSandboxRequest {
@@ -72,7 +91,7 @@ impl<'a> Pods<'a> {
         let answer = self
             .runtime
             .block_on(self.client.clone().run_pod_sandbox(request));
-        answer.unwrap().into_inner().pod_sandbox_id
+        Ok(answer?.into_inner().pod_sandbox_id)
     }
 
     /// A running sandbox as a member, with the addresses that the runtime reports.

@@ -2,10 +2,13 @@
 
 use crate::containerd::{self, ctr_run};
 use crate::host::Host;
-use crate::member::{Member as _, expect_traffic};
+use crate::member::{Member as _, expect_closed, expect_reached_by, expect_traffic};
 use crate::pods::{CONTAINERD, Pods};
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
+
+/// The port of the node that pods get in turns.
+const PORT: u16 = 8080;
 
 #[test]
 fn pods_come_and_go_beside_containers_of_ctr() {
@@ -39,8 +42,12 @@ fn pods_outlive_the_daemon_and_go_while_it_is_down() {
 /// Pods beside containers of ctr, stopped twice and removed twice.
 pub(crate) fn come_and_go(host: &Host) {
     let pods = Pods::of(host, CONTAINERD);
-    let sandboxes = [pods.run("a", "uid-a", 0), pods.run("b", "uid-b", 0)];
+    let with_port = |name: &str| pods.run_with(name, &format!("uid-{name}"), 0, &[(PORT.into(), 80)]);
+    let sandboxes = [with_port("a").unwrap(), pods.run("b", "uid-b", 0)];
     let [a, b] = [0, 1].map(|number| pods.member(&sandboxes[number]));
+    expect_reached_by(host, PORT, &a);
+    let refused = with_port("c").unwrap_err();
+    assert!(refused.message().contains(&sandboxes[0]), "{refused}");
     host.expect_listed(&sandboxes[0], &a);
     host.expect_listed(&sandboxes[1], &b);
     assert_eq!(host.attachment(&sandboxes[0]).labels["K8S_POD_UID"], "uid-a");
@@ -51,6 +58,8 @@ pub(crate) fn come_and_go(host: &Host) {
     );
     let other = ctr_run(host, "c1", &[]);
     expect_traffic(host, &[&a, &b, &other.container]);
+    pods.stop(&sandboxes[0]);
+    expect_closed(host, PORT);
     for sandbox in &sandboxes {
         pods.stop(sandbox);
         pods.stop(sandbox);
@@ -90,15 +99,21 @@ pub(crate) fn replace(host: &Host) {
 /// still, so the kernel does not take the link along: only the deletion that waits does.
 pub(crate) fn outlive_the_daemon(host: &Host) {
     let pods = Pods::of(host, CONTAINERD);
-    let sandboxes = [pods.run("a", "uid-a", 0), pods.run("b", "uid-b", 0)];
+    let with_port = pods.run_with("a", "uid-a", 0, &[(PORT.into(), 80)]).unwrap();
+    let sandboxes = [with_port, pods.run("b", "uid-b", 0)];
     let [a, b] = [0, 1].map(|number| pods.member(&sandboxes[number]));
     host.kill_daemon();
     expect_traffic(host, &[&a, &b]);
+    expect_reached_by(host, PORT, &a);
+    host.room.run(&["nft", "flush", "ruleset"]);
+    expect_closed(host, PORT);
     host.start_daemon();
+    expect_reached_by(host, PORT, &a);
     host.expect_listed(&sandboxes[0], &a);
     host.expect_listed(&sandboxes[1], &b);
     pods.stop(&sandboxes[0]);
     pods.remove(&sandboxes[0]);
+    expect_closed(host, PORT);
     let link = host.attachment(&sandboxes[1]).host_link;
     let namespace = format!("--net={}", pods.network_namespace(&sandboxes[1]));
     // Not one of those that are traced. It ends with its input.

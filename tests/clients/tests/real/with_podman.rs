@@ -2,15 +2,16 @@
 
 use crate::containerd::{self, ctr_run};
 use crate::host::Host;
-use crate::member::{Member as _, expect_traffic};
-use crate::podman::{self, podman_run};
+use crate::member::{Member as _, expect_closed, expect_reached_by, expect_traffic};
+use crate::podman::{self, podman_run, podman_run_with};
 
 #[test]
 fn containers_of_podman_come_and_go_beside_containers_of_ctr() {
     let host = Host::new();
     podman::set_up(&host);
     let _containerd = containerd::start(&host);
-    let any = podman_run(&host, "any", "workloadnet");
+    let any = podman_run_with(&host, "any", "workloadnet", &["--publish", "8080:80"]);
+    expect_reached_by(&host, 8080, &any);
     let chosen = podman_run(&host, "chosen", "workloadnet:ip=10.77.0.77,ip=fd77:77:77::77");
     for container in [&any, &chosen] {
         host.expect_listed(&container.id, container);
@@ -20,6 +21,7 @@ fn containers_of_podman_come_and_go_beside_containers_of_ctr() {
     let other = ctr_run(&host, "c1", &[]);
     expect_traffic(&host, &[&any, &chosen, &other.container]);
     any.remove();
+    expect_closed(&host, 8080);
     chosen.remove();
     other.end();
     host.expect_nothing_left();
