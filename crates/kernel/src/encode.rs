@@ -81,6 +81,8 @@ pub(crate) const SCOPE_LINK: u8 = 253;
 pub(crate) const TABLE_MAIN: u8 = 254;
 pub(crate) const PROTOCOL_STATIC: u8 = 4;
 pub(crate) const UNICAST: u8 = 1;
+/// `RTN_LOCAL`.
+pub(crate) const LOCAL: u8 = 2;
 pub(crate) const PERMANENT: u16 = 0x80;
 
 pub(crate) fn family(address: IpAddr) -> u8 {

@@ -5,6 +5,7 @@ pub mod linux;
 pub mod netns;
 pub mod socket;
 
+mod conntrack;
 mod crash;
 mod encode;
 mod fault;

@@ -8,13 +8,14 @@ use crate::encode::{self, link_by_index};
 use crate::message::Attributes;
 use crate::netns::Home;
 use crate::nft::Nft;
-use crate::socket::{ROUTE, Refused, Socket};
+use crate::socket::{NETFILTER, ROUTE, Refused, Socket};
 use crate::sysctl::Writable;
-use crate::{crash, fault, routes, survey, sysctl, watch};
+use crate::{conntrack, crash, fault, routes, survey, sysctl, watch};
 use ipnet::IpNet;
 use model::address::{Family, IPV6_MTU};
 use model::adopt::Seen;
 use model::datapath::{Datapath, Event, Fault, FoundRoutes, OpenError, Target, WireError};
+use model::flows::{Forgotten, Past};
 use model::key::{HostLink, InterfaceName};
 use model::plan::{Op, Plan};
 use model::ports::Door;
@@ -50,6 +51,8 @@ pub struct Linux {
     mender: Mutex<Socket>,
     /// Used for routes to other nodes.
     router: Mutex<Socket>,
+    /// Used for connection tracking.
+    tracker: Mutex<Socket>,
     nft: Nft,
     dying: DyingGroups,
 }
@@ -66,6 +69,7 @@ impl Linux {
             reader: Mutex::new(Socket::open(ROUTE)?),
             mender: Mutex::new(Socket::open(ROUTE)?),
             router: Mutex::new(Socket::open_for_long_batches(ROUTE)?),
+            tracker: Mutex::new(Socket::open(NETFILTER)?),
             nft: Nft::open()?,
             dying: DyingGroups::default(),
         })
@@ -324,6 +328,13 @@ impl Datapath for Linux {
 
     fn spared(&self) -> Result<Vec<IpNet>, Fault> {
         self.nft.spared()
+    }
+
+    fn forget(&self, past: &Past) -> Result<Forgotten, Fault> {
+        // The reader is not kept from others while connections are looked through.
+        conntrack::forget(&mut locked(&self.tracker), past, |address| {
+            conntrack::is_local(&mut self.reader(), address)
+        })
     }
 
     fn reach(&self, addresses: &[IpAddr]) -> Result<Vec<Reach>, Fault> {

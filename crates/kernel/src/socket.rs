@@ -188,12 +188,24 @@ impl Socket {
         })
     }
 
+    /// As [`Self::dump`], once, whatever changes meanwhile; nothing of it is kept but what `each` keeps.
+    pub(crate) fn walk(&mut self, request: &Message, each: &mut dyn FnMut(&[u8])) -> Result<(), Fault> {
+        self.dump_to(request, each).map(drop)
+    }
+
     fn try_dump(&mut self, request: &Message) -> Result<Option<Vec<Vec<u8>>>, Fault> {
+        let mut all = Vec::new();
+        let is_whole = self.dump_to(request, &mut |payload| all.push(payload.to_vec()))?;
+        Ok(is_whole.then_some(all))
+    }
+
+    /// Whether nothing changed meanwhile.
+    fn dump_to(&mut self, request: &Message, each: &mut dyn FnMut(&[u8])) -> Result<bool, Fault> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut wire = Vec::new();
         request.append_to(&mut wire, self.sequence, false);
         self.send(&wire, request.describes())?;
-        let (mut all, mut interrupted) = (Vec::new(), false);
+        let mut interrupted = false;
         loop {
             self.receive(request.describes())?;
             for received in messages(&self.buffer) {
@@ -206,17 +218,17 @@ impl Socket {
                         self.unread = false;
                         return match given_up(&received, request.describes()) {
                             Some(fault) => Err(fault),
-                            None => Ok((!interrupted).then_some(all)),
+                            None => Ok(!interrupted),
                         };
                     }
                     NLMSG_ERROR => {
                         self.unread = false;
                         return match refusal(&received, request.describes()) {
                             Some(fault) => Err(fault),
-                            None => Ok(Some(all)),
+                            None => Ok(true),
                         };
                     }
-                    _ => all.push(received.payload.to_vec()),
+                    _ => each(received.payload),
                 }
             }
         }

@@ -5,6 +5,7 @@
 
 use crate::address::Family;
 use crate::adopt::Seen;
+use crate::flows::{Forgotten, Past};
 use crate::key::{HostLink, InterfaceName};
 use crate::plan::{Op, Plan};
 use crate::ports::Door;
@@ -93,6 +94,10 @@ pub trait Datapath: Send + Sync + 'static {
     /// Where packets keep their workload's address as the kernel has it, be it from an earlier daemon; nothing where there is
     /// no table.
     fn spared(&self) -> Result<Vec<IpNet>, Fault>;
+
+    /// Connection tracking forgets connections of the past, up to a number that keeps it short of holding anybody up: where
+    /// there is more, it is said, and the same again goes on. May take as long as a walk over all connections.
+    fn forget(&self, past: &Past) -> Result<Forgotten, Fault>;
 
     /// How packets to each of these addresses would leave the node.
     fn reach(&self, addresses: &[IpAddr]) -> Result<Vec<Reach>, Fault>;

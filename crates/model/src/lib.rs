@@ -7,6 +7,7 @@ pub mod address;
 pub mod adopt;
 pub mod datapath;
 pub mod doors;
+pub mod flows;
 pub mod ipam;
 pub mod key;
 pub mod peer;

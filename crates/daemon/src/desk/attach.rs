@@ -183,6 +183,7 @@ impl<D: Datapath> Desk<D> {
         self.tell_readiness(&mut state);
         drop(state);
         lease.keep();
+        self.cleaner.came(&attachment);
         if !attachment.labels.is_empty() {
             self.sweeper.memory_is_old();
         }

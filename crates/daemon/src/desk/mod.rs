@@ -13,6 +13,7 @@ mod adopt;
 mod attach;
 mod detach;
 pub mod figures;
+mod flows;
 pub mod order;
 mod ports;
 mod replay;
@@ -105,6 +106,7 @@ pub struct Desk<D: Datapath> {
     lanes: Lanes<D>,
     sweeper: sweep::Nudges,
     router: routes::Nudges,
+    cleaner: flows::Cleaner,
     work: Work,
 }
 
@@ -214,12 +216,14 @@ impl<D: Datapath> Desk<D> {
             lanes: Lanes::default(),
             sweeper: sweep::Nudges::default(),
             router: routes::Nudges::default(),
+            cleaner: flows::Cleaner::default(),
             work: Work::default(),
         });
         turns::start(&desk)?;
         let sweeper = Arc::clone(&desk);
         vital::spawn("sweeper".to_owned(), move || sweeper.sweep_for_ever())?;
         desk.start_router()?;
+        desk.start_cleaner()?;
         Ok(desk)
     }
 
@@ -377,6 +381,7 @@ impl<D: Datapath> Desk<D> {
         if !attachment.record.asked.ports.is_empty() {
             self.close_doors(index);
         }
+        self.cleaner.ended(&attachment);
         self.sweeper.memory_is_old();
         match waiting {
             Some((since, done)) => {

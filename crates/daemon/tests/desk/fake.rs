@@ -4,6 +4,7 @@
 use ipnet::IpNet;
 use model::address::{Addresses, Family};
 use model::datapath::{Datapath, Event, Fault, FoundRoutes, OpenError, Target, WireError};
+use model::flows::{Flow, Forgotten, Past, Verdict};
 use model::key::HostLink;
 use model::plan::{Op, Plan};
 use model::ports::Door;
@@ -42,6 +43,8 @@ struct Held {
     ruleset: Option<String>,
     /// Ports of the node that lead to the link of an index.
     doors: BTreeMap<u32, Vec<Door>>,
+    /// Connections that are tracked. Every destination is the node's.
+    flows: Vec<Flow>,
     /// How often a ruleset was put in place.
     published: usize,
     /// Where packets are not masqueraded.
@@ -230,6 +233,17 @@ impl World {
         let mut held = self.held();
         held.ruleset = None;
         held.doors.clear();
+    }
+
+    /// A connection is tracked.
+    pub(crate) fn track(&self, flow: Flow) {
+        self.held().flows.push(flow);
+    }
+
+    /// Returns when these are the connections that are tracked.
+    #[track_caller]
+    pub(crate) fn wait_until_only(&self, flows: &[Flow]) {
+        self.wait(&format!("only {flows:?} is tracked"), |held| held.flows == flows);
     }
 
     /// Ports of the node and where they lead, as the table has them.
@@ -595,6 +609,16 @@ impl Datapath for Fake {
 
     fn spared(&self) -> Result<Vec<IpNet>, Fault> {
         Ok(self.world.spared())
+    }
+
+    fn forget(&self, past: &Past) -> Result<Forgotten, Fault> {
+        let mut forgotten = Forgotten::default();
+        self.change(|held| {
+            let before = held.flows.len();
+            held.flows.retain(|flow| past.verdict(flow) == Verdict::Lives);
+            forgotten.flows = before - held.flows.len();
+        });
+        Ok(forgotten)
     }
 
     /// Everybody is on the uplink, but for those whose address is odd.

@@ -2,10 +2,12 @@
 
 use crate::fake::{Place, World};
 use crate::orders::{attach, detach, give, give_detach, key, listed, open, order, order_with, pools};
-use daemon::desk::order::{AttachOrder, Detached, Refusal};
+use daemon::desk::order::{AttachOrder, Attachment, Detached, Refusal};
 use model::datapath::Event;
+use model::flows::Flow;
 use model::ports::{HostPort, Ports, Protocol};
 use stage::wait::{PATIENCE, eventually};
+use std::net::IpAddr;
 
 const W: [&str; 2] = ["8080/tcp to 10.9.0.1 80", "8080/tcp to fd09::1 80"];
 
@@ -162,4 +164,35 @@ fn a_sweep_puts_back_names_and_doors() {
     );
     assert_eq!(world.doors().len(), 2);
     assert_eq!(world.text().len(), text.len());
+}
+
+#[test]
+fn connections_of_the_past_are_forgotten_and_those_of_the_living_are_not() {
+    let world = World::default();
+    let desk = open(&world);
+    let node = IpAddr::from([192, 0, 2, 1]);
+    let flow = |source: IpAddr, port: u16, answers: IpAddr| Flow {
+        protocol: Protocol::Udp.number(),
+        source,
+        destination: node,
+        port,
+        answers,
+    };
+    let client = IpAddr::from([203, 0, 113, 1]);
+    let to_the_node = [flow(client, 8080, node), flow(client, 8081, node)];
+    to_the_node.iter().for_each(|flow| world.track(*flow));
+    let asked = one(None, Protocol::Udp);
+    give(&desk, asked).outcome().unwrap();
+    world.wait_until_only(&to_the_node[1..]);
+
+    let lives = attach(&desk, "lives", "/n/3").unwrap();
+    let ends = desk.get(&key("other")).unwrap().unwrap();
+    let of = |attachment: &Attachment| {
+        let address = attachment.addresses().iter().next().unwrap();
+        [flow(client, 8080, address), flow(address, 53, client)]
+    };
+    let all = [&to_the_node[1..], &of(&ends), &of(&lives)].concat();
+    all[1..].iter().for_each(|flow| world.track(*flow));
+    detach(&desk, "other", None).unwrap();
+    world.wait_until_only(&[&to_the_node[1..], &of(&lives)].concat());
 }

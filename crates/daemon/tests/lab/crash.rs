@@ -1,11 +1,13 @@
 //! SIGKILL at any time, after each kernel step of an attach and of a detach above all: whatever is there then, the next
 //! daemon makes it right.
 
-use crate::daemon::{Build, Daemon, addresses, attach, detach};
+use crate::daemon::{Build, Daemon, addresses, attach, attach_with_port, detach};
 use crate::sandbox::Sandbox;
 use crate::witness::{links, run};
+use stage::tcp::{Conversation, Server};
 use stage::wait::{A_SECOND, within};
-use stage::{OUTSIDE, ping};
+use stage::{NODE, OUTSIDE, ping};
+use std::net::{Ipv4Addr, SocketAddr};
 
 /// More steps than any attach or detach has.
 const MANY: u32 = 100;
@@ -15,10 +17,12 @@ fn a_crash_at_any_step_of_an_attach_leaves_all_or_nothing() {
     for step in 1..MANY {
         let mut daemon = Daemon::new();
         let namespace = Sandbox::new();
+        let server = Server::start(&namespace, Ipv4Addr::UNSPECIFIED.into()).unwrap();
+        let web = |namespace: &Sandbox| attach_with_port("web", namespace, 8080, server.address().port());
         let alive = daemon.try_start(Build::CrashingAfter(step));
         assert!(alive, "the start has no steps to crash after");
         let empty = daemon.world();
-        let answer = daemon.caller().attach(attach("web", &namespace));
+        let answer = daemon.caller().attach(web(&namespace));
         if answer.is_ok() {
             assert!(
                 !daemon.has_crashed(),
@@ -45,12 +49,15 @@ fn a_crash_at_any_step_of_an_attach_leaves_all_or_nothing() {
         }
         daemon.expect_used(listed.len() as u64);
 
-        let answer = daemon.caller().attach(attach("web", &namespace)).unwrap();
+        let answer = daemon.caller().attach(web(&namespace)).unwrap();
         if let [before] = &listed[..] {
             let given: Vec<String> = addresses(&answer.ip).iter().map(ToString::to_string).collect();
             assert_eq!(given, before.ip, "after step {step} the attachment changed");
         }
         let outside = OUTSIDE.map(|text| text.parse().unwrap());
+        let node = SocketAddr::new(NODE[0].parse().unwrap(), 8080);
+        let by_the_port = Conversation::open(&daemon.node.outside, node, A_SECOND);
+        by_the_port.unwrap_or_else(|error| panic!("after step {step}: {error:#}"));
         let pings = outside.map(|address| (&*namespace, address));
         let pings = pings
             .into_iter()
@@ -151,10 +158,12 @@ fn after_kill_9_everything_is_there_and_every_answer_is_the_same() {
     let attach_all = |daemon: &Daemon| -> Vec<_> {
         let all = namespaces.iter().enumerate();
         all.map(|(n, namespace)| {
-            daemon
-                .caller()
-                .attach(attach(&format!("w{n}"), namespace))
-                .unwrap()
+            let id = format!("w{n}");
+            let request = match n {
+                7 => attach_with_port(&id, namespace, 8080, 80),
+                _ => attach(&id, namespace),
+            };
+            daemon.caller().attach(request).unwrap()
         })
         .collect()
     };

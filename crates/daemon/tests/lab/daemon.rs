@@ -3,7 +3,7 @@
 
 use crate::sandbox::Sandbox;
 use crate::witness;
-use client::workload::{AttachRequest, AttachResponse, DetachRequest, NetNsAttachment};
+use client::workload::{AttachRequest, AttachResponse, DetachRequest, NetNsAttachment, PortMapping};
 use client::{Client, Error, inspection};
 use stage::Node;
 use stage::wait::{PATIENCE, eventually};
@@ -374,6 +374,19 @@ pub(crate) fn attach(id: &str, namespace: &Sandbox) -> AttachRequest {
             if_name: "eth0".to_owned(),
         }),
         ..AttachRequest::default()
+    }
+}
+
+/// With a port of the node that leads to one of the workload's, TCP.
+pub(crate) fn attach_with_port(id: &str, namespace: &Sandbox, port: u16, to: u16) -> AttachRequest {
+    let mapping = PortMapping {
+        host_port: port.into(),
+        container_port: to.into(),
+        ..PortMapping::default()
+    };
+    AttachRequest {
+        port_mapping: vec![mapping],
+        ..attach(id, namespace)
     }
 }
 

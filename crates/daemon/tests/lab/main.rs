@@ -13,6 +13,7 @@ mod daemon;
 mod metrics;
 mod others;
 mod packets;
+mod ports;
 mod routes;
 mod sandbox;
 mod scenario;

@@ -1,6 +1,6 @@
 //! What others do on the node: they take away what is ours, and have what we would have chosen.
 
-use crate::daemon::{Daemon, addresses, attach, detach};
+use crate::daemon::{Daemon, addresses, attach, attach_with_port, detach};
 use crate::sandbox::Sandbox;
 use crate::witness::{links, run};
 use stage::wait::{A_SECOND, eventually, throughout};
@@ -10,10 +10,13 @@ use stage::{OUTSIDE, ping};
 fn what_others_take_away_is_put_back() {
     let daemon = Daemon::started();
     let namespace = Sandbox::new();
-    let answer = daemon.caller().attach(attach("web", &namespace)).unwrap();
+    let request = attach_with_port("web", &namespace, 8080, 80);
+    let answer = daemon.caller().attach(request).unwrap();
     let (link, ips) = (&answer.host_link, addresses(&answer.ip));
     let world = daemon.world();
     for damage in [
+        "nft delete element inet workloadnet ports4 { tcp . 8080 }".to_owned(),
+        "nft add element inet workloadnet ports6 { udp . 53 : fd00::1 . 53 }".to_owned(),
         "nft flush table inet workloadnet".to_owned(),
         "nft delete table inet workloadnet".to_owned(),
         "nft flush ruleset".to_owned(),

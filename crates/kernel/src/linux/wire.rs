@@ -1,7 +1,9 @@
 //! One attachment, made true: see `model::plan` for the order and its reasons.
 
 use super::{EACCES, EEXIST, ENODEV, Linux, no_second_name};
-use crate::encode::{self, LOOPBACK, UNICAST, UP, link_by_index, link_by_name, route_over, route_to, set_up};
+use crate::encode::{
+    self, LOCAL, LOOPBACK, UNICAST, UP, link_by_index, link_by_name, route_over, route_to, set_up,
+};
 use crate::message::Message;
 use crate::netns::Home;
 use crate::socket::{Answer, ROUTE, Refused, Reply, Socket};
@@ -18,8 +20,6 @@ const ENOENT: i32 = 2;
 const EBUSY: i32 = 16;
 /// How many interface indexes are tried before the kernel's refusal is believed.
 const INDEX_TRIES: u32 = 64;
-/// `RTN_LOCAL`.
-const LOCAL: u8 = 2;
 const LOCAL_ROUTE_LIMIT: Duration = Duration::from_secs(5);
 /// A work queue of an idle kernel needs about as long.
 const LOCAL_ROUTE_STEP: Duration = Duration::from_micros(30);

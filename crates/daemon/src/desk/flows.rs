@@ -1,0 +1,107 @@
+//! Connections of the past, which the kernel is made to forget, so that whoever has a port or an address next gets what is sent
+//! there. By a thread of its own: looking through all of them takes its time, and no answer waits for it.
+
+use super::order::Attachment;
+use super::{Desk, vital};
+use model::datapath::{Datapath, Fault};
+use model::flows::Past;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What comes close together is looked for together.
+const SETTLE: Duration = Duration::from_millis(100);
+/// It rests for so many times as long as it has looked: a node with many connections and many workloads that come and go has
+/// other things to do.
+const REST: u32 = 9;
+
+/// What the cleaner is to look for.
+#[derive(Default)]
+pub(super) struct Cleaner {
+    past: Mutex<Past>,
+    wake: Condvar,
+}
+
+impl Cleaner {
+    /// An attachment has ended, and nobody has its addresses.
+    pub(super) fn ended(&self, attachment: &Attachment) {
+        self.add(|past| past.addresses.extend(attachment.addresses().iter()));
+    }
+
+    /// An attachment has come, and its ports lead to it.
+    pub(super) fn came(&self, attachment: &Attachment) {
+        let doors = attachment.record.asked.ports.doors(attachment.addresses());
+        if !doors.is_empty() {
+            self.add(|past| past.places.extend(doors.iter().map(|door| door.place)));
+        }
+    }
+
+    fn add(&self, add: impl FnOnce(&mut Past)) {
+        add(&mut self.past.lock().unwrap_or_else(PoisonError::into_inner));
+        self.wake.notify_one();
+    }
+
+    /// All there is, once it has settled, and no sooner than after a rest from now.
+    fn wait(&self, rest: Duration) -> Past {
+        let until = Instant::now() + rest;
+        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        let past = self.wake.wait_while(past, |past| past.is_empty());
+        let past = past.unwrap_or_else(PoisonError::into_inner);
+        let settles = until.saturating_duration_since(Instant::now()).max(SETTLE);
+        let (mut past, _) = self
+            .wake
+            .wait_timeout_while(past, settles, |_| true)
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *past)
+    }
+}
+
+impl<D: Datapath> Desk<D> {
+    pub(super) fn start_cleaner(self: &Arc<Self>) -> std::io::Result<()> {
+        let desk = Arc::clone(self);
+        vital::spawn("cleaner".to_owned(), move || {
+            let (mut rest, mut fault) = (Duration::ZERO, None);
+            loop {
+                let past = desk.cleaner.wait(rest);
+                let began = Instant::now();
+                desk.clean(past, &mut fault);
+                rest = began.elapsed() * REST;
+            }
+        })
+    }
+
+    /// `fault` is what was last in the way, which is said once.
+    fn clean(&self, mut past: Past, fault: &mut Option<Fault>) {
+        let state = self.state();
+        // Connections of who has an address again cannot be told from those of who had it.
+        past.addresses
+            .retain(|address| state.ipam.holder(*address).is_none());
+        drop(state);
+        if past.is_empty() {
+            return;
+        }
+        match self.datapath.forget(&past) {
+            Ok(forgotten) => {
+                if forgotten.flows > 0 {
+                    let connections = forgotten.flows;
+                    tracing::debug!(connections, "connections of the past are forgotten");
+                }
+                *fault = None;
+                if forgotten.more {
+                    self.cleaner.add(|all| {
+                        all.addresses.extend(past.addresses);
+                        all.places.extend(past.places);
+                    });
+                }
+            }
+            Err(now) => {
+                if fault.as_ref() != Some(&now) {
+                    tracing::warn!(
+                        fault = %now,
+                        "connections of the past are not forgotten: a port or an address may get what was sent to who had it"
+                    );
+                }
+                *fault = Some(now);
+            }
+        }
+    }
+}

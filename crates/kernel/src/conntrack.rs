@@ -1,0 +1,250 @@
+//! Connections that the node tracks (linux/netfilter/nfnetlink_conntrack.h): looked through, and single ones forgotten.
+
+use crate::encode::{LOCAL, octets, route_to};
+use crate::message::{Attributes, Message, flag};
+use crate::socket::Socket;
+use crate::survey::{ip, way};
+use model::address::Family;
+use model::datapath::Fault;
+use model::flows::{Flow, Forgotten, Past, Verdict};
+use model::ports::Place;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+/// `NFNL_SUBSYS_CTNETLINK`; `IPCTNL_MSG_CT_GET`, `IPCTNL_MSG_CT_DELETE`.
+const GET: u16 = 1 << 8 | 1;
+const DELETE: u16 = 1 << 8 | 2;
+/// `IPCTNL_MSG_CT_GET_STATS`.
+const STATISTICS: u16 = 1 << 8 | 5;
+/// `CTA_TUPLE_ORIG`, `CTA_TUPLE_REPLY`, `CTA_ID`, `CTA_ZONE`, `CTA_FILTER`.
+const ORIGINAL: u16 = 1;
+const REPLY: u16 = 2;
+const ID: u16 = 12;
+const ZONE: u16 = 18;
+const FILTER: u16 = 25;
+/// `CTA_FILTER_F_CTA_IP_SRC`, `CTA_FILTER_F_CTA_PROTO_NUM`, `CTA_FILTER_F_CTA_PROTO_DST_PORT`
+/// (net/netfilter/nf_conntrack_netlink.c counts them so).
+const BY_SOURCE: u32 = 1;
+const BY_PROTOCOL: u32 = 1 << 3;
+const BY_PORT: u32 = 1 << 5;
+/// errno-base.h.
+const ENOENT: i32 = 2;
+
+/// A look by filter walks over the whole hash, which takes about as long as to tell of so many connections (12 ms with 262,144
+/// buckets, Linux 6.18). One look without a filter finds everything.
+const WORTH_A_LOOK: usize = 10_000;
+/// Connections that are forgotten at once: a few megabytes, and a fraction of a second.
+const MOST: usize = 20_000;
+/// Of which so many are in one message to the kernel.
+const TOGETHER: usize = 256;
+
+/// Forgets connections of the past.
+pub(crate) fn forget(
+    socket: &mut Socket,
+    past: &Past,
+    mut is_local: impl FnMut(IpAddr) -> Result<bool, Fault>,
+) -> Result<Forgotten, Fault> {
+    let mut doomed = Vec::new();
+    let mut seen = HashSet::new();
+    let mut doubtful = Vec::new();
+    let mut forgotten = Forgotten::default();
+    for request in looks(past, tracked(socket)?) {
+        socket.walk(&request, &mut |payload| {
+            let Some((flow, id)) = parse(payload) else { return };
+            let verdict = past.verdict(&flow);
+            if verdict == Verdict::Lives || !seen.insert(id) {
+                return;
+            }
+            if doomed.len() + doubtful.len() == MOST {
+                forgotten.more = true;
+                return;
+            }
+            let deletion = deletion(payload, &flow);
+            match verdict {
+                Verdict::IsPastIfLocal => doubtful.push((flow.destination, deletion)),
+                _ => doomed.push(deletion),
+            }
+        })?;
+    }
+    let mut local = HashMap::new();
+    for (destination, deletion) in doubtful {
+        let is_local = match local.get(&destination) {
+            Some(known) => *known,
+            None => *local.entry(destination).or_insert(is_local(destination)?),
+        };
+        if is_local {
+            doomed.push(deletion);
+        }
+    }
+    for some in doomed.chunks(TOGETHER) {
+        let refused = socket.batch(some)?.refused;
+        forgotten.flows += some.len() - refused.len();
+        // What ended by itself is gone.
+        if let Some(other) = refused.into_iter().find(|r| r.fault.errno != ENOENT) {
+            return Err(other.fault);
+        }
+    }
+    Ok(forgotten)
+}
+
+/// How many connections are tracked in this namespace: `CTA_STATS_GLOBAL_ENTRIES`.
+fn tracked(socket: &mut Socket) -> Result<usize, Fault> {
+    let request = Message::new(STATISTICS, 0, "conntrack -C").fixed(&[0; 4]);
+    let replies = socket.batch(&[request])?.ok()?;
+    let entries = replies.first().and_then(|payload| {
+        let value = Attributes::after(payload, 4).value(1)?;
+        Some(u32::from_be_bytes(value.try_into().ok()?) as usize)
+    });
+    Ok(entries.unwrap_or(usize::MAX))
+}
+
+/// Requests whose answers hold everything that is looked for. A kernel before 5.8 tells all connections in answer to each.
+fn looks(past: &Past, tracked: usize) -> Vec<Message> {
+    if tracked == 0 {
+        return Vec::new();
+    }
+    let dump = |family: Option<Family>, what: &str| {
+        let number = match family {
+            None => 0,
+            Some(Family::V4) => 2,
+            Some(Family::V6) => 10,
+        };
+        Message::new(GET, flag::DUMP, format!("conntrack -L{what}")).fixed(&[number, 0, 0, 0])
+    };
+    let filter = |message: Message, original: u32, reply: u32| {
+        message.nest(FILTER, |flags| flags.u32(1, original).u32(2, reply))
+    };
+    let by_source = |address: &IpAddr| {
+        let family = Family::of(*address);
+        let kind = if address.is_ipv4() { 1 } else { 3 };
+        let of = |tuple: u16, what: &str| {
+            dump(Some(family), &format!(" {what} {address}"))
+                .nest(tuple, |t| t.nest(1, |ips| ips.bytes(kind, &octets(*address))))
+        };
+        [
+            filter(of(ORIGINAL, "--orig-src"), BY_SOURCE, 0),
+            filter(of(REPLY, "--reply-src"), 0, BY_SOURCE),
+        ]
+    };
+    let by_port = |place: &Place| {
+        let protocol = place.protocol.number();
+        let message = dump(
+            Some(place.family),
+            &format!(" -p {} --dport {}", place.protocol, place.port),
+        )
+        .nest(ORIGINAL, |t| {
+            t.nest(2, |p| p.u8(1, protocol).bytes(3, &place.port.to_be_bytes()))
+        });
+        filter(message, BY_PROTOCOL | BY_PORT, 0)
+    };
+    let filtered = 2 * past.addresses.len() + past.places.len();
+    if tracked < filtered.saturating_mul(WORTH_A_LOOK) {
+        return vec![dump(None, "")];
+    }
+    let addresses = past.addresses.iter().flat_map(by_source);
+    addresses.chain(past.places.iter().map(by_port)).collect()
+}
+
+/// A connection and its number, as IPCTNL_MSG_CT_NEW tells of it.
+fn parse(payload: &[u8]) -> Option<(Flow, u32)> {
+    let all = Attributes::after(payload, 4);
+    let (original, reply) = (all.inside(ORIGINAL), all.inside(REPLY));
+    let address = |tuple: Attributes<'_>, v4: u16| {
+        let ips = tuple.inside(1);
+        ip(ips.value(v4).or_else(|| ips.value(v4 + 2))?)
+    };
+    let protocol = original.inside(2);
+    let port = protocol
+        .value(3)
+        .and_then(|port| Some(u16::from_be_bytes(port.try_into().ok()?)));
+    let flow = Flow {
+        protocol: *protocol.value(1)?.first()?,
+        source: address(original, 1)?,
+        destination: address(original, 2)?,
+        port: port.unwrap_or_default(),
+        answers: address(reply, 1)?,
+    };
+    Some((flow, all.u32(ID)?))
+}
+
+/// Forgets this one, and no other that has come to be the same since.
+fn deletion(payload: &[u8], flow: &Flow) -> Message {
+    let all = Attributes::after(payload, 4);
+    let tried = format!(
+        "conntrack -D --orig-src {} --orig-dst {}",
+        flow.source, flow.destination
+    );
+    let mut message = Message::new(DELETE, 0, tried).fixed(&payload[..4]);
+    for kind in [ORIGINAL, ID, ZONE] {
+        if let Some(value) = all.value(kind) {
+            message = match kind {
+                ORIGINAL => message.nest(kind, |inside| inside.fixed(value)),
+                _ => message.bytes(kind, value),
+            };
+        }
+    }
+    message
+}
+
+/// Whether an address is the node's.
+pub(crate) fn is_local(routes: &mut Socket, address: IpAddr) -> Result<bool, Fault> {
+    let answer = routes.batch(&[route_to(address)])?;
+    let local = |reply: &crate::socket::Reply| way(&reply.payload).is_some_and(|(kind, _)| kind == LOCAL);
+    Ok(answer.replies.iter().any(local))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::messages;
+
+    #[test]
+    fn few_connections_are_looked_through_once_and_many_by_filter() {
+        let past = Past {
+            addresses: [[10, 77, 0, 5].into(), "fd77::5".parse().unwrap()].into(),
+            ..Past::default()
+        };
+        let told = |tracked: usize| -> Vec<String> {
+            let all = looks(&past, tracked);
+            all.iter().map(|look| look.describes().to_owned()).collect()
+        };
+        assert_eq!(told(0), Vec::<String>::new());
+        assert_eq!(told(39_999), ["conntrack -L"]);
+        assert_eq!(
+            told(40_000),
+            [
+                "conntrack -L --orig-src 10.77.0.5",
+                "conntrack -L --reply-src 10.77.0.5",
+                "conntrack -L --orig-src fd77::5",
+                "conntrack -L --reply-src fd77::5"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_told_cut_short_is_no_connection() {
+        let tuple = |message: Message, kind: u16, source: [u8; 4], destination: [u8; 4]| {
+            message.nest(kind, |t| {
+                t.nest(1, |ips| ips.bytes(1, &source).bytes(2, &destination))
+                    .nest(2, |p| p.u8(1, 17).bytes(2, &[1, 2]).bytes(3, &[0, 53]))
+            })
+        };
+        let message = Message::new(GET, 0, "x").fixed(&[2, 0, 0, 0]);
+        let message = tuple(message, ORIGINAL, [1, 1, 1, 1], [2, 2, 2, 2]);
+        let message = tuple(message, REPLY, [3, 3, 3, 3], [1, 1, 1, 1]).be32(ID, 7);
+        let mut wire = Vec::new();
+        message.append_to(&mut wire, 1, false);
+        let told = messages(&wire).next().unwrap().payload;
+        let (flow, _) = parse(told).unwrap();
+        assert_eq!(
+            (flow.source, flow.destination, flow.port, flow.answers),
+            ([1, 1, 1, 1].into(), [2, 2, 2, 2].into(), 53, [3, 3, 3, 3].into())
+        );
+        let again = deletion(told, &flow);
+        let original = |payload| Attributes::after(payload, 4).value(ORIGINAL).map(<[u8]>::to_vec);
+        assert_eq!(original(again.payload()), original(told));
+        for length in 0..told.len() {
+            assert!(parse(&told[..length]).is_none(), "{length}");
+        }
+    }
+}

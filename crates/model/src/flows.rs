@@ -1,0 +1,142 @@
+//! Connections that the node's connection tracking remembers, and which of them are of the past.
+//!
+//! An entry outlives what it was made for. Packets that belong to it go where the first one went: to the address of a workload
+//! that is gone, and to whoever has it by then; or to the node itself, by a port that leads to a workload by now.
+
+use crate::ports::{Place, Protocol};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+/// One entry of connection tracking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    /// IANA's number.
+    pub protocol: u8,
+    /// Who sent the first packet.
+    pub source: IpAddr,
+    /// Where it was sent to, before any translation.
+    pub destination: IpAddr,
+    /// The port there; 0 where the protocol has none.
+    pub port: u16,
+    /// Who answers: the destination, or where the packet was led instead.
+    pub answers: IpAddr,
+}
+
+/// What connections are of the past by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Past {
+    /// Nobody has them any more.
+    pub addresses: BTreeSet<IpAddr>,
+    /// They lead to a workload by now. Only UDP is looked for: its packets follow each other for as long as somebody sends,
+    /// and a new TCP connection has another port of its sender.
+    pub places: BTreeSet<Place>,
+}
+
+/// Whether a connection is of the past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is not.
+    Lives,
+    /// It is, if its destination is an address of the node.
+    IsPastIfLocal,
+    /// It is.
+    IsPast,
+}
+
+impl Past {
+    /// Whether there is anything to look for.
+    pub fn is_empty(&self) -> bool {
+        self.addresses.is_empty() && self.places.is_empty()
+    }
+
+    /// Whether a connection is of the past. One that was led elsewhere is of who answers it.
+    pub fn verdict(&self, flow: &Flow) -> Verdict {
+        if [flow.source, flow.answers]
+            .iter()
+            .any(|end| self.addresses.contains(end))
+        {
+            return Verdict::IsPast;
+        }
+        let is_of = |place: &Place| {
+            place.protocol == Protocol::Udp
+                && flow.protocol == place.protocol.number()
+                && flow.port == place.port
+                && place.family == crate::address::Family::of(flow.destination)
+                && place.address.is_none_or(|address| address == flow.destination)
+        };
+        match flow.answers == flow.destination && self.places.iter().any(is_of) {
+            true => Verdict::IsPastIfLocal,
+            false => Verdict::Lives,
+        }
+    }
+}
+
+/// What was forgotten.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// So many connections.
+    pub flows: usize,
+    /// There may be more.
+    pub more: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::Family;
+
+    fn flow(protocol: Protocol, source: &str, destination: &str, answers: &str) -> Flow {
+        Flow {
+            protocol: protocol.number(),
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            port: 53,
+            answers: answers.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn what_is_of_the_past_is_told_from_what_lives() {
+        let place = |address: Option<&str>| Place {
+            family: Family::V4,
+            protocol: Protocol::Udp,
+            port: 53,
+            address: address.map(|text| text.parse().unwrap()),
+        };
+        let past = |place: Place| Past {
+            addresses: ["10.77.0.5".parse().unwrap()].into(),
+            places: [place].into(),
+        };
+        let (any, one) = (past(place(None)), past(place(Some("192.0.2.1"))));
+        use Protocol::{Tcp, Udp};
+        use Verdict::{IsPast, IsPastIfLocal, Lives};
+        for (flow, by_any, by_one) in [
+            (
+                flow(Tcp, "10.77.0.5", "203.0.113.1", "203.0.113.1"),
+                IsPast,
+                IsPast,
+            ),
+            (flow(Tcp, "203.0.113.1", "192.0.2.1", "10.77.0.5"), IsPast, IsPast),
+            (flow(Udp, "203.0.113.1", "192.0.2.1", "10.77.0.6"), Lives, Lives),
+            (
+                flow(Udp, "203.0.113.1", "192.0.2.1", "192.0.2.1"),
+                IsPastIfLocal,
+                IsPastIfLocal,
+            ),
+            (
+                flow(Udp, "203.0.113.1", "192.0.2.2", "192.0.2.2"),
+                IsPastIfLocal,
+                Lives,
+            ),
+            (flow(Tcp, "203.0.113.1", "192.0.2.1", "192.0.2.1"), Lives, Lives),
+            (flow(Udp, "fd00::9", "fd00::1", "fd00::1"), Lives, Lives),
+        ] {
+            assert_eq!(
+                (any.verdict(&flow), one.verdict(&flow)),
+                (by_any, by_one),
+                "{flow:?}"
+            );
+        }
+        assert!(Past::default().is_empty() && !any.is_empty());
+    }
+}
