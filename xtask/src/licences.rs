@@ -1,7 +1,7 @@
 //! Licences, bans and sources of the dependencies. Why not cargo-deny: `docs/decisions/0006`.
 
 use crate::graph::{Graph, Package};
-use spdx::{Expression, ParseMode};
+use spdx::{AdditionItem, Expression, ParseMode};
 
 /// Where crates may come from, as cargo writes it.
 pub(crate) const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
@@ -22,27 +22,34 @@ pub(crate) const ALLOWED: &[&str] = &[
     "Zlib",
 ];
 
+/// Exceptions (`WITH` in an expression) that only allow more than the licence that they stand behind, and why they came in.
+const WIDENING: &[(&str, &str)] = &[(
+    "LLVM-exception",
+    "object code may leave out notices that Apache-2.0 asks for; ar_archive_writer has it, which only build scripts run",
+)];
+
 /// Crates that do not come in, and why.
 const BANNED: &[(&str, &str)] = &[
     ("async-std", "one runtime is enough, and that is tokio"),
+    ("aws-lc-sys", "needs a C++ build; ring is the cryptography here"),
     ("bindgen", "needs a C compiler's headers"),
     ("cmake", "needs a C++ build"),
     ("grpcio", "a C++ core; tonic is the gRPC here"),
-    ("native-tls", "a unix socket needs no TLS"),
+    ("native-tls", "rustls is the TLS here"),
     ("neli", "netlink-sys is the netlink socket here"),
     (
         "nftables",
         "starts the nft program, which costs 400 times as much as the message it sends",
     ),
     ("nix", "rustix is the system call crate here"),
-    ("openssl", "a unix socket needs no TLS"),
-    ("openssl-sys", "a unix socket needs no TLS"),
+    ("openssl", "rustls is the TLS here"),
+    ("openssl-sys", "rustls is the TLS here"),
     ("protobuf-src", "builds protoc in C++; protox reads the protos"),
     (
         "protoc-bin-vendored",
         "brings a binary that nobody here built; protox reads the protos",
     ),
-    ("reqwest", "the daemon speaks to nobody over HTTP"),
+    ("reqwest", "kube is the HTTP client here"),
     (
         "rtnetlink",
         "async, one message per round trip; kernel sends batches on a blocking socket",
@@ -83,9 +90,15 @@ fn licence(package: &Package) -> Option<String> {
     };
     let is_allowed = expression.evaluate(|requirement| {
         let id = requirement.license.id();
-        requirement.addition.is_none() && id.is_some_and(|id| ALLOWED.contains(&id.name))
+        let is_widened = requirement.addition.as_ref().is_none_or(widens);
+        is_widened && id.is_some_and(|id| ALLOWED.contains(&id.name))
     });
     (!is_allowed).then(|| format!("its licence {text:?} is not among the allowed ones"))
+}
+
+fn widens(addition: &AdditionItem) -> bool {
+    let exception = addition.id().map(|id| id.name);
+    exception.is_some_and(|name| WIDENING.iter().any(|(known, _)| *known == name))
 }
 
 fn source(package: &Package) -> Option<String> {
@@ -117,6 +130,7 @@ mod tests {
             "GPL-3.0-only OR MIT",
             "(MIT OR Apache-2.0) AND Unicode-3.0",
             "Apache-2.0 WITH LLVM-exception OR Apache-2.0 OR MIT",
+            "Apache-2.0 WITH LLVM-exception",
         ] {
             assert_eq!(licensed(text), Vec::<String>::new(), "{text}");
         }
@@ -129,6 +143,8 @@ mod tests {
             ["other 1.0.0: its licence \"MIT AND GPL-3.0-only\" is not among the allowed ones"]
         );
         assert_eq!(licensed("LicenseRef-mine").len(), 1);
+        assert_eq!(licensed("GPL-2.0-only WITH LLVM-exception").len(), 1);
+        assert_eq!(licensed("Apache-2.0 WITH Classpath-exception-2.0").len(), 1);
         assert_eq!(licensed("hold my beer").len(), 1);
         assert_eq!(
             with(|package| package.licence = None),

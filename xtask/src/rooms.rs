@@ -3,7 +3,8 @@
 //! ```text
 //!  cni, cli -> client -> api, queue        bench -> anything, known by nobody
 //!   '---> stage --> kernel -> model        stage: known by the demo and by tests
-//!  daemon -> api, model, queue; its main -> kernel
+//!  daemon -> api, cluster, model, queue; its main -> kernel
+//!  cluster -> model
 //! ```
 
 use crate::graph::{Graph, Kind, Package};
@@ -33,6 +34,7 @@ const BENCH: &str = "workloadnet-bench";
 const CLIENT: &str = "workloadnet-client";
 const CLIENT_TESTS: &str = "workloadnet-client-tests";
 const CLI: &str = "workloadnet-cli";
+const CLUSTER: &str = "workloadnet-cluster";
 const CLUSTER_TESTS: &str = "workloadnet-cluster-tests";
 const CNI: &str = "workloadnet-cni";
 const DAEMON: &str = "workloadnet-daemon";
@@ -48,10 +50,11 @@ const ROOMS: &[Room] = &[
     room(API, &[], &[]),
     room(QUEUE, &[], &[]),
     room(CLIENT, &[API, QUEUE], &[STAGE]),
+    room(CLUSTER, &[MODEL], &[STAGE]),
     room(STAGE, &[KERNEL, MODEL], &[]),
     room(CLI, &[CLIENT, STAGE], &[]),
     room(CNI, &[CLIENT], &[QUEUE, STAGE]),
-    room(DAEMON, &[API, KERNEL, MODEL, QUEUE], &[CLIENT, STAGE]),
+    room(DAEMON, &[API, CLUSTER, KERNEL, MODEL, QUEUE], &[CLIENT, STAGE]),
     room(BENCH, &[API, CLIENT, KERNEL, MODEL, STAGE], &[]),
     room(CLIENT_TESTS, &[], &[API, CLIENT, KERNEL, MODEL, STAGE]),
     room(CLUSTER_TESTS, &[], &[STAGE]),
@@ -81,6 +84,11 @@ const UNREACHABLE: &[(&str, &[&str], &str)] = &[
     (STAGE, &["tokio", "tonic"], "the stage is sync, as the kernel is"),
     (CLIENT, &["netlink-sys", "rustix"], "a client only translates"),
     (CNI, &["netlink-sys", "rustix"], "the plugin only translates"),
+    (
+        CLUSTER,
+        &["netlink-sys"],
+        "the cluster's room only listens and tells",
+    ),
 ];
 
 /// Every way in which the packages break the rules.

@@ -92,6 +92,7 @@ const RULES: &[Rule] = &[
             "crates/client/src/",
             "crates/cni/src/",
             "crates/daemon/src/",
+            "crates/cluster/src/",
         ],
         except: &[],
         words: &["process::Command", "Command::new"],

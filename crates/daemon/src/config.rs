@@ -6,7 +6,7 @@ use crate::desk;
 use crate::door::Bounds;
 use crate::door::peer::Allowed;
 use crate::metrics::Listen;
-use crate::source::Kind;
+use crate::source::{Kind, kubernetes};
 use anyhow::{Context as _, anyhow, bail};
 use ipnet::IpNet;
 use model::peer::Peer;
@@ -322,10 +322,18 @@ impl Config {
         if source != Kind::Kubernetes && self.kubernetes != Kubernetes::default() {
             bail!("kubernetes: is used only where prefixes.source is \"kubernetes\"");
         }
-        if let Some(node) = &self.kubernetes.node
-            && (node.is_empty() || node.len() > 253)
+        if let Some(node) = self
+            .kubernetes
+            .node
+            .as_ref()
+            .filter(|node| !kubernetes::is_name(node))
         {
-            bail!("kubernetes.node {node:?}: must have 1 to 253 bytes");
+            bail!("kubernetes.node {node:?}: is no name of a Node");
+        }
+        if let Some(file) = self.routes.peers.as_ref().filter(|_| source == Kind::Kubernetes) {
+            bail!(
+                "routes.peers {file:?}: with prefixes.source \"kubernetes\" the other nodes are known from Kubernetes"
+            );
         }
         if let Some(path) = &self.kubernetes.kubeconfig
             && !path.is_absolute()
@@ -598,6 +606,14 @@ mod tests {
             (
                 "[prefixes]\nsource = \"kubernetes\"\n[kubernetes]\nkubeconfig = \"x\"",
                 "kubernetes.kubeconfig \"x\": must be absolute",
+            ),
+            (
+                "[prefixes]\nsource = \"kubernetes\"\n[routes]\npeers = \"/x\"",
+                "routes.peers \"/x\": with prefixes.source \"kubernetes\" the other nodes are known",
+            ),
+            (
+                "[prefixes]\nsource = \"kubernetes\"\n[kubernetes]\nnode = \"a b\"",
+                "kubernetes.node \"a b\": is no name of a Node",
             ),
             ("[network]\nprefixes = [\"224.0.0.0/4\"]", "it touches multicast"),
             (

@@ -100,6 +100,9 @@ fn serve(args: &Args) -> anyhow::Result<()> {
     if let Some(path) = &config.prefixes.file {
         source::file::follow(path, Arc::clone(&desk))?;
     }
+    if config.prefixes.source == source::Kind::Kubernetes {
+        source::kubernetes::follow(&config, Arc::clone(&desk))?;
+    }
     let outcome = runtime.block_on(run(&config, &network, (listening.listener, told), desk));
     // A thread that waits for the kernel, such as a check's, cannot keep the daemon from ending.
     runtime.shutdown_background();
@@ -171,19 +174,25 @@ fn settings(args: &Args) -> anyhow::Result<Config> {
         config.network.prefixes = Some(args.prefixes.clone());
     }
     config.check()?;
-    if config.prefixes.source == source::Kind::Kubernetes {
-        anyhow::bail!("prefixes.source \"kubernetes\": this daemon cannot do that yet");
-    }
     Ok(config)
+}
+
+/// The client of the Kubernetes API takes each failed try for an error, where a server that is away is none. Its source says
+/// what there is to say, once; who names the client hears all of it.
+fn quiet(wanted: &str) -> EnvFilter {
+    match wanted.contains("kube_client") {
+        true => EnvFilter::new(wanted),
+        false => EnvFilter::new(format!("{wanted},kube_client=off")),
+    }
 }
 
 fn start_log(format: LogFormat) {
     let wanted = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
     let (filter, wrong) = match wanted.as_str() {
-        "" => (EnvFilter::new("info"), None),
+        "" => (quiet("info"), None),
         wanted => match EnvFilter::try_new(wanted) {
-            Ok(filter) => (filter, None),
-            Err(error) => (EnvFilter::new("info"), Some(error)),
+            Ok(_) => (quiet(wanted), None),
+            Err(error) => (quiet("info"), Some(error)),
         },
     };
     let log = tracing_subscriber::fmt()

@@ -1,6 +1,6 @@
 //! One attach, on the writer's thread.
 
-use super::order::{AttachOrder, Attachment, Refusal};
+use super::order::{AttachOrder, Attachment, Notable, Refusal};
 use super::turns::Writing;
 use super::{Desk, Done, FIRST_INDEX, INDEX_SPAN, LAST_INDEX, State, Wiring, now};
 use model::address::{Family, IPV6_MTU};
@@ -206,6 +206,10 @@ impl<D: Datapath> Desk<D> {
         let granted = state.ipam.lease(&order.key, wanted, now());
         let granted = granted.map_err(|error| match error {
             LeaseError::NoPrefix => Refusal::NotReady(vec![self.no_prefix(&state)]),
+            LeaseError::Exhausted(prefixes) => {
+                self.note(Notable::Exhausted(prefixes.clone()));
+                Refusal::Exhausted(prefixes)
+            }
             error => refusal(error),
         })?;
         if !granted.warm.is_empty() {

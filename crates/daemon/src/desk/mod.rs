@@ -37,13 +37,13 @@ use model::routes as roads;
 use model::ruleset::Ruleset;
 use model::survey::Uplink;
 use order::{
-    AdoptOrder, Adopted, AttachOrder, Attachment, DetachOrder, Detached, Refusal, Routes, Unservable,
+    AdoptOrder, Adopted, AttachOrder, Attachment, DetachOrder, Detached, Notable, Refusal, Routes, Unservable,
 };
 use queue::Queue;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use turns::{Lanes, Turns};
 
@@ -107,6 +107,7 @@ pub struct Desk<D: Datapath> {
     sweeper: sweep::Nudges,
     router: routes::Nudges,
     cleaner: flows::Cleaner,
+    on_notable: OnceLock<Box<dyn Fn(Notable) + Send + Sync>>,
     work: Work,
 }
 
@@ -133,6 +134,8 @@ struct State<D: Datapath> {
     told: Option<SystemTime>,
     /// The other nodes; `None`: nobody has said yet.
     peers: Option<Arc<[Peer]>>,
+    /// Why nothing good was told of them lately.
+    peer_trouble: Option<String>,
     /// How they are routed to.
     routes: Arc<Routes>,
     attachments: BTreeMap<Key, Attachment>,
@@ -195,6 +198,7 @@ impl<D: Datapath> Desk<D> {
                 trouble,
                 told,
                 peers: None,
+                peer_trouble: None,
                 routes: Arc::new(Routes {
                     mode,
                     ..Routes::default()
@@ -217,6 +221,7 @@ impl<D: Datapath> Desk<D> {
             sweeper: sweep::Nudges::default(),
             router: routes::Nudges::default(),
             cleaner: flows::Cleaner::default(),
+            on_notable: OnceLock::new(),
             work: Work::default(),
         });
         turns::start(&desk)?;
@@ -296,6 +301,18 @@ impl<D: Datapath> Desk<D> {
         self.router.peers_changed();
     }
 
+    /// Nothing good is told of the other nodes; what was told stays. `None`: it is again.
+    pub fn peers_fail(&self, why: Option<String>) {
+        let mut state = self.state();
+        if let Some(why) = why
+            .as_ref()
+            .filter(|why| state.peer_trouble.as_ref() != Some(why))
+        {
+            tracing::warn!(why, "the other nodes stay as they were told last");
+        }
+        state.peer_trouble = why;
+    }
+
     /// The other nodes, as they were told last.
     pub fn peers(&self) -> Option<Arc<[Peer]>> {
         self.state().peers.clone()
@@ -307,6 +324,17 @@ impl<D: Datapath> Desk<D> {
         state.was_ready = self.unmet(&state).is_empty();
         call(state.was_ready);
         state.on_ready = Some(call);
+    }
+
+    /// Calls back whenever something is to be known by those who look after the node, under locks: it may not block.
+    pub fn on_notable(&self, call: Box<dyn Fn(Notable) + Send + Sync>) {
+        drop(self.on_notable.set(call));
+    }
+
+    fn note(&self, notable: Notable) {
+        if let Some(call) = self.on_notable.get() {
+            call(notable);
+        }
     }
 
     /// Returns when the first sweep is over.

@@ -321,6 +321,8 @@ pub struct Routes {
     pub faults: Vec<String>,
     /// The smallest MTU of a way in use, and which that is.
     pub mtu: Option<(u16, String)>,
+    /// They were made since the daemon began.
+    pub made: bool,
 }
 
 impl Default for Routes {
@@ -331,6 +333,7 @@ impl Default for Routes {
             warnings: Vec::new(),
             faults: Vec::new(),
             mtu: None,
+            made: false,
         }
     }
 }
@@ -340,11 +343,12 @@ const SAID: usize = 10;
 
 impl Routes {
     /// What hinders packets to other nodes, in words.
-    pub(super) fn said(&self, mode: Mode, peers_known: bool) -> Vec<String> {
+    pub(super) fn said(&self, peers_known: bool, trouble: Option<&str>) -> Vec<String> {
         let mut said = Vec::new();
-        if mode != Mode::None && !peers_known {
+        if self.mode != Mode::None && !peers_known {
             said.push("the other nodes are not known yet: routes to them are left as they stand".to_owned());
         }
+        said.extend(trouble.map(|why| format!("the other nodes are those that were told last: {why}")));
         let lost = self.ways.iter().filter_map(|way| {
             let why = way.how.as_ref().err()?;
             Some(format!("no {} route to peer {}: {why}", way.family, way.peer))
@@ -406,6 +410,15 @@ pub struct SourceState {
     pub generation: u64,
     /// Why nothing good was told lately.
     pub trouble: Option<String>,
+}
+
+/// What whoever looks after the node wants to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notable {
+    /// An attach was refused, because none of these prefixes has an address left.
+    Exhausted(Vec<Prefix>),
+    /// Somebody had changed what is ours, and it was put back: what, in words.
+    Drift(String),
 }
 
 /// Why prefixes cannot be served.

@@ -4,7 +4,7 @@
 //! A change of the peers is compared with what was made last; whatever else happens, and every round, with what the kernel
 //! holds. Nothing is done until somebody has said which peers there are: a restart leaves all as it stands.
 
-use super::order::Routes;
+use super::order::{Notable, Routes};
 use super::{Desk, State, vital};
 use crate::tally::PutBack;
 use ipnet::IpNet;
@@ -167,8 +167,11 @@ impl<D: Datapath> Desk<D> {
         };
         let began = Instant::now();
         let planned = self.planned(router, &known.own, peers)?;
-        self.work
-            .put_back(PutBack::Peers, std::mem::take(&mut router.undone));
+        let undone = std::mem::take(&mut router.undone);
+        self.work.put_back(PutBack::Peers, undone);
+        if undone > 0 {
+            self.note(Notable::Drift(format!("{undone} of what leads to other nodes")));
+        }
         // What comes is spared before packets go there, and what goes until none do.
         self.spare(&known.own, Some(peers))?;
         let held = router.held.get_or_insert_default();
@@ -200,6 +203,7 @@ impl<D: Datapath> Desk<D> {
             warnings: planned.warnings,
             faults: faults.iter().take(LOGGED).map(ToString::to_string).collect(),
             mtu: planned.mtu,
+            made: true,
         });
         self.tell_readiness(&mut state);
         Ok(is_good)

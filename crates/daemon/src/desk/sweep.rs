@@ -1,6 +1,6 @@
 //! Survey, then recover, prune, put back: at the start as a whole, and later wherever something was touched.
 
-use super::order::Attachment;
+use super::order::{Attachment, Notable};
 use super::ports::{Led, doors_of};
 use super::{Desk, Phase, now, vital};
 use crate::memory::Memory;
@@ -391,6 +391,14 @@ impl<D: Datapath> Desk<D> {
             .map(|op| op.on(target.link.as_str()).to_string())
             .collect();
         tracing::info!(link = %target.link, ?what, "put back");
+        // What a daemon finds at its start may be what another one had begun.
+        if self.state().phase == Phase::Serving {
+            self.note(Notable::Drift(format!(
+                "link {}: {}",
+                target.link,
+                what.join(", ")
+            )));
+        }
         for op in ops {
             self.work.put_back(kind_of(op), 1);
         }
@@ -446,6 +454,7 @@ impl<D: Datapath> Desk<D> {
                 tracing::info!(?drift, "table and forwarding are put in place");
                 if !is_first {
                     self.work.put_back(PutBack::Table, drift.len());
+                    self.note(Notable::Drift(drift.join(", ")));
                 }
                 self.datapath.publish(&ruleset)
             }

@@ -6,6 +6,7 @@ use model::address::{Family, IPV6_MTU};
 use model::datapath::Datapath;
 use model::ipam::Moment;
 use model::key::{Key, Owner};
+use model::routes::Mode;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
@@ -95,7 +96,7 @@ impl<D: Datapath> Desk<D> {
         warnings.extend(
             state
                 .routes
-                .said(self.settings.routes.mode, state.peers.is_some()),
+                .said(state.peers.is_some(), state.peer_trouble.as_deref()),
         );
         let generation = state.ipam.generation();
         if let Some(why) = state
@@ -141,6 +142,14 @@ impl<D: Datapath> Desk<D> {
     /// Why an Attach could not succeed now, in words; empty: it could.
     pub fn unready(&self) -> Vec<String> {
         self.unmet(&self.state())
+    }
+
+    /// Whether an Attach could succeed now, and workloads reach those of other nodes, as far as this node can do that.
+    pub fn is_connected(&self) -> bool {
+        let state = self.state();
+        let is_routed = self.settings.routes.mode == Mode::None
+            || state.peers.is_some() && state.routes.made && state.routes.faults.is_empty();
+        is_routed && self.unmet(&state).is_empty()
     }
 
     /// The state once it is what the kernel holds.

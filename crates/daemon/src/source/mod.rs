@@ -5,10 +5,11 @@
 //!  settings ---(once)---.
 //!  file -- watched -----+--> Desk::set_prefixes, Desk::source_fails
 //!  SetPrefixes (door) --+
-//!  Kubernetes (main) ---'
+//!  Kubernetes, watched --'
 //! ```
 
 pub mod file;
+pub mod kubernetes;
 pub mod peers;
 pub mod watched;
 

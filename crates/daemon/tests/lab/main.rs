@@ -5,11 +5,18 @@
 
 mod adopt;
 mod adopt_crash;
+#[path = "../../../cluster/tests/api_server/mod.rs"]
+#[expect(
+    dead_code,
+    reason = "it fails in more ways than the daemon is tried with here"
+)]
+mod api_server;
 mod bad_input;
 mod container;
 mod crash;
 mod crossing;
 mod daemon;
+mod kubernetes;
 mod metrics;
 mod others;
 mod packets;
