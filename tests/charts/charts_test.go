@@ -272,7 +272,9 @@ func TestEveryImageHasTheVersionOfTheProduct(t *testing.T) {
 }
 
 func TestTheRightsAreTheseAndNoOthers(t *testing.T) {
-	const want = ``
+	const want = `ClusterRole/workloadnetd  nodes  list,watch
+ClusterRole/workloadnetd  nodes/status  patch
+ClusterRole/workloadnetd events.k8s.io events  create,patch`
 	for _, objects := range []rendered{base(t), mustChart(t, "workloadnet", "")} {
 		var got []string
 		for _, name := range objects.names("") {

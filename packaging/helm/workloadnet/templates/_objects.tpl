@@ -25,7 +25,7 @@
 {{- define "workloadnet.rights" }}
 {{- $root := .root }}
 {{- $_ := set .is "wanted" $root.Values.rbac.create }}
-{{- range $subject := get .object "subjects" }}
+{{- range $subject := get .object "subjects" | default list }}
 {{- $_ := set $subject "namespace" $root.Release.Namespace }}
 {{- with $root.Values.serviceAccount.name }}{{ $_ := set $subject "name" . }}{{ end }}
 {{- end }}

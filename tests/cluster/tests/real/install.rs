@@ -15,7 +15,6 @@ impl Cluster {
                 fs::copy(&file, base.join(file.file_name().unwrap())).unwrap();
             }
         }
-        self.share_lists(&base);
         let overlay = self.control.folder().join("overlay");
         fs::create_dir(&overlay).unwrap();
         let (name, tag) = PRODUCT.rsplit_once(':').unwrap();
@@ -24,43 +23,5 @@ impl Cluster {
         );
         fs::write(overlay.join("kustomization.yaml"), text).unwrap();
         self.kubectl(&["apply", "--validate=strict", "-k", overlay.to_str().unwrap()]);
-    }
-
-    /// Prefixes cannot come from Kubernetes yet, so that each node has a file of its own.
-    fn share_lists(&self, base: &Path) {
-        let path = base.join("workloadnetd.toml");
-        let shipped = fs::read_to_string(&path).unwrap();
-        let mut text: String = shipped
-            .lines()
-            .filter(|line| !line.starts_with("prefixes = "))
-            .map(|line| format!("{line}\n"))
-            .collect();
-        text += "[prefixes]\nsource = \"file\"\nfile = \"/run/workloadnet/prefixes.toml\"\n";
-        text += "[routes]\nmode = \"auto\"\npeers = \"/run/workloadnet/peers.toml\"\n";
-        fs::write(&path, text).unwrap();
-        self.write_lists();
-    }
-
-    /// Prefixes and peers, as Kubernetes gave them to the nodes.
-    pub(crate) fn write_lists(&self) {
-        let peers: String = self
-            .nodes
-            .iter()
-            .map(|node| {
-                format!(
-                    "[[peer]]\nname = {:?}\naddresses = {:?}\nprefixes = {:?}\n",
-                    node.name,
-                    node.ips.map(|ip| ip.to_string()),
-                    self.prefixes(node)
-                )
-            })
-            .collect();
-        for node in &self.nodes {
-            node.room.write("/run/workloadnet/peers.toml", &peers);
-            node.room.write(
-                "/run/workloadnet/prefixes.toml",
-                &format!("prefixes = {:?}\n", self.prefixes(node)),
-            );
-        }
     }
 }

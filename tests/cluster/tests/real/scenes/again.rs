@@ -19,7 +19,6 @@ pub(crate) fn with_other_prefixes(cluster: &Cluster) {
     node.restart_kubelet();
     let new = cluster.expect_prefixes(node);
     assert!(new.iter().all(|prefix| !old.contains(prefix)), "{old:?} {new:?}");
-    cluster.write_lists();
     expect_shown(node, &new, &old);
     cluster.expect_ready(node);
     ways(cluster);
