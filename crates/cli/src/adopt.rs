@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use client::inspection::adopt_request::Step;
 use client::inspection::adoption::State;
 use client::inspection::attachment::Origin;
-use client::inspection::{AdoptRequest, Adoption, Attachment, Candidate, Key};
+use client::inspection::{AdoptRequest, Adoption, Attachment, Candidate, Key, MasqueradeRule};
 use client::{Client, Code, Error};
 use files::{Fate, Old, Pod};
 use lines::{Line, Told, failed, render};
@@ -223,7 +223,11 @@ async fn commit(client: &Client, adopt: &Adopt, old: &Old, output: Output) -> Re
             .filter(|told| told.state != "left")
             .map(|told| told.pod)
     };
-    notes.extend(chain::masquerade_rules(over()));
+    let found = match over().any(|pod| pod.masquerade.is_some()) {
+        true => masquerade_rules(client).await?,
+        false => Vec::new(),
+    };
+    notes.extend(chain::masquerade_rules(over(), &found));
     notes.extend(unreadable(old));
     let faults = over().filter_map(|pod| files::remove(&adopt.data_dir, pod).err());
     let faults: Vec<String> = faults.map(|error| format!("{error:#}")).collect();
@@ -266,6 +270,15 @@ fn owners(adopt: &Adopt, attachments: &[Attachment]) -> Option<String> {
         .collect();
     let all: Vec<&str> = all.into_iter().collect();
     (adopt.owner.is_none() && !all.is_empty()).then(|| format!("of owner {}", all.join(", ")))
+}
+
+/// The old plugins' rules that nftables has now.
+async fn masquerade_rules(client: &Client) -> Result<Vec<MasqueradeRule>, Error> {
+    let request = AdoptRequest {
+        step: Step::Check.into(),
+        ..AdoptRequest::default()
+    };
+    Ok(client.adopt(request).await?.masquerade_rule)
 }
 
 async fn ask(

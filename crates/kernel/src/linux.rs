@@ -13,7 +13,7 @@ use crate::sysctl::Writable;
 use crate::{conntrack, crash, fault, routes, survey, sysctl, watch};
 use ipnet::IpNet;
 use model::address::{Family, IPV6_MTU};
-use model::adopt::Seen;
+use model::adopt::{MasqueradeRule, Seen};
 use model::datapath::{Datapath, Event, Fault, FoundRoutes, OpenError, Target, WireError};
 use model::flows::{Forgotten, Past};
 use model::key::{HostLink, InterfaceName};
@@ -293,6 +293,10 @@ impl Datapath for Linux {
 
     fn look(&self, namespace: &OwnedFd, interface: &InterfaceName) -> Result<Seen, Fault> {
         adopt::look(&self.home, &mut self.reader(), namespace, interface)
+    }
+
+    fn masquerade_rules(&self) -> Result<Vec<MasqueradeRule>, Fault> {
+        self.nft.masquerade_rules()
     }
 
     fn change(&self, link: &FoundLink, ops: &[Op]) -> Result<(), Fault> {

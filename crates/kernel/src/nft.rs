@@ -4,6 +4,7 @@
 mod doors;
 mod expression;
 mod nets;
+mod others;
 
 use crate::message::{Attributes, Message, flag};
 use crate::socket::{Answer, NETFILTER, Socket};
@@ -177,16 +178,6 @@ impl Nft {
         Ok(drift)
     }
 
-    /// Base chains of others in forward whose policy is drop, as `ip filter FORWARD`.
-    pub(crate) fn forward_drops(&self) -> Result<Vec<String>, Fault> {
-        let request = Message::new(GETCHAIN, flag::DUMP, "nft list chains").fixed(&[0; 4]);
-        let chains = self.socket().dump(&request)?;
-        Ok(chains
-            .iter()
-            .filter_map(|payload| forward_drop(payload))
-            .collect())
-    }
-
     fn drift_of(&self, table: &Table, drift: &mut Vec<String>) -> Result<(), Fault> {
         let family = table.family;
         let mut socket = self.socket();
@@ -244,23 +235,6 @@ fn dormant(socket: &mut Socket, family: TableFamily) -> Result<Option<bool>, Fau
         Err(fault) if fault.errno == ENOENT => Ok(None),
         Err(fault) => Err(fault),
     }
-}
-
-/// `NF_INET_FORWARD`.
-const FORWARD: u32 = 2;
-
-fn forward_drop(payload: &[u8]) -> Option<String> {
-    let family = match *payload.first()? {
-        INET => "inet",
-        IPV4 => "ip",
-        IPV6 => "ip6",
-        _ => return None,
-    };
-    let chain = Attributes::after(payload, 4);
-    let is = |value: Option<&[u8]>, number: u32| value == Some(&number.to_be_bytes()[..]);
-    let drops = is(chain.inside(4).value(1), FORWARD) && is(chain.value(5), DROP);
-    let (table, name) = (chain.text(1)?, chain.text(3)?);
-    (drops && table != TABLE).then(|| format!("{family} {table} {name}"))
 }
 
 fn compare_chain(

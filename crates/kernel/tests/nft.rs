@@ -310,3 +310,36 @@ fn prefixes_of_the_cluster_are_in_sets_that_change_alone_and_come_back_with_the_
         assert_eq!(linux.drift(&ruleset), Ok(Vec::new()));
     });
 }
+
+#[test]
+fn the_cni_plugins_masquerade_rules_are_read_and_left_alone() {
+    on_a_node(|linux| {
+        assert_eq!(linux.masquerade_rules(), Ok(Vec::new()));
+        // As ptp 1.9.1 makes them where it finds no iptables; one without a comment is nobody's.
+        let comment = "a6d96fa05fb243a1-f4d01f2ef4b92245, net: old, if: eth0, id: c1";
+        let rules = format!(
+            r#"table inet cni_plugins_masquerade {{
+                   chain masq_checks {{
+                       ip saddr 10.1.0.2 ip daddr != 10.1.0.0/24 masquerade comment "{comment}"
+                       ip6 saddr fd01::2 ip6 daddr != fd01::/64 masquerade comment "{comment}"
+                       counter
+                   }}
+                   chain postrouting {{ type nat hook postrouting priority srcnat; goto masq_checks comment "not of that chain"; }}
+               }}"#
+        );
+        nft(&rules);
+        let before = nft_with(&["-a", "list", "table", "inet", "cni_plugins_masquerade"]);
+        let found = linux.masquerade_rules().unwrap();
+        assert_eq!(found.len(), 2, "{found:#?}");
+        for rule in &found {
+            assert_eq!(rule.comment, comment);
+            let shown = format!("comment \"{comment}\" # handle {}\n", rule.handle);
+            assert_eq!(before.matches(&shown).count(), 1, "{before}");
+        }
+        assert_ne!(found[0].handle, found[1].handle);
+        assert_eq!(
+            nft_with(&["-a", "list", "table", "inet", "cni_plugins_masquerade"]),
+            before
+        );
+    });
+}

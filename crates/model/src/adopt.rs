@@ -71,6 +71,15 @@ pub struct Pair {
     pub inside: Vec<IpNet>,
 }
 
+/// A rule by which another plugin gives packets for the world the node's address, where it is in nftables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MasqueradeRule {
+    /// The kernel's number for it.
+    pub handle: u64,
+    /// By which the plugin knows it.
+    pub comment: String,
+}
+
 /// A link that can be taken over, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Adoption {

@@ -4,7 +4,7 @@
 //! Everything here may block for as long as the kernel takes; nothing here decides.
 
 use crate::address::Family;
-use crate::adopt::Seen;
+use crate::adopt::{MasqueradeRule, Seen};
 use crate::flows::{Forgotten, Past};
 use crate::key::{HostLink, InterfaceName};
 use crate::plan::{Op, Plan};
@@ -66,6 +66,11 @@ pub trait Datapath: Send + Sync + 'static {
     /// links no other plugin can have made refuses.
     fn look(&self, _: &Self::Namespace, interface: &InterfaceName) -> Result<Seen, Fault> {
         Err(no_adoption(format!("look at {interface}")))
+    }
+
+    /// The rules by which the CNI project's plugins masquerade in nftables.
+    fn masquerade_rules(&self) -> Result<Vec<MasqueradeRule>, Fault> {
+        Ok(Vec::new())
     }
 
     /// Does ops in order on a link that is there, whoever's it is, up to the first that fails. What is as it should be

@@ -1,6 +1,7 @@
 //! What a pod's chain of plugins left on the node beside its link.
 
 use super::files::Pod;
+use client::inspection::MasqueradeRule;
 use serde_json::Value;
 use sha2::{Digest as _, Sha512};
 use std::fmt::Write as _;
@@ -13,12 +14,13 @@ const ON_DEMAND: [(&str, &str, &[&str]); 2] = [
     ("portmap", "portMappings", &[]),
     ("bandwidth", "bandwidth", &["ingressRate", "egressRate"]),
 ];
-/// Where the plugins masquerade by nftables (their pkg/ip/ipmasq_nftables_linux.go).
-const NFTABLES: &str = "inet cni_plugins_masquerade";
+/// Takes away a rule by which the plugins masquerade in nftables (their pkg/ip/ipmasq_nftables_linux.go).
+const DELETE: &str = "nft delete rule inet cni_plugins_masquerade masq_checks";
 
 /// By what ptp gives packets for the world the node's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Masquerade {
+    /// Or, unasked, by nftables.
     Iptables,
     Nftables,
 }
@@ -81,35 +83,56 @@ fn is_nothing(value: &Value) -> bool {
     }
 }
 
-/// How the masquerade rules of pods are taken away, in commands and words; empty where they have none.
-pub(crate) fn masquerade_rules<'a>(pods: impl Iterator<Item = &'a Pod> + Clone) -> Vec<String> {
-    let by = |backend| pods.clone().filter(move |pod| pod.masquerade == Some(backend));
-    let mut lines: Vec<String> = by(Masquerade::Iptables).flat_map(commands).collect();
+/// How the masquerade rules of pods are taken away, in commands; empty where they have none. `found` are those that nftables
+/// has: ptp uses it where it is told to or finds no iptables, and writes nowhere which of both it was.
+pub(crate) fn masquerade_rules<'a>(
+    pods: impl Iterator<Item = &'a Pod>,
+    found: &[MasqueradeRule],
+) -> Vec<String> {
+    let mut lines = Vec::new();
+    for pod in pods {
+        let Some(masquerade) = pod.masquerade else {
+            continue;
+        };
+        let begin = instance(pod);
+        let of: Vec<&MasqueradeRule> = found
+            .iter()
+            .filter(|rule| rule.comment.starts_with(&begin))
+            .collect();
+        match (of.is_empty(), masquerade) {
+            (true, Masquerade::Iptables) => lines.extend(commands(pod)),
+            // Nobody's are there.
+            (true, Masquerade::Nftables) => {}
+            (false, _) => lines.extend(of.iter().map(|rule| format!("{DELETE} handle {}", rule.handle))),
+        }
+    }
     if !lines.is_empty() {
         let head = "the old plugin's masquerade rules are the node's: take them away by";
         lines.insert(0, head.to_owned());
     }
-    let in_nftables = by(Masquerade::Nftables).map(|pod| {
-        format!(
-            "the old plugin's masquerade rule of {} is in nftables: delete the rule whose comment has \"id: {}\" from chain \
-             masq_checks of table {NFTABLES}, or the table where no pod of the old plugins is left",
-            pod.container, pod.container
-        )
-    });
-    lines.extend(in_nftables);
     lines
+}
+
+/// How the comments of a pod's rules in nftables begin (`hashForInstance` of the plugins).
+fn instance(pod: &Pod) -> String {
+    let of_pod = format!("{}:{}", pod.if_name, pod.container);
+    format!("{}-{},", hash(&pod.network, 8), hash(&of_pod, 8))
+}
+
+/// The first bytes of a SHA-512 sum, in hex.
+fn hash(text: &str, bytes: usize) -> String {
+    let digest = Sha512::digest(text);
+    digest.iter().take(bytes).fold(String::new(), |mut hex, byte| {
+        // Never fails on a String.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 /// How ptp names the chain of a pod and marks its rules (`utils.FormatChainName` of the plugins): the program that made
 /// them takes them away, whichever of its two kernel interfaces it uses.
 fn commands(pod: &Pod) -> Vec<String> {
-    let digest = Sha512::digest(format!("{}{}", pod.network, pod.container));
-    let hex: String = digest.iter().take(12).fold(String::new(), |mut hex, byte| {
-        // Never fails on a String.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    });
-    let chain = format!("CNI-{hex}");
+    let chain = format!("CNI-{}", hash(&format!("{}{}", pod.network, pod.container), 12));
     let comment = format!("name: \"{}\" id: \"{}\"", pod.network, pod.container).replace('\'', "'\\''");
     let mut commands = Vec::new();
     for (program, is_v4) in [("iptables", true), ("ip6tables", false)] {

@@ -113,6 +113,19 @@ fn only_files_of_pods_that_are_surely_dead_are_cleaned() {
 }
 
 #[test]
+fn a_masquerade_rule_is_named_where_it_is() {
+    let node = Node::new();
+    node.pod("old", "10.1.0.2", "c1", "netns");
+    node.fake.takes("workloadnet", "c1", "10.1.0.2", Origin::Taken);
+    node.fake
+        .holds_rule(6, "a6d96fa05fb243a1-f4d01f2ef4b92245, net: old, if: eth0, id: c1");
+    let (code, said) = node.adopt(&["--commit"]);
+    let want = "committed  c1/eth0 10.1.0.2\nof owner workloadnet\nthe old plugin's masquerade rules are the node's: take them away by\n\
+                nft delete rule inet cni_plugins_masquerade masq_checks handle 6\n";
+    assert_eq!((code, said.as_str()), (0, want));
+}
+
+#[test]
 fn nothing_is_cleaned_where_no_results_are() {
     let node = Node::new();
     node.reserve("old", "10.1.0.3", "live");

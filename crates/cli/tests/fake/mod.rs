@@ -35,6 +35,7 @@ struct Desk {
     detach: Arc<Mutex<Option<DetachRequest>>>,
     adopted: Arc<Mutex<Vec<Attachment>>>,
     adopts: Arc<Mutex<Vec<inspection::AdoptRequest>>>,
+    masquerade_rules: Arc<Mutex<Vec<inspection::MasqueradeRule>>>,
 }
 
 impl Fake {
@@ -100,6 +101,13 @@ impl Fake {
             origin: origin.into(),
             ..Attachment::default()
         });
+    }
+
+    /// Has a rule of the old plugins in nftables.
+    pub(crate) fn holds_rule(&self, handle: u64, comment: &str) {
+        let comment = comment.to_owned();
+        let rule = inspection::MasqueradeRule { handle, comment };
+        self.desk.masquerade_rules.lock().unwrap().push(rule);
     }
 
     /// Every Adopt since the last time.
@@ -240,7 +248,10 @@ impl Inspection for Desk {
         request: Request<inspection::AdoptRequest>,
     ) -> Result<Response<inspection::AdoptResponse>, Status> {
         let request = request.into_inner();
-        self.adopts.lock().unwrap().push(request.clone());
+        // A question that names nobody is about the rules alone.
+        if !(request.step() == Step::Check && request.candidate.is_empty()) {
+            self.adopts.lock().unwrap().push(request.clone());
+        }
         let candidates = request
             .candidate
             .iter()
@@ -270,6 +281,7 @@ impl Inspection for Desk {
         });
         Ok(Response::new(inspection::AdoptResponse {
             adoption: adoption.collect(),
+            masquerade_rule: self.masquerade_rules.lock().unwrap().clone(),
         }))
     }
 

@@ -190,3 +190,43 @@ fn networks_of_one_node_are_taken_over_at_once_or_each_by_itself() {
     assert_eq!(old.files(), Vec::<String>::new());
     assert_eq!(node.findings(), "");
 }
+
+#[test]
+fn masquerade_rules_that_are_in_nftables_are_taken_away_by_what_is_printed() {
+    let node = Node::started();
+    node.without_duplicate_detection();
+    let old = Old::new();
+    let _pod = old.add(&node, "old", "c1");
+    // What ptp 1.9.1 makes of this pod where it finds no iptables; Debian's has none of that yet.
+    let rule = |of: &str, id: &str| {
+        format!(
+            "add rule inet cni_plugins_masquerade masq_checks ip saddr 10.77.0.2 masquerade \
+             comment \"a6d96fa05fb243a1-{of}, net: old, if: eth0, id: {id}\"\n"
+        )
+    };
+    let made = "add table inet cni_plugins_masquerade\nadd chain inet cni_plugins_masquerade masq_checks\n"
+        .to_owned()
+        + &rule("f4d01f2ef4b92245", "c1")
+        + &rule("0123456789abcdef", "c11");
+    let on_the_node = |line: &str| {
+        let run = || Command::new("sh").args(["-c", line]).output();
+        let output = node.stage.node.within(run).unwrap().unwrap();
+        assert!(output.status.success(), "{line}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    on_the_node(&format!("nft '{made}'"));
+    stage::wait::eventually(
+        LIMIT,
+        "the daemon answers",
+        || old.adopt(&node, &[]).0,
+        |code| *code == Some(0),
+    );
+    done(&node, &old, &["--take"]);
+    let said = done(&node, &old, &["--commit"]);
+    assert!(!said.contains("iptables"), "{said}");
+    let commands: Vec<&str> = said.lines().filter(|line| line.starts_with("nft ")).collect();
+    assert_eq!(commands.len(), 1, "{said}");
+    on_the_node(commands[0]);
+    let left = on_the_node("nft list table inet cni_plugins_masquerade");
+    assert!(left.contains("id: c11") && !left.contains("id: c1\""), "{left}");
+}

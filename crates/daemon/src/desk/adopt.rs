@@ -3,7 +3,7 @@
 use super::order::{AdoptOrder, Adopted, Attachment, Refusal, Step};
 use super::sweep::attachment_of;
 use super::{Desk, now};
-use model::adopt::{Adoption, Candidate, Undo, decide};
+use model::adopt::{Adoption, Candidate, MasqueradeRule, Undo, decide};
 use model::datapath::{Datapath, Fault, OpenError};
 use model::ipam::Unheld;
 use model::key::{HostLink, Key};
@@ -13,6 +13,11 @@ use model::survey::FoundLink;
 use std::sync::Arc;
 
 impl<D: Datapath> Desk<D> {
+    /// The rules by which the CNI project's plugins masquerade in nftables.
+    pub fn masquerade_rules(&self) -> Result<Vec<MasqueradeRule>, Refusal> {
+        Ok(self.datapath.masquerade_rules()?)
+    }
+
     /// One order, whose namespace, where it names one, was opened.
     pub(super) fn adopt_now(
         self: &Arc<Self>,

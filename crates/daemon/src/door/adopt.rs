@@ -6,6 +6,7 @@ use super::workload::{lost, outcome};
 use super::{Orders, field, refusal};
 use crate::desk::order::{AdoptOrder, Adopted, Attachment, Step};
 use api::inspection::{self as inspect, adopt_request::Step as Asked, adoption::State};
+use model::adopt::MasqueradeRule;
 use model::key::Key;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -18,23 +19,47 @@ pub(super) async fn adopt(
     let call = Call::of(&request);
     let asked = request.into_inner();
     let all_or_none = asked.step() == Asked::Take && !asked.partial;
+    let tells_rules = matches!(asked.step(), Asked::Check | Asked::Commit);
     let plans = plans(orders, asked)?;
-    let orders = Arc::clone(orders);
+    let of_work = Arc::clone(orders);
     let work = async move {
         match all_or_none {
-            true => take_all(&orders, &call, &plans).await,
+            true => take_all(&of_work, &call, &plans).await,
             false => {
                 let mut answers = Vec::new();
-                carry_out(&orders, &call, &plans, &mut answers).await?;
+                carry_out(&of_work, &call, &plans, &mut answers).await?;
                 Ok(answers)
             }
         }
     };
     // It is done to its end, the way back included, whether the caller stays or not.
-    match tokio::spawn(work.in_current_span()).await {
-        Ok(answers) => Ok(response(answers?)),
-        Err(_) => Err(lost()),
-    }
+    let answers = match tokio::spawn(work.in_current_span()).await {
+        Ok(answers) => answers?,
+        Err(_) => return Err(lost()),
+    };
+    let rules = match tells_rules {
+        true => masquerade_rules(orders).await,
+        false => Vec::new(),
+    };
+    Ok(response(answers, rules))
+}
+
+/// As they are now; what was done is answered all the same where they cannot be read.
+async fn masquerade_rules(orders: &Arc<dyn Orders>) -> Vec<inspect::MasqueradeRule> {
+    let orders = Arc::clone(orders);
+    let rules = match tokio::task::spawn_blocking(move || orders.masquerade_rules()).await {
+        Ok(Ok(rules)) => rules,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the CNI plugins' masquerade rules cannot be read");
+            Vec::new()
+        }
+        Err(_) => Vec::new(),
+    };
+    let shown = |rule: MasqueradeRule| inspect::MasqueradeRule {
+        handle: rule.handle,
+        comment: rule.comment,
+    };
+    rules.into_iter().map(shown).collect()
 }
 
 fn plans(orders: &Arc<dyn Orders>, asked: inspect::AdoptRequest) -> Result<Vec<AdoptOrder>, Status> {
@@ -139,7 +164,10 @@ async fn carry_out(
     Ok(())
 }
 
-fn response(answers: Vec<(Key, Adopted)>) -> Response<inspect::AdoptResponse> {
+fn response(
+    answers: Vec<(Key, Adopted)>,
+    masquerade_rule: Vec<inspect::MasqueradeRule>,
+) -> Response<inspect::AdoptResponse> {
     let adoption = answers.into_iter().map(|(key, answer)| {
         let (state, reason) = match answer {
             Adopted::Possible => (State::Possible, Vec::new()),
@@ -156,5 +184,6 @@ fn response(answers: Vec<(Key, Adopted)>) -> Response<inspect::AdoptResponse> {
     });
     Response::new(inspect::AdoptResponse {
         adoption: adoption.collect(),
+        masquerade_rule,
     })
 }

@@ -27,6 +27,7 @@ use api::workload::workload_networking_server::WorkloadNetworkingServer;
 use connections::Incoming;
 use deadline::Timely;
 use legible::Legible;
+use model::adopt::MasqueradeRule;
 use model::datapath::Datapath;
 use model::key::{Key, Owner};
 use model::prefix::Prefix;
@@ -44,6 +45,8 @@ pub trait Orders: Send + Sync + 'static {
     fn detach(&self, order: DetachOrder, done: Done<Detached>);
     /// Takes over what another plugin attached, or gives it back. Never blocks.
     fn adopt(&self, order: AdoptOrder, done: Done<Adopted>);
+    /// The rules by which the CNI project's plugins masquerade in nftables. Blocks.
+    fn masquerade_rules(&self) -> Result<Vec<MasqueradeRule>, Refusal>;
     /// Attachments in the order of their keys, of one owner or of all.
     fn list(&self, owner: Option<&Owner>) -> Result<Vec<Attachment>, Refusal>;
     /// One attachment.
@@ -73,6 +76,10 @@ impl<D: Datapath> Orders for Arc<Desk<D>> {
 
     fn adopt(&self, order: AdoptOrder, done: Done<Adopted>) {
         Desk::adopt(self, order, done);
+    }
+
+    fn masquerade_rules(&self) -> Result<Vec<MasqueradeRule>, Refusal> {
+        Desk::masquerade_rules(self)
     }
 
     fn list(&self, owner: Option<&Owner>) -> Result<Vec<Attachment>, Refusal> {
