@@ -148,6 +148,11 @@ func TestEveryValueArrives(t *testing.T) {
 		"podLabels":         {set.Spec.Template.Labels, map[string]string{"app.kubernetes.io/name": "workloadnet", "team": "net"}},
 		"podAnnotations":    {set.Spec.Template.Annotations["example.org/a"], "1"},
 		"serviceAccount":    {pod.ServiceAccountName, "other"},
+		"whose rights": {
+			decode(t, "", objects["ClusterRoleBinding/workloadnetd"]).(*rbac.ClusterRoleBinding).Subjects,
+			[]rbac.Subject{{Kind: "ServiceAccount", Name: "other", Namespace: "network"}},
+		},
+		"whose account": {objects.names("ServiceAccount/"), []string{"ServiceAccount/other"}},
 	} {
 		if !equality.Semantic.DeepEqual(pair[0], pair[1]) {
 			t.Errorf("%s: %v, and not %v", what, pair[0], pair[1])
