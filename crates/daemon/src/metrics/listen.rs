@@ -84,7 +84,7 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
 
-/// Listens. A socket of the file system gets owner and group as the daemon's own does; as [`socket::bind`] has to be called
+/// Listens. A socket of the file system gets owner and group as the daemon's own does; as `socket::bind` has to be called
 /// before there are other threads.
 pub async fn listen(at: &Listen, owner: Option<u32>, group: Option<u32>) -> anyhow::Result<Listener> {
     let listener = match at {
