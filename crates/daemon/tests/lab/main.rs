@@ -14,6 +14,7 @@ mod api_server;
 mod bad_input;
 mod container;
 mod crash;
+mod crash_of_routes;
 mod crossing;
 mod daemon;
 mod kubernetes;

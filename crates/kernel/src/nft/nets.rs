@@ -2,6 +2,7 @@
 
 use super::{BATCH_BEGIN, BATCH_END, ENOENT};
 use super::{DELSETELEM, GETSETELEM, NEWSET, NEWSETELEM, Nft, get, head};
+use crate::crash;
 use crate::message::{Attributes, Message, flag};
 use crate::socket::Answer;
 use crate::survey::ip;
@@ -43,7 +44,9 @@ impl Nft {
         }
         batch.push(Message::new(BATCH_END, 0, &*tried).fixed(&[0, 0, 0, 10]));
         let answer = self.socket().batch_with_ack_on(&batch, last)?;
-        Answer::ok(answer).map(drop)
+        Answer::ok(answer)?;
+        crash::step();
+        Ok(())
     }
 
     /// What is in the sets.

@@ -7,7 +7,7 @@ use crate::encode::{
 };
 use crate::message::{Message, flag};
 use crate::socket::Socket;
-use crate::{fault, sysctl};
+use crate::{crash, fault, sysctl};
 use ipnet::IpNet;
 use model::address::{Family, Mac};
 use model::datapath::Fault;
@@ -162,10 +162,14 @@ impl<'a> Changes<'a> {
 
     fn send(&mut self) -> Result<(), Fault> {
         let (steps, batch): (Vec<&Step>, Vec<Message>) = self.batch.drain(..).unzip();
-        for refused in self.socket.batch(&batch)?.refused {
-            if !is_true_already(steps[refused.position], refused.fault.errno) {
-                self.faults.push(refused.fault);
+        let together = if crash::STEPWISE { 1 } else { batch.len().max(1) };
+        for (steps, batch) in steps.chunks(together).zip(batch.chunks(together)) {
+            for refused in self.socket.batch(batch)?.refused {
+                if !is_true_already(steps[refused.position], refused.fault.errno) {
+                    self.faults.push(refused.fault);
+                }
             }
+            crash::step();
         }
         Ok(())
     }
