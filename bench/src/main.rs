@@ -3,6 +3,7 @@
 
 mod bare;
 mod cni;
+mod peers;
 mod product;
 mod samples;
 mod stand;
@@ -19,6 +20,7 @@ struct Size {
     plugins: usize,
     attachments: usize,
     starts: usize,
+    peers: peers::Size,
 }
 
 const FULL: Size = Size {
@@ -26,6 +28,7 @@ const FULL: Size = Size {
     plugins: 4,
     attachments: 1000,
     starts: 5,
+    peers: peers::FULL,
 };
 /// To see that it runs; its figures mean little.
 const QUICK: Size = Size {
@@ -33,14 +36,21 @@ const QUICK: Size = Size {
     plugins: 2,
     attachments: 200,
     starts: 2,
+    peers: peers::QUICK,
 };
 
 fn main() -> Result<()> {
-    let size = match std::env::args().nth(1).as_deref() {
-        None => FULL,
-        Some("--quick") => QUICK,
-        Some(other) => bail!("{other:?}: the only option is --quick"),
-    };
+    let (mut size, mut part) = (FULL, None);
+    for word in std::env::args().skip(1) {
+        match word.as_str() {
+            "--quick" => size = QUICK,
+            "peers" => part = Some(word),
+            other => bail!("{other:?}: there is the part peers, and the option --quick"),
+        }
+    }
+    if part.is_some() {
+        return peers::run(&size.peers);
+    }
     let node = stage::Node::new()?;
     node.node.within(|| run(&size))?
 }

@@ -9,10 +9,10 @@ use model::datapath::{Datapath as _, Target};
 use model::key::{InterfaceName, Key, Owner, WorkloadId};
 use model::plan::{Plan, PlanSettings};
 use model::record::{Asked, PathDigest, Record};
-use stage::Node;
+use stage::{Namespace, Node};
 use std::fs;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -28,6 +28,8 @@ pub(crate) struct Daemon {
     folder: TempDir,
     program: PathBuf,
     child: Option<Child>,
+    /// Settings, as TOML.
+    settings: String,
 }
 
 impl Daemon {
@@ -38,7 +40,21 @@ impl Daemon {
             folder: tempfile::tempdir().context("make a folder for the socket")?,
             program: stage::sibling("workloadnetd")?,
             child: None,
+            settings: String::new(),
         })
+    }
+
+    /// Before it is started.
+    pub(crate) fn set(&mut self, settings: String) {
+        self.settings = settings;
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn network(&self) -> &Namespace {
+        &self.node.node
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -54,7 +70,11 @@ impl Daemon {
     /// Starts it; how long it took until an Attach could succeed, from before the process was made.
     pub(crate) fn start(&mut self, runtime: &Runtime) -> Result<Duration> {
         let mut command = Command::new(&self.program);
+        let settings = self.folder.path().join("workloadnetd.toml");
+        fs::write(&settings, &self.settings).context("write settings")?;
         command
+            .arg("--config")
+            .arg(settings)
             .args(["--prefix", "10.64.0.0/14", "--prefix", "fd64::/64", "--socket"])
             .arg(self.socket())
             .arg("--state")

@@ -188,7 +188,7 @@ pub struct Work {
     pub source_failures: Count,
     /// Looks at routes to other nodes.
     pub routings: Rounds,
-    /// How long those took that changed something.
+    /// How long those took.
     pub routing_times: Times,
     /// Single changes of routes to other nodes, of what belongs to them.
     pub routing_steps: Count,

@@ -229,6 +229,10 @@ impl Datapath for Linux {
         }
     }
 
+    fn messages(&self) -> u64 {
+        crate::socket::sent()
+    }
+
     fn open(&self, path: &str) -> Result<(OwnedFd, NamespaceId), OpenError> {
         self.home.open(path)
     }

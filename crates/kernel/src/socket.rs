@@ -9,6 +9,7 @@ use rustix::fd::BorrowedFd;
 use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size_force, set_socket_timeout};
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// `NETLINK_ROUTE`.
@@ -33,6 +34,14 @@ const DATAGRAM: usize = 64 * 1024;
 const LONG_BATCH: usize = 16 << 20;
 /// How often an interrupted dump is repeated.
 const DUMP_TRIES: usize = 20;
+
+/// By every socket of the process.
+static SENT: AtomicU64 = AtomicU64::new(0);
+
+/// Messages that were sent to the kernel so far.
+pub(crate) fn sent() -> u64 {
+    SENT.load(Ordering::Relaxed)
+}
 
 /// An open socket, bound to the network namespace in which it was opened.
 #[derive(Debug)]
@@ -147,6 +156,7 @@ impl Socket {
             self.sequence = self.sequence.wrapping_add(1);
             message.append_to(&mut wire, self.sequence, n == last);
         }
+        SENT.fetch_add(batch.len() as u64, Ordering::Relaxed);
         self.send(&wire, described.describes())?;
         let mut answer = Answer::default();
         loop {
@@ -204,6 +214,7 @@ impl Socket {
         self.sequence = self.sequence.wrapping_add(1);
         let mut wire = Vec::new();
         request.append_to(&mut wire, self.sequence, false);
+        SENT.fetch_add(1, Ordering::Relaxed);
         self.send(&wire, request.describes())?;
         let mut interrupted = false;
         loop {

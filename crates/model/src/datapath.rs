@@ -26,6 +26,11 @@ pub trait Datapath: Send + Sync + 'static {
     /// Whether there is this family at all. Without IPv6 (`ipv6.disable=1`) an attach with an IPv6 address is refused.
     fn supports(&self, family: Family) -> bool;
 
+    /// Messages that were sent to the kernel so far, for whatever end. Only told.
+    fn messages(&self) -> u64 {
+        0
+    }
+
     /// Opens a path, checks that it is a network namespace that a workload may live in, and tells its identity.
     fn open(&self, path: &str) -> Result<(Self::Namespace, NamespaceId), OpenError>;
 

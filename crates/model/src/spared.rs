@@ -2,6 +2,7 @@
 
 use crate::address::Family;
 use ipnet::IpNet;
+use std::cmp::Ordering;
 
 /// Prefixes in their order, IPv4's first, none inside another: what an interval set of nftables can hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,8 +37,19 @@ impl Spared {
 
     /// What is only in this one, and what is only in the other one.
     pub fn differences(&self, other: &Self) -> (Vec<IpNet>, Vec<IpNet>) {
+        // Both are in their order.
         let only = |one: &Self, other: &Self| {
-            let is_missing = |net: &&IpNet| other.0.binary_search_by_key(&order(net), order).is_err();
+            let mut rest = other.0.as_slice();
+            let is_missing = |net: &&IpNet| {
+                while let Some((first, behind)) = rest.split_first() {
+                    match order(first).cmp(&order(net)) {
+                        Ordering::Less => rest = behind,
+                        Ordering::Equal => return false,
+                        Ordering::Greater => return true,
+                    }
+                }
+                true
+            };
             one.0.iter().filter(is_missing).copied().collect()
         };
         (only(self, other), only(other, self))

@@ -297,7 +297,8 @@ impl<D: Datapath> Desk<D> {
     /// nothing is known of them, and what the kernel holds for them stays as it is.
     pub fn set_peers(&self, peers: Vec<Peer>) {
         tracing::info!(peers = peers.len(), "the other nodes are known");
-        self.state().peers = Some(peers.into());
+        let before = self.state().peers.replace(peers.into());
+        drop(before);
         self.router.peers_changed();
     }
 

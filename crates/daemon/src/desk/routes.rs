@@ -140,7 +140,9 @@ impl<D: Datapath> Desk<D> {
                 (router.is_old, kernel) = (true, Instant::now() + PACE);
                 router.reach.clear();
             }
+            let began = Instant::now();
             let is_good = self.route(&mut router);
+            self.work.routing_times.took(began.elapsed());
             self.work.routings.ended(*is_good.as_ref().unwrap_or(&false));
             let is_good = match is_good {
                 Ok(is_good) => is_good,
@@ -165,7 +167,6 @@ impl<D: Datapath> Desk<D> {
             self.spare(&known.own, None)?;
             return Ok(true);
         };
-        let began = Instant::now();
         let planned = self.planned(router, &known.own, peers)?;
         let undone = std::mem::take(&mut router.undone);
         self.work.put_back(PutBack::Peers, undone);
@@ -184,7 +185,6 @@ impl<D: Datapath> Desk<D> {
                 self.work
                     .routing_steps
                     .up_by(steps.len() - faults.len().min(steps.len()));
-                self.work.routing_times.took(began.elapsed());
                 faults
             }
         };
@@ -196,8 +196,7 @@ impl<D: Datapath> Desk<D> {
             tracing::warn!(%fault, "a route to another node is not in place");
         }
         *held = planned.held;
-        let mut state = self.state();
-        state.routes = Arc::new(Routes {
+        let routes = Arc::new(Routes {
             mode: self.settings.routes.mode,
             ways: planned.ways,
             warnings: planned.warnings,
@@ -205,7 +204,12 @@ impl<D: Datapath> Desk<D> {
             mtu: planned.mtu,
             made: true,
         });
+        let mut state = self.state();
+        // To forget what is known of thousands takes a while.
+        let before = std::mem::replace(&mut state.routes, routes);
         self.tell_readiness(&mut state);
+        drop(state);
+        drop(before);
         Ok(is_good)
     }
 

@@ -66,7 +66,7 @@ impl Collector for All {
         of_process(&mut page)?;
         of_orders(&mut page, &figures, &self.answers, work)?;
         of_prefixes(&mut page, &figures, work)?;
-        of_kernel(&mut page, work)?;
+        of_kernel(&mut page, &figures, work)?;
         of_peers(&mut page, &figures, work)
     }
 }
@@ -236,7 +236,14 @@ fn of_prefixes(page: &mut Page<'_>, figures: &Figures, work: &Work) -> fmt::Resu
     )
 }
 
-fn of_kernel(page: &mut Page<'_>, work: &Work) -> fmt::Result {
+fn of_kernel(page: &mut Page<'_>, figures: &Figures, work: &Work) -> fmt::Result {
+    let mut sent = page.head(
+        "workloadnet_netlink_messages",
+        "Messages to the kernel",
+        None,
+        MetricType::Counter,
+    )?;
+    count(&mut sent, figures.messages)?;
     page.rounds(
         "workloadnet_sweeps",
         "Looks at all that the kernel holds of ours",
@@ -301,7 +308,7 @@ fn of_peers(page: &mut Page<'_>, figures: &Figures, work: &Work) -> fmt::Result 
     )?;
     page.times(
         "workloadnet_routing_duration",
-        "How long those comparisons took that changed something",
+        "How long those comparisons took",
         &[(None, &work.routing_times)],
     )
 }

@@ -30,7 +30,11 @@ const CHANGES: usize = 400;
 
 /// Carries steps out, and goes on past what is refused.
 pub(crate) fn change(socket: &mut Socket, steps: &[Step]) -> Result<Vec<Fault>, Fault> {
-    let index = index(socket)?;
+    // The links of a node are many, and are asked for only where it matters.
+    let index = match steps.iter().any(is_of_tunnel) {
+        true => index(socket)?,
+        false => None,
+    };
     let mut changes = Changes {
         socket,
         index,
@@ -42,6 +46,21 @@ pub(crate) fn change(socket: &mut Socket, steps: &[Step]) -> Result<Vec<Fault>, 
     }
     changes.send()?;
     Ok(changes.faults)
+}
+
+/// Whether a step is about the VXLAN device, or what is on it.
+fn is_of_tunnel(step: &Step) -> bool {
+    match step {
+        Step::AddAddress(_) | Step::DropAddress(_) | Step::DropRoute(_) => false,
+        Step::AddRoute(_, hop) | Step::Route(_, hop) => matches!(hop, Hop::Tunnel { .. }),
+        Step::MakeTunnel(_)
+        | Step::SetTunnel(_)
+        | Step::DropTunnel
+        | Step::Forward(..)
+        | Step::DropForward(..)
+        | Step::Neighbour(..)
+        | Step::DropNeighbour(_) => true,
+    }
 }
 
 /// Of the device with our mark.

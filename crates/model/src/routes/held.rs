@@ -150,25 +150,14 @@ impl Held {
             (_, None) => {}
         }
         if wanted.tunnel.is_some() {
-            let new = |mac: &Mac, to: &IpAddr| !stays || self.forwarding.get(mac) != Some(to);
-            steps.extend(
-                wanted
-                    .forwarding
-                    .iter()
-                    .filter(|(m, t)| new(m, t))
-                    .map(|(m, t)| Step::Forward(*m, *t)),
-            );
-            let new = |hop: &IpAddr, mac: &Mac| !stays || self.neighbours.get(hop) != Some(mac);
-            steps.extend(
-                wanted
-                    .neighbours
-                    .iter()
-                    .filter(|(h, m)| new(h, m))
-                    .map(|(h, m)| Step::Neighbour(*h, *m)),
-            );
+            let new = beside(&wanted.forwarding, &self.forwarding)
+                .filter(|(_, to, stands)| !stays || *stands != Some(*to));
+            steps.extend(new.map(|(mac, to, _)| Step::Forward(*mac, *to)));
+            let new = beside(&wanted.neighbours, &self.neighbours)
+                .filter(|(_, mac, stands)| !stays || *stands != Some(*mac));
+            steps.extend(new.map(|(hop, mac, _)| Step::Neighbour(*hop, *mac)));
         }
-        for (net, hop) in &wanted.routes {
-            let stands = self.routes.get(net);
+        for (net, hop, stands) in beside(&wanted.routes, &self.routes) {
             // With a device that is made anew, what went over an old one is gone.
             let stands = stands.filter(|hop| stays || !matches!(hop, Hop::Tunnel { .. }));
             if stands.is_some() || self.odd.routes.contains(net) {
@@ -177,27 +166,20 @@ impl Held {
                 steps.push(Step::AddRoute(*net, *hop));
             }
         }
-        steps.extend(
-            self.routes
-                .keys()
-                .chain(&self.odd.routes)
-                .filter(|net| !wanted.routes.contains_key(net))
-                .copied()
-                .map(Step::DropRoute),
-        );
+        let gone = beside(&self.routes, &wanted.routes).filter(|(.., wanted)| wanted.is_none());
+        steps.extend(gone.map(|(net, ..)| Step::DropRoute(*net)));
+        let odd = self.odd.routes.iter();
+        let gone = odd.filter(|net| !wanted.routes.contains_key(net));
+        steps.extend(gone.copied().map(Step::DropRoute));
         match (&self.tunnel, &wanted.tunnel) {
             (Some(_), None) => steps.push(Step::DropTunnel),
             (Some(_), Some(_)) if stays => {
-                let gone = self
-                    .neighbours
-                    .keys()
-                    .filter(|hop| !wanted.neighbours.contains_key(hop));
-                steps.extend(gone.copied().map(Step::DropNeighbour));
-                let gone = self
-                    .forwarding
-                    .iter()
-                    .filter(|(mac, _)| !wanted.forwarding.contains_key(mac));
-                steps.extend(gone.map(|(mac, to)| Step::DropForward(*mac, *to)));
+                let gone =
+                    beside(&self.neighbours, &wanted.neighbours).filter(|(.., wanted)| wanted.is_none());
+                steps.extend(gone.map(|(hop, ..)| Step::DropNeighbour(*hop)));
+                let gone =
+                    beside(&self.forwarding, &wanted.forwarding).filter(|(.., wanted)| wanted.is_none());
+                steps.extend(gone.map(|(mac, to, _)| Step::DropForward(*mac, *to)));
             }
             _ => {}
         }
@@ -249,6 +231,19 @@ impl Held {
             }
         }
     }
+}
+
+/// What is in one map, each with what another one has in its place: one walk along both, which are in their order.
+fn beside<'a, K: Ord, V>(
+    map: &'a BTreeMap<K, V>,
+    other: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'a K, &'a V, Option<&'a V>)> {
+    let mut others = other.iter().peekable();
+    map.iter().map(move |(key, value)| {
+        while others.next_if(|(other, _)| *other < key).is_some() {}
+        let beside = others.peek().filter(|(other, _)| *other == key);
+        (key, value, beside.map(|(_, value)| *value))
+    })
 }
 
 impl fmt::Display for Hop {

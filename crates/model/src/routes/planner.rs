@@ -5,9 +5,8 @@ use super::{
 };
 use crate::address::{Family, IPV6_MTU, Mac};
 use crate::peer::Peer;
-use crate::prefix::Prefix;
 use ipnet::IpNet;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 /// The smallest MTU that carries IPv4 (RFC 791, section 3.2).
@@ -25,8 +24,59 @@ struct Planner<'a> {
     /// The smallest MTU of a way over VXLAN, and the peer's name.
     tunnel_mtu: Option<(u16, String)>,
     /// What goes over VXLAN, each with the place of its way.
-    tunnelled: Vec<(usize, IpAddr, Vec<IpNet>)>,
-    hops: HashMap<Mac, IpAddr>,
+    tunnelled: Vec<Tunnelled>,
+    macs: HashMap<Mac, IpAddr>,
+    /// What is routed, in the order of the nets.
+    kept: Vec<Kept>,
+    /// Where to, by peer and family.
+    hops: Vec<[Option<Hop>; 2]>,
+}
+
+/// A peer and family that go over VXLAN.
+struct Tunnelled {
+    /// The place of their way.
+    way: usize,
+    to: IpAddr,
+    mac: Mac,
+    /// In the hops.
+    place: (usize, usize),
+}
+
+/// A prefix that is routed to a peer.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    net: IpNet,
+    /// Its place in [`Family::ALL`].
+    family: usize,
+    /// The peer's place among the others.
+    peer: usize,
+}
+
+/// Addresses of nodes in their order, and whose they are.
+struct Nodes<'a>(Vec<(IpAddr, &'a str)>);
+
+impl<'a> Nodes<'a> {
+    fn of(peers: &'a [Peer], mine: &[IpAddr]) -> Self {
+        let mut all = Vec::with_capacity(2 * peers.len() + mine.len());
+        all.extend(mine.iter().map(|address| (*address, "this node")));
+        for family in Family::ALL {
+            for peer in peers {
+                let addresses = peer.addresses.iter().filter(|a| Family::of(**a) == family);
+                all.extend(addresses.map(|address| (*address, peer.name.as_str())));
+            }
+        }
+        all.sort_by_key(|(address, _)| *address);
+        Self(all)
+    }
+
+    /// The first one in a net.
+    fn within(&self, net: &IpNet) -> Option<(IpAddr, &'a str)> {
+        let place = self.0.partition_point(|(address, _)| *address < net.network());
+        self.0
+            .get(place)
+            .copied()
+            .filter(|(address, _)| *address <= net.broadcast())
+    }
 }
 
 /// Decides everything.
@@ -51,7 +101,9 @@ pub fn plan(settings: &Settings, facts: Facts<'_>) -> Planned {
         planned: Planned::default(),
         tunnel_mtu: None,
         tunnelled: Vec::new(),
-        hops: HashMap::new(),
+        macs: HashMap::new(),
+        kept: Vec::new(),
+        hops: Vec::new(),
     };
     planner.address();
     planner.route(mine, &others);
@@ -105,66 +157,95 @@ impl Planner<'_> {
 
     /// What two claim gets the first of them, by name.
     fn route(&mut self, mine: &[IpAddr], others: &[&Peer]) {
-        let own = &self.facts.own.prefixes;
-        let mut claims: Vec<(IpNet, &Peer)> = Vec::new();
         let mut others = others.to_vec();
         others.sort_by(|a, b| a.name.cmp(&b.name));
-        for peer in &others {
-            claims.extend(peer.prefixes.iter().map(|prefix| (prefix.net(), *peer)));
+        self.kept = self.keep(mine, &others);
+        self.hops = vec![[None; 2]; others.len()];
+        let mut has = vec![[false; 2]; others.len()];
+        for kept in &self.kept {
+            has[kept.peer][kept.family] = true;
         }
-        claims.sort_by_key(|(net, peer)| (net.addr().is_ipv6(), first(net), net.prefix_len(), &peer.name));
-        // A route to where nodes are would change how they are reached, and with that itself.
-        let mine = mine.iter().map(|address| (*address, "this node"));
-        let of_peers = self.facts.peers.iter();
-        let of_peers = of_peers.flat_map(|peer| peer.addresses.iter().map(|a| (*a, peer.name.as_str())));
-        let nodes: BTreeMap<IpAddr, &str> = of_peers.chain(mine).collect();
-        let mut kept: HashSet<(&str, IpNet)> = HashSet::new();
-        let mut last: Option<(IpNet, &Peer)> = None;
-        for (net, peer) in claims {
-            if let Some(own) = own.iter().find(|own| overlap(&own.net(), &net)) {
-                let text = format!("peer {}: {net} overlaps {own}, which is this node's", peer.name);
-                self.planned.warnings.push(text);
-            } else if let Some((address, whose)) = nodes.range(net.network()..=net.broadcast()).next() {
-                let text = format!(
-                    "peer {}: {net} is not routed: {address}, the address of {whose}, is in it",
-                    peer.name
-                );
-                self.planned.warnings.push(text);
-            } else if self.facts.found.same_metric.contains(&net) {
-                let text = format!(
-                    "peer {}: somebody else has a route to {net} with metric {METRIC}, which one to this peer would replace: \
-                     there is none",
-                    peer.name
-                );
-                self.planned.warnings.push(text);
-            } else if let Some((wide, holder)) = last.filter(|(wide, _)| wide.contains(&net)) {
-                let text = format!(
-                    "peer {}: {net} overlaps {wide} of peer {}",
-                    peer.name, holder.name
-                );
-                self.planned.warnings.push(text);
-            } else {
-                kept.insert((&peer.name, net));
-                last = Some((net, peer));
-            }
-        }
-        for peer in others {
-            for family in Family::ALL {
-                let of = |p: &&Prefix| p.family() == family && kept.contains(&(peer.name.as_str(), p.net()));
-                let nets: Vec<IpNet> = peer.prefixes.iter().filter(of).map(Prefix::net).collect();
-                if !nets.is_empty() {
-                    let how = self.way(peer, family, &nets);
-                    self.planned.ways.push(Way {
-                        peer: peer.name.clone(),
-                        family,
-                        how,
-                    });
+        for (n, peer) in others.iter().enumerate() {
+            let mut far = None;
+            for (place, family) in Family::ALL.into_iter().enumerate() {
+                if !has[n][place] {
+                    continue;
                 }
+                let how = self.way(peer, family, &mut far);
+                let way = self.planned.ways.len();
+                let how = how.map(|(how, hop)| {
+                    self.hops[n][place] = hop;
+                    let far = far.filter(|_| hop.is_none());
+                    self.tunnelled.extend(far.map(|(to, mac)| Tunnelled {
+                        way,
+                        to,
+                        mac,
+                        place: (n, place),
+                    }));
+                    how
+                });
+                self.planned.ways.push(Way {
+                    peer: peer.name.clone(),
+                    family,
+                    how,
+                });
             }
         }
     }
 
-    fn way(&mut self, peer: &Peer, family: Family, nets: &[IpNet]) -> Result<How, String> {
+    /// What is routed to each of the peers, which are in the order of their names; in the order of the nets.
+    fn keep(&mut self, mine: &[IpAddr], others: &[&Peer]) -> Vec<Kept> {
+        let own = &self.facts.own.prefixes;
+        let mut claims: Vec<(u128, u8, Kept)> = Vec::new();
+        for (family, which) in Family::ALL.into_iter().enumerate() {
+            for (peer, other) in others.iter().enumerate() {
+                let nets = other.prefixes.iter().filter(|prefix| prefix.family() == which);
+                claims.extend(nets.map(|prefix| {
+                    let net = prefix.net();
+                    (first(&net), net.prefix_len(), Kept { net, family, peer })
+                }));
+            }
+        }
+        claims.sort_by_key(|(first, length, kept)| (kept.family, *first, *length, kept.peer));
+        let nodes = Nodes::of(self.facts.peers, mine);
+        let mut all = Vec::with_capacity(claims.len());
+        let mut last: Option<Kept> = None;
+        for (.., claim) in claims {
+            let Kept { net, peer, .. } = claim;
+            let name = &others[peer].name;
+            let text = if let Some(own) = own.iter().find(|own| overlap(&own.net(), &net)) {
+                format!("peer {name}: {net} overlaps {own}, which is this node's")
+            } else if let Some((address, whose)) = nodes.within(&net) {
+                // A route to where nodes are would change how they are reached, and with that itself.
+                format!("peer {name}: {net} is not routed: {address}, the address of {whose}, is in it")
+            } else if self.facts.found.same_metric.contains(&net) {
+                format!(
+                    "peer {name}: somebody else has a route to {net} with metric {METRIC}, which one to this peer would replace: \
+                     there is none"
+                )
+            } else if let Some(wide) = last.filter(|wide| wide.net.contains(&net)) {
+                format!(
+                    "peer {name}: {net} overlaps {} of peer {}",
+                    wide.net, others[wide.peer].name
+                )
+            } else {
+                all.push(claim);
+                last = Some(claim);
+                continue;
+            };
+            self.planned.warnings.push(text);
+        }
+        all
+    }
+
+    /// How a peer is reached, and the hop where that is on a link. Where it is not, `far` has its address and MAC for VXLAN,
+    /// which are the same for both families.
+    fn way(
+        &mut self,
+        peer: &Peer,
+        family: Family,
+        far: &mut Option<(IpAddr, Mac)>,
+    ) -> Result<(How, Option<Hop>), String> {
         if family == Family::V6 && !self.facts.ipv6 {
             return Err("this kernel has no IPv6".to_owned());
         }
@@ -172,10 +253,9 @@ impl Planner<'_> {
         let source = self.sources.get(&family).copied();
         if mode != Mode::Vxlan {
             // IPv4 goes by way of either family (RTA_VIA), IPv6 only by way of its own.
-            let usable = |a: &&IpAddr| Family::of(**a) == family || a.is_ipv6();
-            let mut addresses: Vec<&IpAddr> = peer.addresses.iter().filter(usable).collect();
-            addresses.sort_by_key(|a| Family::of(**a) != family);
-            for &via in addresses {
+            let of = |which: Family| peer.addresses.iter().filter(move |a| Family::of(**a) == which);
+            let other = (family == Family::V4).then(|| of(Family::V6));
+            for &via in of(family).chain(other.into_iter().flatten()) {
                 let Some(Reach::Over {
                     index,
                     device,
@@ -195,14 +275,8 @@ impl Planner<'_> {
                         index: *index,
                         source,
                     };
-                    self.planned
-                        .held
-                        .routes
-                        .extend(nets.iter().map(|net| (*net, hop)));
-                    return Ok(How::Direct {
-                        device: device.clone(),
-                        via,
-                    });
+                    let device = device.clone();
+                    return Ok((How::Direct { device, via }, Some(hop)));
                 }
             }
         }
@@ -231,16 +305,15 @@ impl Planner<'_> {
         if mtu < least {
             return Err(format!("VXLAN to it has an MTU of {mtu}, and needs {least}"));
         }
-        let mac = mac_of(to);
-        if *self.hops.entry(mac).or_insert(to) != to {
+        let (_, mac) = *far.get_or_insert_with(|| (to, mac_of(to)));
+        if *self.macs.entry(mac).or_insert(to) != to {
             return Err(format!("its address {to} has the same hash as another one's"));
         }
         if self.tunnel_mtu.as_ref().is_none_or(|(least, _)| mtu < *least) {
             self.tunnel_mtu = Some((mtu, peer.name.clone()));
         }
         self.narrow(mtu, || format!("VXLAN to peer {}", peer.name));
-        self.tunnelled.push((self.planned.ways.len(), to, nets.to_vec()));
-        Ok(How::Vxlan { to })
+        Ok((How::Vxlan { to }, None))
     }
 
     fn nowhere(&self, peer: &Peer) -> String {
@@ -259,11 +332,15 @@ impl Planner<'_> {
 
     fn finish(mut self, mine: &[IpAddr], others: &[&Peer]) -> Planned {
         self.settle_tunnel(mine, others);
-        let others = &self.facts.found.other_routes;
-        let contested = self.planned.held.routes.keys().filter(|net| others.contains(net));
+        let hop = |kept: &Kept| Some((kept.net, self.hops[kept.peer][kept.family]?));
+        self.planned.held.routes = self.kept.iter().filter_map(hop).collect();
+        let routes = &self.planned.held.routes;
+        let others = self.facts.found.other_routes.iter();
+        let mut contested: Vec<&IpNet> = others.filter(|net| routes.contains_key(net)).collect();
+        contested.sort_unstable();
         let text =
             |net| format!("somebody else has a route to {net}, too, which may come before that to its node");
-        self.planned.warnings.extend(contested.map(text));
+        self.planned.warnings.extend(contested.into_iter().map(text));
         self.planned
     }
 
@@ -289,7 +366,7 @@ impl Planner<'_> {
         let tunnelled = std::mem::take(&mut self.tunnelled);
         let Some(local) = local else {
             let text = format!("this node has no {} address, which VXLAN goes over", self.family);
-            for (way, ..) in tunnelled {
+            for Tunnelled { way, .. } in tunnelled {
                 self.planned.ways[way].how = Err(text.clone());
             }
             self.planned.warnings.push(text);
@@ -304,7 +381,8 @@ impl Planner<'_> {
         };
         self.planned.held.tunnel = Some(tunnel);
         let ipv6 = self.facts.ipv6 && tunnel.carries_ipv6();
-        for (way, to, nets) in tunnelled {
+        let mut hops: Vec<(Mac, IpAddr, IpAddr)> = Vec::new();
+        for Tunnelled { way, to, mac, place } in tunnelled {
             let Way { family, how, .. } = &mut self.planned.ways[way];
             if *family == Family::V6 && !ipv6 {
                 *how = Err(format!(
@@ -313,14 +391,15 @@ impl Planner<'_> {
                 continue;
             }
             let source = self.sources.get(family).copied();
-            let mac = mac_of(to);
             let via = if ipv6 { hop_of(mac) } else { to };
-            let held = &mut self.planned.held;
-            held.forwarding.insert(mac, to);
-            held.neighbours.insert(via, mac);
-            held.routes
-                .extend(nets.iter().map(|net| (*net, Hop::Tunnel { via, source })));
+            if hops.last().is_none_or(|(last, ..)| *last != mac) {
+                hops.push((mac, to, via));
+            }
+            self.hops[place.0][place.1] = Some(Hop::Tunnel { via, source });
         }
+        let held = &mut self.planned.held;
+        held.forwarding = hops.iter().map(|(mac, to, _)| (*mac, *to)).collect();
+        held.neighbours = hops.into_iter().map(|(mac, _, via)| (via, mac)).collect();
     }
 }
 
