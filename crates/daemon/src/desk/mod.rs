@@ -482,8 +482,8 @@ impl<D: Datapath> Desk<D> {
     }
 }
 
-/// What served or drained before is there again to drain, until a source tells otherwise. What Kubernetes said last serves on,
-/// because its API server may be away for long, and is in doubt until it is said again.
+/// What served or drained before is there again to drain, until a source tells otherwise. What a control plane said last
+/// serves on, because it may be away for long, and is in doubt until it is said again.
 fn resumed(settings: &Settings, memory: &Memory) -> (Ipam, Option<String>) {
     let past = memory.prefixes.past().unwrap_or_default();
     let mut ipam = Ipam::resumed(settings.cool_down, &past, &mut random);
@@ -491,13 +491,14 @@ fn resumed(settings: &Settings, memory: &Memory) -> (Ipam, Option<String>) {
         ipam.set_prefixes(&settings.prefixes, &mut random);
     }
     let serving: Vec<Prefix> = past.serving.iter().map(|(prefix, _)| *prefix).collect();
-    let was = (memory.prefixes.source, settings.source);
-    if was != (Kind::Kubernetes, Kind::Kubernetes) || serving.is_empty() {
+    let source = settings.source;
+    let doubt = source.doubt().filter(|_| memory.prefixes.source == source);
+    let Some(doubt) = doubt.filter(|_| !serving.is_empty()) else {
         return (ipam, None);
-    }
+    };
     ipam.set_prefixes(&serving, &mut random);
-    tracing::info!(prefixes = ?serving, "what Kubernetes said last serves on");
-    (ipam, Some(Kind::Kubernetes.awaited().to_owned()))
+    tracing::info!(%source, prefixes = ?serving, "what the source said last serves on");
+    (ipam, Some(doubt.to_owned()))
 }
 
 /// Each one that drains has an address that is in use or cools down, but a node's workloads may be many.

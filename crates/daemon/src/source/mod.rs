@@ -43,6 +43,17 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// What is said of prefixes that serve because the source said so before a restart; `None`: they do not.
+    pub(crate) fn doubt(self) -> Option<&'static str> {
+        match self {
+            Self::Fixed | Self::File => None,
+            Self::Kubernetes => Some(self.awaited()),
+            Self::Api => Some("nobody has called SetPrefixes since the daemon began"),
+        }
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

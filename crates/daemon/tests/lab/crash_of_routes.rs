@@ -170,3 +170,75 @@ fn a_crash_at_any_step_while_peers_move_come_and_go_is_mended_from_the_list() {
 fn a_crash_at_any_step_while_peers_go_is_mended_from_the_list() {
     crashed_at_every_step(OTHERS, NONE, 6);
 }
+
+/// Prefixes without a workload, too.
+#[test]
+fn a_restart_moves_neither_address_nor_route_whoever_tells_the_prefixes() {
+    for source in ["fixed", "file", "api"] {
+        let mut daemon = node();
+        let folder = daemon.folder().to_owned();
+        let (peers, prefixes) = (folder.join("peers.toml"), folder.join("prefixes.toml"));
+        let told = ["10.77.1.0/24".to_owned(), "fd77:1::/64".to_owned()];
+        let settings = match source {
+            "fixed" => String::new(),
+            "file" => format!("[prefixes]\nsource = \"file\"\nfile = {prefixes:?}\n"),
+            source => format!("[prefixes]\nsource = {source:?}\n"),
+        };
+        if source != "fixed" {
+            daemon.set_prefixes(&[]);
+        }
+        daemon.set_rest(format!(
+            "[routes]\nmode = \"auto\"\npeers = {peers:?}\n{settings}"
+        ));
+        std::fs::write(&prefixes, format!("prefixes = {told:?}")).unwrap();
+        list(&daemon, TWO);
+        match source {
+            "api" => {
+                daemon.start_lacking("nobody has called SetPrefixes");
+                let told = told.to_vec();
+                let outcome = daemon
+                    .caller()
+                    .talk(async |client| client.set_prefixes(told).await);
+                outcome.unwrap();
+            }
+            _ => daemon.start(),
+        }
+        let stands = |daemon: &Daemon| {
+            let look = || (daemon.caller().node().warning, daemon.caller().findings());
+            eventually(PATIENCE, "routes stand", look, |(said, found)| {
+                found.is_empty() && !said.iter().any(|text| text.contains("not known yet"))
+            });
+        };
+        eventually(
+            PATIENCE,
+            "all is routed",
+            || seen(&daemon.node.node).join("\n"),
+            |all| all.contains("fd77:3::/64 via") && all.contains("10.77.1.1/32"),
+        );
+        stands(&daemon);
+        let before = seen(&daemon.node.node);
+        let mut monitor = std::process::Command::new("ip");
+        monitor
+            .args(["monitor", "route", "link", "neigh", "address"])
+            .stdout(std::process::Stdio::piped());
+        let mut monitor = daemon.spawn(monitor);
+        for is_lost in [false, true] {
+            daemon.crash();
+            if source == "file" && is_lost {
+                // Who tells them is away.
+                std::fs::remove_file(&prefixes).unwrap();
+                daemon.start_lacking("cannot be read: No such file");
+            } else {
+                daemon.start();
+            }
+            stands(&daemon);
+            assert_eq!(seen(&daemon.node.node), before, "{source}");
+        }
+        monitor.kill().unwrap();
+        let said = String::from_utf8(monitor.wait_with_output().unwrap().stdout).unwrap();
+        let ours = said
+            .lines()
+            .filter(|line| line.contains("proto 77") || line.contains("wkvx8") || line.contains("10.77.1.1"));
+        assert_eq!(ours.collect::<Vec<_>>(), Vec::<&str>::new(), "{source}");
+    }
+}

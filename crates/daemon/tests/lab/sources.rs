@@ -191,7 +191,7 @@ fn a_file_that_is_spoiled_takes_nothing_away_and_says_why() {
 }
 
 #[test]
-fn what_was_told_is_told_again_after_a_crash_and_is_the_same_generation() {
+fn what_was_told_serves_on_after_a_crash_and_is_the_same_generation_when_it_is_told_again() {
     const LACKS: &str = "no prefix yet: nobody has called SetPrefixes";
     let (mut daemon, _) = told_by("api");
     let tell = |caller: &Caller, prefixes: &[&str]| {
@@ -206,20 +206,27 @@ fn what_was_told_is_told_again_after_a_crash_and_is_the_same_generation() {
     assert_eq!(tell(&caller, &TWO).unwrap(), 2);
     // Killed right after the answer.
     daemon.crash();
-    daemon.start_lacking(LACKS);
+    daemon.start();
     reaches_the_outside(&web);
     let caller = daemon.caller();
-    assert_eq!(shown(&caller), both(ONE, "drains 1 of generation 2"));
-    assert_eq!(caller.node().source.unwrap().generation, 2);
-    assert_eq!(caller.node().warning, [""; 0]);
-    let why = refused(caller.attach(attach("api", &api)).unwrap_err());
-    assert!(why.contains(LACKS), "{why}");
-    // The key that is attached is answered all the same.
+    let doubt = "nobody has called SetPrefixes since the daemon began";
+    let stand = [
+        both(TWO, "serves 0 of generation 2"),
+        both(ONE, "drains 1 of generation 2"),
+    ];
+    assert_eq!(shown(&caller), stand.concat());
+    let source = caller.node().source.unwrap();
+    assert_eq!((source.generation, source.trouble.as_str()), (2, doubt));
+    assert_eq!(
+        caller.node().warning,
+        [format!("the prefixes of generation 2 stay: {doubt}")]
+    );
+    assert_eq!(attached(&caller, "api", &api), TWO);
     assert_eq!(attached(&caller, "web", &web), ONE);
+    let before = shown(&caller);
 
     assert_eq!(tell(&caller, &TWO).unwrap(), 2);
-    assert_eq!(attached(&caller, "api", &api), TWO);
-    let before = shown(&caller);
+    assert_eq!((shown(&caller), caller.node().warning), (before.clone(), vec![]));
     let many = vec!["10.9.0.0/24"; 257];
     let why = refused(tell(&caller, &many).unwrap_err());
     assert!(why.contains("257 prefixes are too many"), "{why}");
@@ -237,4 +244,10 @@ fn what_was_told_is_told_again_after_a_crash_and_is_the_same_generation() {
     caller.detach(detach("web")).unwrap();
     caller.detach(detach("api")).unwrap();
     assert_eq!(shown(&caller), both(ONE, "serves 0 of generation 3"));
+
+    // The file is a memory: without it the daemon waits.
+    daemon.crash();
+    std::fs::remove_file(daemon.state()).unwrap();
+    daemon.start_lacking(LACKS);
+    assert_eq!(shown(&daemon.caller()), [""; 0]);
 }

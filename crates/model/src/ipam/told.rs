@@ -105,9 +105,13 @@ impl Ipam {
         self.pools.iter().map(|pool| pool.prefix)
     }
 
-    /// Prefixes that serve, and those that drain and have addresses in use.
+    /// Prefixes that serve, those that drain and have addresses in use, and those that served before a restart and may be told
+    /// again.
     pub fn in_use(&self) -> impl Iterator<Item = Prefix> + '_ {
-        self.used().map(|pool| pool.prefix)
+        let waits = |pool: &&Pool| self.told.contains(&pool.prefix);
+        let all = self.pools.iter();
+        all.filter(move |pool| !pool.draining || pool.held > 0 || waits(pool))
+            .map(|pool| pool.prefix)
     }
 
     pub(super) fn used(&self) -> impl Iterator<Item = &Pool> {

@@ -53,8 +53,9 @@ type InspectionClient interface {
 	// Takes over what another plugin attached, or gives it back. UNAVAILABLE while the daemon recovers.
 	Adopt(ctx context.Context, in *AdoptRequest, opts ...grpc.CallOption) (*AdoptResponse, error)
 	// Tells which prefixes serve, where the settings choose the source "api"; with any other source FAILED_PRECONDITION
-	// (OTHER_SOURCE). A daemon that was restarted has to be told again, and is not ready until then; what is attached
-	// stays.
+	// (OTHER_SOURCE). A daemon that was restarted serves on what it was told last, as long as its state file is there, and
+	// says in source.trouble that it has not been told again; without that file it is not ready until then. What is attached
+	// stays in either case.
 	SetPrefixes(ctx context.Context, in *SetPrefixesRequest, opts ...grpc.CallOption) (*SetPrefixesResponse, error)
 	// Answers also while the daemon recovers, stops, or cannot attach.
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error)
@@ -157,8 +158,9 @@ type InspectionServer interface {
 	// Takes over what another plugin attached, or gives it back. UNAVAILABLE while the daemon recovers.
 	Adopt(context.Context, *AdoptRequest) (*AdoptResponse, error)
 	// Tells which prefixes serve, where the settings choose the source "api"; with any other source FAILED_PRECONDITION
-	// (OTHER_SOURCE). A daemon that was restarted has to be told again, and is not ready until then; what is attached
-	// stays.
+	// (OTHER_SOURCE). A daemon that was restarted serves on what it was told last, as long as its state file is there, and
+	// says in source.trouble that it has not been told again; without that file it is not ready until then. What is attached
+	// stays in either case.
 	SetPrefixes(context.Context, *SetPrefixesRequest) (*SetPrefixesResponse, error)
 	// Answers also while the daemon recovers, stops, or cannot attach.
 	GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error)
