@@ -238,6 +238,57 @@ fn datagrams_and_their_answers_pass() {
     }
 }
 
+/// The beginning of an SCTP association (RFC 9260, section 3.3.2): this kernel tracks and translates it, and has no sockets.
+fn sctp_init(to: u16) -> Vec<u8> {
+    let mut packet = [
+        4000_u16.to_be_bytes(),
+        to.to_be_bytes(),
+        [0; 2],
+        [0; 2],
+        [0; 2],
+        [0; 2],
+    ]
+    .concat();
+    packet.extend([1, 0, 0, 20]);
+    packet.extend([0, 0, 0, 7, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
+    // CRC32c (appendix A), without which connection tracking takes it for garbage.
+    let mut crc = u32::MAX;
+    for byte in &packet {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
+        }
+    }
+    packet[8..12].copy_from_slice(&(!crc).to_le_bytes());
+    packet
+}
+
+#[test]
+fn the_beginning_of_an_sctp_association_is_led_to_the_workloads_port() {
+    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, ipproto, recv, sendto, socket};
+    let world = World::new();
+    let one = world.attach("one", ONE, 100_000, &[all(Protocol::Sctp, 3868, 38_680)]);
+    for (family, domain, head) in [
+        (Family::V4, AddressFamily::INET, 20),
+        (Family::V6, AddressFamily::INET6, 0),
+    ] {
+        let raw = || socket(domain, SocketType::RAW, Some(ipproto::SCTP)).unwrap();
+        let (client, server) = (
+            world.node.outside.within(raw).unwrap(),
+            one.namespace.within(raw).unwrap(),
+        );
+        let limit = rustix::net::sockopt::Timeout::Recv;
+        rustix::net::sockopt::set_socket_timeout(&server, limit, Some(LIMIT)).unwrap();
+        let to = SocketAddr::new(of(family, NODE), 0);
+        sendto(&client, &sctp_init(3868), SendFlags::empty(), &to).unwrap();
+        let mut buffer = [0; 128];
+        let (length, _) = recv(&server, &mut buffer[..], RecvFlags::empty()).unwrap();
+        let came = &buffer[head..length];
+        assert_eq!(came[..4], sctp_init(38_680)[..4], "the ports");
+        assert_eq!(came, sctp_init(38_680), "and a checksum that fits");
+    }
+}
+
 /// A client that never pauses, as a resolver or a telephone: its connection is remembered for as long as it sends.
 #[test]
 fn a_running_flow_of_datagrams_follows_a_port_to_whoever_has_it() {
