@@ -2,8 +2,9 @@
 //! `metrics`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// How often.
@@ -164,6 +165,15 @@ impl Rounds {
     }
 }
 
+/// Asks whoever writes events to Kubernetes how many were not written.
+struct EventsDropped(Box<dyn Fn() -> u64 + Send + Sync>);
+
+impl fmt::Debug for EventsDropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EventsDropped")
+    }
+}
+
 /// What the desk does.
 #[derive(Debug, Default)]
 pub struct Work {
@@ -193,6 +203,7 @@ pub struct Work {
     /// Single changes of routes to other nodes, of what belongs to them.
     pub routing_steps: Count,
     faults: Mutex<BTreeMap<i32, u64>>,
+    events_dropped: OnceLock<EventsDropped>,
 }
 
 impl Work {
@@ -210,6 +221,18 @@ impl Work {
     pub fn fault(&self, errno: i32) {
         let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         *faults.entry(errno).or_default() += 1;
+    }
+
+    /// From now on, this says how many events were not written to Kubernetes. Only the first call counts.
+    pub fn count_events_dropped(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.events_dropped.get_or_init(|| EventsDropped(Box::new(count)));
+    }
+
+    /// How many so far.
+    pub fn events_dropped(&self) -> u64 {
+        self.events_dropped
+            .get()
+            .map_or(0, |EventsDropped(count)| count())
     }
 
     /// How often, by errno; 0: not the kernel.
@@ -232,6 +255,15 @@ mod tests {
         assert_eq!(buckets[..2], [2, 1]);
         assert_eq!(buckets[BOUNDS.len() - 1..], [1, 2]);
         assert!(times.seconds() > 60.0);
+    }
+
+    #[test]
+    fn events_that_were_not_written_are_asked_of_the_first_that_counts_them() {
+        let work = Work::default();
+        assert_eq!(work.events_dropped(), 0);
+        work.count_events_dropped(|| 7);
+        work.count_events_dropped(|| 8);
+        assert_eq!(work.events_dropped(), 7);
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub struct Figures {
     pub waiting: [usize; 4],
     /// The other nodes, or 0 where nobody has said which they are.
     pub peers: usize,
+    /// Kubernetes cannot be asked for them.
+    pub peers_stale: bool,
     /// Netlink messages sent so far.
     pub messages: u64,
     routes: Arc<Routes>,
@@ -74,6 +76,7 @@ impl<D: Datapath> Desk<D> {
             max_queued: self.settings.max_queued,
             waiting: [state.turns.behind(), opening, writing, deleting],
             peers: state.peers.as_ref().map_or(0, |peers| peers.len()),
+            peers_stale: state.peer_trouble.is_some(),
             messages: self.datapath.messages(),
             routes: Arc::clone(&state.routes),
         }

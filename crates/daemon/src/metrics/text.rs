@@ -284,6 +284,18 @@ fn of_kernel(page: &mut Page<'_>, figures: &Figures, work: &Work) -> fmt::Result
 
 fn of_peers(page: &mut Page<'_>, figures: &Figures, work: &Work) -> fmt::Result {
     page.gauge("workloadnet_peers", "Other nodes that are known", &figures.peers)?;
+    page.gauge(
+        "workloadnet_peers_stale",
+        "1 where Kubernetes cannot be asked for the other nodes",
+        &u64::from(figures.peers_stale),
+    )?;
+    let mut dropped = page.head(
+        "workloadnet_kubernetes_events_dropped",
+        "Events that were not written to Kubernetes",
+        None,
+        MetricType::Counter,
+    )?;
+    count(&mut dropped, work.events_dropped())?;
     let mut head = page.head(
         "workloadnet_peer_routes",
         "Peers by family and the way that their workloads are reached",

@@ -119,3 +119,15 @@ fn a_prefix_that_has_drained_takes_the_nodes_own_address_along() {
     detach(&desk, "w", None).unwrap();
     expect_addresses(&world, &["10.8.0.1"]);
 }
+
+#[test]
+fn trouble_with_the_list_of_peers_is_a_figure_until_it_is_over() {
+    let desk = open_with(&World::default(), routing(&["10.9.0.0/24"]));
+    desk.set_peers(vec![peer("b", "192.0.2.2", "10.9.9.0/24")]);
+    let figures = || (desk.figures().peers, desk.figures().peers_stale);
+    assert_eq!(figures(), (1, false));
+    desk.peers_fail(Some("the Kubernetes API is away".to_owned()));
+    assert_eq!(figures(), (1, true));
+    desk.peers_fail(None);
+    assert_eq!(figures(), (1, false));
+}
