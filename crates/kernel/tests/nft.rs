@@ -78,7 +78,7 @@ fn every_damage_is_told_in_words() {
             &["flush table inet workloadnet"],
             &[
                 "nftables chain guard has 0 rules instead of 11",
-                "nftables chain ports has 0 rules instead of 5",
+                "nftables chain ports has 0 rules instead of 6",
                 "nftables chain own_ports has 0 rules instead of 6",
                 "nftables chain returns has 0 rules instead of 3",
                 "nftables chain outbound has 0 rules instead of 3",

@@ -448,6 +448,50 @@ fn what_listens_on_the_nodes_loopback_is_not_open_to_workloads() {
 }
 
 #[test]
+fn a_port_of_the_nodes_loopback_is_closed_to_other_hosts() {
+    let world = World::new();
+    let port = HostPort {
+        address: Some(Ipv4Addr::LOCALHOST.into()),
+        ..all(Protocol::Udp, 53, 5353)
+    };
+    let one = world.attach("one", ONE, 100_000, &[port]);
+    let (node, outside) = (&world.node.node, &world.node.outside);
+    let bind = || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 5353)).unwrap();
+    let workload = one.namespace.within(bind).unwrap();
+    // A host on the node's link that sends to 127.0.0.1 there.
+    outside
+        .within(|| {
+            std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1").unwrap();
+            for line in [
+                "route delete local 127.0.0.0/8 dev lo table local",
+                "route delete local 127.0.0.1 dev lo table local",
+                "route add 127.0.0.0/8 via 203.0.113.2",
+            ] {
+                let done = Command::new("ip").args(line.split(' ')).status().unwrap();
+                assert!(done.success(), "{line}");
+            }
+        })
+        .unwrap();
+    let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 53);
+    packets::udp_send(outside, of(Family::V4, OUTSIDE), to, "no").unwrap();
+    assert_eq!(packets::udp_receive(&workload, NEVER).unwrap(), None);
+    packets::udp_send(node, Ipv4Addr::LOCALHOST.into(), to, "yes").unwrap();
+    let (text, _) = packets::udp_receive(&workload, LIMIT).unwrap().unwrap();
+    assert_eq!(text, "yes");
+    // Without the rule it would come.
+    let chain = world.run("nft", "-a list chain inet workloadnet ports");
+    let rule = chain.lines().find(|line| line.contains("127.0.0.0/8")).unwrap();
+    let handle = rule.rsplit(' ').next().unwrap();
+    world.run(
+        "nft",
+        &format!("delete rule inet workloadnet ports handle {handle}"),
+    );
+    packets::udp_send(outside, of(Family::V4, OUTSIDE), to, "it comes").unwrap();
+    let (text, _) = packets::udp_receive(&workload, LIMIT).unwrap().unwrap();
+    assert_eq!(text, "it comes");
+}
+
+#[test]
 fn ports_are_known_from_the_link_alone_and_put_back_with_the_table() {
     let world = World::new();
     let namespace = Namespace::new().unwrap();

@@ -122,7 +122,17 @@ pub(super) fn chains(group: u32) -> [Chain; 3] {
     };
     let masquerade = |condition| rule(vec![C::ToGroup(group), condition], Verdict::Masquerade);
     [
-        nat("ports", Hook::Prerouting, -100, doors(vec![elsewhere()])),
+        // What the node sends to 127.0.0.0/8 was led by the other chain. What comes from another host would never reach the
+        // node itself there, and may not reach a workload.
+        nat(
+            "ports",
+            Hook::Prerouting,
+            -100,
+            doors(vec![
+                elsewhere(),
+                rule(vec![C::Destination4(LOOPBACK)], Verdict::Accept),
+            ]),
+        ),
         nat(
             "own_ports",
             Hook::Output,
