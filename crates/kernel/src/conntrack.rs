@@ -42,41 +42,20 @@ const TOGETHER: usize = 256;
 pub(crate) fn forget(
     socket: &mut Socket,
     past: &Past,
-    mut is_local: impl FnMut(IpAddr) -> Result<bool, Fault>,
+    is_local: impl FnMut(IpAddr) -> Result<bool, Fault>,
 ) -> Result<Forgotten, Fault> {
-    let mut doomed = Vec::new();
-    let mut seen = HashSet::new();
-    let mut doubtful = Vec::new();
-    let mut forgotten = Forgotten::default();
+    let mut doomed = Doomed::new(past, is_local);
     for request in looks(past, tracked(socket)?) {
-        socket.walk(&request, &mut |payload| {
-            let Some((flow, id)) = parse(payload) else { return };
-            let verdict = past.verdict(&flow);
-            if verdict == Verdict::Lives || !seen.insert(id) {
-                return;
-            }
-            if doomed.len() + doubtful.len() == MOST {
-                forgotten.more = true;
-                return;
-            }
-            let deletion = deletion(payload, &flow);
-            match verdict {
-                Verdict::IsPastIfLocal => doubtful.push((flow.destination, deletion)),
-                _ => doomed.push(deletion),
-            }
-        })?;
+        socket.walk(&request, &mut |payload| doomed.look(payload))?;
     }
-    let mut local = HashMap::new();
-    for (destination, deletion) in doubtful {
-        let is_local = match local.get(&destination) {
-            Some(known) => *known,
-            None => *local.entry(destination).or_insert(is_local(destination)?),
-        };
-        if is_local {
-            doomed.push(deletion);
-        }
+    if let Some(fault) = doomed.fault {
+        return Err(fault);
     }
-    for some in doomed.chunks(TOGETHER) {
+    let mut forgotten = Forgotten {
+        more: doomed.more,
+        flows: 0,
+    };
+    for some in doomed.deletions.chunks(TOGETHER) {
         let refused = socket.batch(some)?.refused;
         forgotten.flows += some.len() - refused.len();
         // What ended by itself is gone.
@@ -85,6 +64,65 @@ pub(crate) fn forget(
         }
     }
     Ok(forgotten)
+}
+
+/// What a walk finds to be of the past, up to [`MOST`].
+struct Doomed<'a, L> {
+    past: &'a Past,
+    is_local: L,
+    /// Asked once for each destination: those that a node passes on for others may be many more than those of the past.
+    local: HashMap<IpAddr, bool>,
+    seen: HashSet<u32>,
+    deletions: Vec<Message>,
+    more: bool,
+    fault: Option<Fault>,
+}
+
+impl<'a, L: FnMut(IpAddr) -> Result<bool, Fault>> Doomed<'a, L> {
+    fn new(past: &'a Past, is_local: L) -> Self {
+        Self {
+            past,
+            is_local,
+            local: HashMap::new(),
+            seen: HashSet::new(),
+            deletions: Vec::new(),
+            more: false,
+            fault: None,
+        }
+    }
+
+    /// One connection, as the kernel tells of it.
+    fn look(&mut self, payload: &[u8]) {
+        let Some((flow, id)) = parse(payload) else { return };
+        let is_past = match self.past.verdict(&flow) {
+            Verdict::Lives => false,
+            Verdict::IsPast => true,
+            Verdict::IsPastIfLocal => self.is_to_the_node(flow.destination),
+        };
+        if !is_past || !self.seen.insert(id) {
+            return;
+        }
+        match self.deletions.len() == MOST {
+            true => self.more = true,
+            false => self.deletions.push(deletion(payload, &flow)),
+        }
+    }
+
+    fn is_to_the_node(&mut self, destination: IpAddr) -> bool {
+        if let Some(known) = self.local.get(&destination) {
+            return *known;
+        }
+        match (self.is_local)(destination) {
+            Ok(is_local) => {
+                self.local.insert(destination, is_local);
+                is_local
+            }
+            Err(fault) => {
+                self.fault = Some(fault);
+                false
+            }
+        }
+    }
 }
 
 /// How many connections are tracked in this namespace: `CTA_STATS_GLOBAL_ENTRIES`.
@@ -221,8 +259,8 @@ mod tests {
         );
     }
 
-    #[test]
-    fn what_is_told_cut_short_is_no_connection() {
+    /// UDP from 1.1.1.1 to port 53, as the kernel tells of it.
+    fn told(destination: [u8; 4], answers: [u8; 4], id: u32) -> Vec<u8> {
         let tuple = |message: Message, kind: u16, source: [u8; 4], destination: [u8; 4]| {
             message.nest(kind, |t| {
                 t.nest(1, |ips| ips.bytes(1, &source).bytes(2, &destination))
@@ -230,11 +268,43 @@ mod tests {
             })
         };
         let message = Message::new(GET, 0, "x").fixed(&[2, 0, 0, 0]);
-        let message = tuple(message, ORIGINAL, [1, 1, 1, 1], [2, 2, 2, 2]);
-        let message = tuple(message, REPLY, [3, 3, 3, 3], [1, 1, 1, 1]).be32(ID, 7);
+        let message = tuple(message, ORIGINAL, [1, 1, 1, 1], destination);
+        let message = tuple(message, REPLY, answers, [1, 1, 1, 1]).be32(ID, id);
         let mut wire = Vec::new();
         message.append_to(&mut wire, 1, false);
-        let told = messages(&wire).next().unwrap().payload;
+        messages(&wire).next().unwrap().payload.to_vec()
+    }
+
+    #[test]
+    fn however_many_go_elsewhere_those_to_the_node_are_found() {
+        let past = Past {
+            places: [Place {
+                family: Family::V4,
+                protocol: model::ports::Protocol::Udp,
+                port: 53,
+                address: None,
+            }]
+            .into(),
+            ..Past::default()
+        };
+        let (node, resolver) = ([192, 0, 2, 1], [8, 8, 8, 8]);
+        let mut asked = 0;
+        let mut doomed = Doomed::new(&past, |address| {
+            asked += 1;
+            Ok(address == IpAddr::from(node))
+        });
+        let most = u32::try_from(MOST).unwrap();
+        (0..=most).for_each(|id| doomed.look(&told(resolver, resolver, id)));
+        (0..2).for_each(|_| doomed.look(&told(node, node, most + 1)));
+        assert_eq!((doomed.deletions.len(), doomed.more), (1, false));
+        (0..most).for_each(|id| doomed.look(&told(node, node, most + 2 + id)));
+        assert_eq!((doomed.deletions.len(), doomed.more), (MOST, true));
+        assert_eq!(asked, 2, "once for each");
+    }
+
+    #[test]
+    fn what_is_told_cut_short_is_no_connection() {
+        let told = &told([2, 2, 2, 2], [3, 3, 3, 3], 7)[..];
         let (flow, _) = parse(told).unwrap();
         assert_eq!(
             (flow.source, flow.destination, flow.port, flow.answers),
