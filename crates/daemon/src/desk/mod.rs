@@ -410,7 +410,11 @@ impl<D: Datapath> Desk<D> {
         if !attachment.record.asked.ports.is_empty() {
             self.close_doors(index);
         }
-        self.cleaner.ended(&attachment);
+        // Only a link that is given back to the plugin that made it goes without a detach: its pod lives on with its connections.
+        let is_given_back = attachment.detaching && waiting.is_none();
+        if !is_given_back {
+            self.cleaner.ended(&attachment);
+        }
         self.sweeper.memory_is_old();
         match waiting {
             Some((since, done)) => {

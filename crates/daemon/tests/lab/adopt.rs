@@ -376,6 +376,37 @@ fn pods_of_ptp_are_taken_over_and_given_back_without_losing_a_packet() {
 }
 
 #[test]
+fn the_node_goes_on_tracking_the_connections_of_what_is_given_back() {
+    let daemon = node();
+    let (pod, own) = (Pod::made_at_once("ptp", &daemon, "a"), Sandbox::new());
+    let request = attach("own", &own);
+    let answer = daemon.caller().attach(request.clone()).unwrap();
+    let freed = crate::daemon::addresses(&answer.ip)[0];
+    let lives = pod.addresses[0];
+    for (namespace, from) in [(&own, freed), (&pod.sandbox, lives)] {
+        let outside = stage::OUTSIDE[0].parse().unwrap();
+        stage::packets::udp_send(namespace, from, SocketAddr::new(outside, 9), "on its way").unwrap();
+    }
+    let tracked = || {
+        let read = || std::fs::read_to_string("/proc/thread-self/net/nf_conntrack").unwrap();
+        let all = daemon.node.node.within(read).unwrap();
+        [freed, lives].map(|address| all.contains(&format!("src={address} ")))
+    };
+    assert_eq!(tracked(), [true, true]);
+    expect(&adopt(&daemon, Step::Take, &[&pod]), State::Taken);
+    expect(&adopt(&daemon, Step::Undo, &[&pod]), State::Undone);
+    daemon
+        .caller()
+        .detach(crate::daemon::detach(&request.workload_id))
+        .unwrap();
+    // What came before is forgotten with it, or before.
+    eventually(PATIENCE, "what has ended is forgotten", tracked, |tracked| {
+        !tracked[0]
+    });
+    assert_eq!(tracked(), [false, true]);
+}
+
+#[test]
 fn what_cannot_be_taken_over_is_refused_with_every_reason_and_nothing_is_changed() {
     let mut daemon = Daemon::new();
     daemon.set_prefixes(&["10.1.0.0/24", "fd01::/64"]);
