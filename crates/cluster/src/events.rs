@@ -185,7 +185,11 @@ impl Event {
             let request = request.expect("a patch of JSON is well formed");
             match in_time(client.request::<Value>(request)).await {
                 // They live for an hour.
-                Err(fault) if fault.is(404) => self.count -= self.written,
+                Err(fault) if fault.is(404) => {
+                    self.name = None;
+                    self.count -= self.written;
+                    self.written = 0;
+                }
                 outcome => return outcome.map(drop),
             }
         }

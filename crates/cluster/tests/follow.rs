@@ -498,3 +498,38 @@ fn events_are_counted_and_dropped_while_the_api_is_away() {
         |count| *count == 2,
     );
 }
+
+#[test]
+fn an_event_that_is_gone_and_cannot_be_made_anew_is_dropped_and_the_next_one_is_whole() {
+    let server = ApiServer::start();
+    server.put(a());
+    let follower = Follower::new(&server);
+    follower.expect(PREFIXES, "10.1.0.0/24 fd01::/64");
+    let drift = || {
+        follower.notices.tell(Notice {
+            kind: Kind::Warning,
+            reason: "NetworkDrift",
+            action: "PutBack",
+            note: "a route".to_owned(),
+        });
+    };
+    let counts = || -> Vec<Option<u64>> {
+        let events = server.events();
+        events.iter().map(|e| e["series"]["count"].as_u64()).collect()
+    };
+    for n in 1..=3 {
+        drift();
+        let expected = (n > 1).then_some(n);
+        eventually(PATIENCE, "counted", counts, |now| *now == [expected]);
+    }
+    server.forget_events();
+    // Of the patch, and of the creation that follows.
+    server.fail(Mishap::Code(404));
+    server.fail(Mishap::Code(500));
+    drift();
+    let dropped = || follower.notices.dropped();
+    eventually(PATIENCE, "one is dropped", dropped, |dropped| *dropped == 1);
+    drift();
+    eventually(PATIENCE, "a new one", counts, |now| *now == [None]);
+    assert_eq!(follower.notices.dropped(), 1);
+}
