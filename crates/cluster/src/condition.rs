@@ -24,10 +24,11 @@ pub(crate) async fn keep(access: &Access, node: &str, own: &Own, is_ready: impl 
         if !is_missing || !is_ready() {
             continue;
         }
+        let looks = own.looks();
         match write(access, node).await {
             Ok(()) => {
                 tracing::info!(node, "the Node's condition NetworkUnavailable is False");
-                own.has_network();
+                own.has_network(looks);
                 pace.reset();
                 is_said = false;
             }

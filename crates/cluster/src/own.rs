@@ -6,12 +6,13 @@ use crate::node::Node;
 use crate::watch::{self, Change};
 use jiff::Timestamp;
 use model::prefix::Prefix;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// What is known of the own Node.
 #[derive(Debug, Default)]
 pub(crate) struct Own {
     seen: RefCell<Option<Seen>>,
+    looks: Cell<u64>,
 }
 
 /// The own Node as it was seen last.
@@ -28,14 +29,22 @@ impl Own {
         self.seen.borrow().clone()
     }
 
-    /// Its condition was written.
-    pub(crate) fn has_network(&self) {
-        if let Some(seen) = &mut *self.seen.borrow_mut() {
+    /// How often it was seen so far.
+    pub(crate) fn looks(&self) -> u64 {
+        self.looks.get()
+    }
+
+    /// Its condition was written, when it had been seen so often. What was seen meanwhile may be what somebody made of it since.
+    pub(crate) fn has_network(&self, looks: u64) {
+        if let Some(seen) = &mut *self.seen.borrow_mut()
+            && self.looks.get() == looks
+        {
             seen.has_network = true;
         }
     }
 
     fn is_now(&self, node: Option<&Node>) {
+        self.looks.update(|looks| looks + 1);
         self.seen.replace(node.map(|node| Seen {
             uid: node.metadata.uid.clone(),
             has_network: node.network_unavailable() == Some("False"),
@@ -130,6 +139,20 @@ mod tests {
     fn node(prefix: &str) -> Node {
         let text = format!(r#"{{"metadata":{{"name":"a","uid":"1"}},"spec":{{"podCIDR":"{prefix}"}}}}"#);
         serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn what_is_seen_while_the_condition_is_written_is_not_overwritten() {
+        let own = Own::default();
+        let has_network = || own.seen().unwrap().has_network;
+        own.is_now(Some(&node("10.1.0.0/24")));
+        let looks = own.looks();
+        // Somebody took it away between the API server's change and its answer.
+        own.is_now(Some(&node("10.1.0.0/24")));
+        own.has_network(looks);
+        assert!(!has_network());
+        own.has_network(own.looks());
+        assert!(has_network());
     }
 
     #[test]
