@@ -137,9 +137,15 @@ impl Access {
             Some(path) => {
                 let no_way = |why: String| Fault::NoWay(format!("{}: {why}", path.display()));
                 let file = Kubeconfig::read_from(path).map_err(|error| no_way(error.to_string()))?;
-                Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+                let names_proxy = names_proxy(&file);
+                let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
                     .await
-                    .map_err(|error| no_way(error.to_string()))?
+                    .map_err(|error| no_way(error.to_string()))?;
+                if !names_proxy {
+                    // The client takes HTTPS_PROXY of the environment for it, whatever NO_PROXY says.
+                    config.proxy_url = None;
+                }
+                config
             }
         };
         let auth = &config.auth_info;
@@ -153,6 +159,12 @@ impl Access {
         config.default_retry = false;
         Ok(config)
     }
+}
+
+/// Whether a proxy is asked for, which the client then says that it cannot use.
+fn names_proxy(file: &Kubeconfig) -> bool {
+    let mut clusters = file.clusters.iter().filter_map(|named| named.cluster.as_ref());
+    clusters.any(|cluster| cluster.proxy_url.as_ref().is_some_and(|url| !url.is_empty()))
 }
 
 /// An answer in time.

@@ -160,6 +160,18 @@ fn neither_unit_gives_up_however_often_the_daemon_ends() {
 }
 
 #[test]
+fn the_unit_allows_the_sockets_that_settings_ask_for() {
+    let service = section(include_str!("../../../packaging/workloadnetd.service"), "Service");
+    let mut lines = service.iter();
+    let allowed = lines.find_map(|line| line.strip_prefix("RestrictAddressFamilies="));
+    let allowed: Vec<&str> = allowed.unwrap().split(' ').collect();
+    // Netlink, the daemon's socket, metrics on a port of either family, and an API server.
+    for family in ["AF_NETLINK", "AF_UNIX", "AF_INET", "AF_INET6"] {
+        assert!(allowed.contains(&family), "{family}");
+    }
+}
+
+#[test]
 fn kubernetes_asks_where_the_settings_say_and_kills_nothing_that_waits() {
     let settings = include_str!("../../../packaging/kubernetes/workloadnetd.toml");
     let listen = Config::parse(settings)

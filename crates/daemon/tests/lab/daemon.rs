@@ -127,6 +127,8 @@ impl Daemon {
             .stdout(Stdio::null())
             .stderr(self.log_file());
         command.env("RUST_LOG", "info,daemon=debug,kernel=debug");
+        // Many a node has one for its other software; nobody answers there.
+        command.env("HTTPS_PROXY", "http://127.0.0.1:1");
         if let Build::CrashingAfter(step) = build {
             command.env("WORKLOADNET_CRASH_AFTER", step.to_string());
         }
