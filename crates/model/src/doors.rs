@@ -11,6 +11,8 @@ use std::net::IpAddr;
 pub struct Doors {
     of: BTreeMap<u32, Vec<Door>>,
     places: BTreeMap<Place, (u32, (IpAddr, u16))>,
+    /// To how many places each address belongs.
+    led: BTreeMap<IpAddr, usize>,
 }
 
 /// What the table's maps and sets hold.
@@ -64,11 +66,13 @@ impl Doors {
                 .get(&door.place)
                 .is_some_and(|(owner, _)| *owner == link)
             {
-                self.places.remove(&door.place);
+                self.take_away(door.place);
             }
         }
         for door in doors {
+            self.take_away(door.place);
             self.places.insert(door.place, (link, door.to));
+            *self.led.entry(door.to.0).or_default() += 1;
         }
         let after = self.some(&concerned, &addresses);
         let place = |from: &Elements, to: &Elements| {
@@ -88,17 +92,28 @@ impl Doors {
     pub fn elements(&self) -> Elements {
         Elements {
             doors: self.places.iter().map(|(place, (_, to))| (*place, *to)).collect(),
-            itself: self.places.values().map(|(_, (address, _))| *address).collect(),
+            itself: self.led.keys().copied().collect(),
         }
     }
 
     /// What there is for the places of these doors, and of these addresses.
     fn some(&self, concerned: &[Door], addresses: &BTreeSet<IpAddr>) -> Elements {
         let place = |door: &Door| Some((door.place, self.places.get(&door.place)?.1));
-        let led: BTreeSet<IpAddr> = self.places.values().map(|(_, to)| to.0).collect();
+        let is_led = |address: &&IpAddr| self.led.contains_key(*address);
         Elements {
             doors: concerned.iter().filter_map(place).collect(),
-            itself: addresses.intersection(&led).copied().collect(),
+            itself: addresses.iter().filter(is_led).copied().collect(),
+        }
+    }
+
+    fn take_away(&mut self, place: Place) {
+        if let Some((_, (address, _))) = self.places.remove(&place)
+            && let Some(places) = self.led.get_mut(&address)
+        {
+            *places -= 1;
+            if *places == 0 {
+                self.led.remove(&address);
+            }
         }
     }
 }
