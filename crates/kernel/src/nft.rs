@@ -67,6 +67,8 @@ struct Noted {
     doors: Doors,
     /// As it was published, or found in place, last.
     ruleset: Option<Ruleset>,
+    /// What is noted could not be put in place last: the table may hold other doors.
+    is_behind: bool,
 }
 
 impl Nft {
@@ -95,6 +97,7 @@ impl Nft {
         let mut noted = self.noted();
         self.publish_with(ruleset, &noted.doors)?;
         noted.ruleset = Some(ruleset.clone());
+        noted.is_behind = false;
         Ok(())
     }
 
@@ -174,6 +177,7 @@ impl Nft {
         if drift.is_empty() {
             // Put in place by an earlier process, and from now on changed by this one.
             noted.ruleset = Some(ruleset.clone());
+            noted.is_behind = false;
         }
         Ok(drift)
     }

@@ -14,8 +14,9 @@ use model::ruleset::Ruleset;
 use model::survey::Standing;
 use stage::tcp::{Conversation, Server};
 use stage::{NODE, Namespace, Node, OUTSIDE, packets};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const GROUP: u32 = 8;
@@ -588,6 +589,35 @@ fn a_table_that_somebody_flushed_is_put_in_place_by_who_opens_or_closes_a_port()
     assert_eq!(world.drift(), Vec::<String>::new());
     let listed = world.run("nft", "list table inet workloadnet");
     assert!(!listed.contains("8080"), "{listed}");
+}
+
+#[test]
+fn ports_that_could_not_be_closed_are_not_said_to_be_closed() {
+    let world = World::new();
+    let one = world.attach("one", ONE, 100_000, &[all(Protocol::Tcp, 8080, 80)]);
+    // Somebody has the table for himself, for as long as he lives.
+    let mut nft = Command::new("nft");
+    nft.arg("-i").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut owner = world.on_the_node(|| nft.spawn().unwrap());
+    let mut stdin = owner.stdin.take().unwrap();
+    stdin
+        .write_all(
+            b"delete table inet workloadnet\nadd table inet workloadnet { flags owner; }\nlist tables\n",
+        )
+        .unwrap();
+    let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("inet workloadnet")));
+
+    world.detach(&one);
+    let close = || world.on_the_node(|| world.linux.set_doors(100_000, &[]));
+    assert!(close().is_err(), "nobody knows what the table holds");
+    // A workload without ports is not concerned.
+    let other = world.attach("other", OTHER, 100_001, &[]);
+    drop(stdin);
+    owner.wait().unwrap();
+    assert_eq!(close(), Ok(()));
+    assert_eq!(world.drift(), Vec::<String>::new());
+    world.detach(&other);
 }
 
 #[test]

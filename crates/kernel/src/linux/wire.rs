@@ -289,7 +289,9 @@ impl Wiring<'_> {
     fn undo(mut self, error: WireError) -> WireError {
         let mut left = Vec::new();
         let name = self.plan.link.host.as_str();
-        left.extend(self.linux.nft.set_doors(self.host_index, &[]).err());
+        if !self.plan.doors.is_empty() {
+            left.extend(self.linux.nft.set_doors(self.host_index, &[]).err());
+        }
         match self
             .host
             .batch(&[encode::delete(self.host_index, name)])

@@ -28,22 +28,33 @@ const CHUNK: usize = 500;
 type Element = (Vec<u8>, Vec<u8>);
 
 impl Nft {
-    /// Notes which doors lead to a link, and has them in the table, once it was published.
+    /// Notes which doors lead to a link, and has them in the table, once it was published. What failed before is tried again,
+    /// also where nothing is to change: who is told that doors are closed may rely on it.
     pub(crate) fn set_doors(&self, link: u32, doors: &[Door]) -> Result<(), Fault> {
         let mut noted = self.noted();
         let change = noted.doors.set(link, doors);
-        let Noted { doors, ruleset } = &*noted;
-        match ruleset {
-            Some(ruleset) if !change.is_empty() => match self.change_doors(&change) {
-                Ok(()) => Ok(()),
-                Err(fault) => {
-                    // Somebody has the table otherwise than it was published.
-                    tracing::info!(%fault, "the table is put in place");
-                    self.publish_with(ruleset, doors)
-                }
-            },
-            _ => Ok(()),
+        let Noted {
+            doors,
+            ruleset: Some(ruleset),
+            is_behind,
+        } = &mut *noted
+        else {
+            return Ok(());
+        };
+        if change.is_empty() && !*is_behind {
+            return Ok(());
         }
+        if !*is_behind {
+            match self.change_doors(&change) {
+                Ok(()) => return Ok(()),
+                // Somebody has the table otherwise than it was published.
+                Err(fault) => tracing::info!(%fault, "the table is put in place"),
+            }
+        }
+        *is_behind = true;
+        self.publish_with(ruleset, doors)?;
+        *is_behind = false;
+        Ok(())
     }
 
     fn change_doors(&self, Change { gone, came }: &Change) -> Result<(), Fault> {
