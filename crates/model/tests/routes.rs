@@ -267,3 +267,57 @@ proptest! {
         prop_assert_eq!(held, wanted);
     }
 }
+
+#[test]
+fn a_node_that_claims_too_much_takes_nothing_from_the_others() {
+    let peer =
+        |name: &str, n: u8, net: &str| Peer::new(name, vec![v4(n)], vec![net.parse().unwrap()]).unwrap();
+    let peers = [
+        peer("a-greedy", 11, "10.128.0.0/9"),
+        peer("b", 12, "10.129.1.0/24"),
+        peer("c", 13, "10.200.1.0/24"),
+        peer("d-late", 14, "10.200.1.0/24"),
+    ];
+    let over = |n: u8| {
+        let reach = Reach::Over {
+            index: 2,
+            device: "eth0".to_owned(),
+            mtu: 1500,
+            shared: true,
+            on_link: true,
+            source: None,
+        };
+        (v4(n), reach)
+    };
+    let reach = (11..=14).map(over).collect();
+    let (own, found) = (Own::default(), FoundRoutes::default());
+    let settings = Settings {
+        mode: Mode::Auto,
+        ..Settings::default()
+    };
+    let facts = Facts {
+        own: &own,
+        peers: &peers,
+        reach: &reach,
+        found: &found,
+        ipv6: true,
+    };
+    let planned = plan(&settings, facts);
+    let to = |(net, hop): (&ipnet::IpNet, &Hop)| match hop {
+        Hop::Link { via, .. } | Hop::Tunnel { via, .. } => format!("{net} {via}"),
+    };
+    let routes: Vec<String> = planned.held.routes.iter().map(to).collect();
+    let [a, b, c] = [v4(11), v4(12), v4(13)];
+    let expected = [
+        format!("10.128.0.0/9 {a}"),
+        format!("10.129.1.0/24 {b}"),
+        format!("10.200.1.0/24 {c}"),
+    ];
+    assert_eq!(routes, expected);
+    let warnings = [
+        "peer b: 10.129.1.0/24 overlaps 10.128.0.0/9 of peer a-greedy, and goes to b",
+        "peer c: 10.200.1.0/24 overlaps 10.128.0.0/9 of peer a-greedy, and goes to c",
+        "peer d-late: 10.200.1.0/24 overlaps 10.200.1.0/24 of peer c",
+    ];
+    assert_eq!(planned.warnings, warnings);
+}

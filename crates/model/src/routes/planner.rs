@@ -155,7 +155,7 @@ impl Planner<'_> {
         }
     }
 
-    /// What two claim gets the first of them, by name.
+    /// What two claim gets the first of them, by name; a part of what another one claims, who claims the part.
     fn route(&mut self, mine: &[IpAddr], others: &[&Peer]) {
         let mut others = others.to_vec();
         others.sort_by(|a, b| a.name.cmp(&b.name));
@@ -209,7 +209,7 @@ impl Planner<'_> {
         claims.sort_by_key(|(first, length, kept)| (kept.family, *first, *length, kept.peer));
         let nodes = Nodes::of(self.facts.peers, mine);
         let mut all = Vec::with_capacity(claims.len());
-        let mut last: Option<Kept> = None;
+        let (mut last, mut wide): (Option<Kept>, Option<Kept>) = (None, None);
         for (.., claim) in claims {
             let Kept { net, peer, .. } = claim;
             let name = &others[peer].name;
@@ -223,15 +223,23 @@ impl Planner<'_> {
                     "peer {name}: somebody else has a route to {net} with metric {METRIC}, which one to this peer would replace: \
                      there is none"
                 )
-            } else if let Some(wide) = last.filter(|wide| wide.net.contains(&net)) {
+            } else if let Some(first) = last.filter(|last| last.net == net) {
                 format!(
-                    "peer {name}: {net} overlaps {} of peer {}",
-                    wide.net, others[wide.peer].name
+                    "peer {name}: {net} overlaps {net} of peer {}",
+                    others[first.peer].name
                 )
             } else {
                 all.push(claim);
                 last = Some(claim);
-                continue;
+                let Some(wide) = wide.filter(|wide| wide.net.contains(&net)) else {
+                    wide = Some(claim);
+                    continue;
+                };
+                // One node that claims too much takes nothing from the others: the longest prefix counts.
+                format!(
+                    "peer {name}: {net} overlaps {} of peer {}, and goes to {name}",
+                    wide.net, others[wide.peer].name
+                )
             };
             self.planned.warnings.push(text);
         }
