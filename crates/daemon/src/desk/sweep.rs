@@ -448,8 +448,12 @@ impl<D: Datapath> Desk<D> {
         let is_first = self.state().phase == Phase::Recovering;
         // Held until the kernel has it: what the router changes meanwhile would be undone.
         let ruleset = self.ruleset.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut was_put = true;
         let outcome = match self.datapath.drift(&ruleset) {
-            Ok(drift) if drift.is_empty() => Ok(()),
+            Ok(drift) if drift.is_empty() => {
+                was_put = false;
+                Ok(())
+            }
             Ok(drift) => {
                 tracing::info!(?drift, "table and forwarding are put in place");
                 if !is_first {
@@ -467,6 +471,13 @@ impl<D: Datapath> Desk<D> {
         drop(ruleset);
         let is_good = outcome.is_ok();
         let mut state = self.state();
+        if is_good && (was_put || is_first) {
+            // What was sent meanwhile went to the node itself, and an earlier daemon may have ended before it looked for that.
+            state
+                .attachments
+                .values()
+                .for_each(|attachment| self.cleaner.came(attachment));
+        }
         state.unpublished = outcome.err();
         self.tell_readiness(&mut state);
         is_good

@@ -196,3 +196,30 @@ fn connections_of_the_past_are_forgotten_and_those_of_the_living_are_not() {
     detach(&desk, "other", None).unwrap();
     world.wait_until_only(&[&to_the_node[1..], &of(&lives)].concat());
 }
+
+#[test]
+fn what_went_to_the_node_while_a_port_was_closed_is_forgotten_when_it_opens_again() {
+    let world = World::default();
+    let desk = open(&world);
+    give(&desk, one(None, Protocol::Udp)).outcome().unwrap();
+    let node = IpAddr::from([192, 0, 2, 1]);
+    let flow = Flow {
+        protocol: Protocol::Udp.number(),
+        source: [203, 0, 113, 1].into(),
+        destination: node,
+        port: 8080,
+        answers: node,
+    };
+    world.track(flow);
+    world.wait_until_only(&[]);
+    world.track(flow);
+    world.lose_ruleset();
+    world.tell(Event::RulesetTouched);
+    world.wait_until_only(&[]);
+    // So it is where an earlier daemon ended before it had looked.
+    world.forget_the_daemon();
+    world.track(flow);
+    let desk = open(&world);
+    world.wait_until_only(&[]);
+    drop(desk);
+}
