@@ -77,7 +77,7 @@ pub(crate) async fn follow<T>(
             }
         };
         let is_long = begin.elapsed() >= SHORT;
-        if is_told || is_reached && is_long {
+        if is_reached && is_long || is_told && !is_listed_next(&outcome) {
             pace.reset();
         }
         match outcome {
@@ -97,6 +97,13 @@ pub(crate) async fn follow<T>(
         }
         pace.wait().await;
     }
+}
+
+/// Whether a list follows. However much was told before: all Nodes are not listed twice a second.
+fn is_listed_next(outcome: &Result<(), Fault>) -> bool {
+    outcome
+        .as_ref()
+        .is_err_and(|fault| fault.is(410) || fault.is_of_the_question())
 }
 
 /// All of them, and the version.
@@ -179,4 +186,28 @@ fn advance(version: &mut String, seen: String) -> Result<(), Fault> {
     }
     *version = seen;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_cheap_to_ask_again_is_asked_again_soon() {
+        let refused = |code| Fault::Refused {
+            code,
+            text: String::new(),
+        };
+        for cheap in [
+            Ok(()),
+            Err(Fault::Silent),
+            Err(Fault::Lost(String::new())),
+            Err(refused(503)),
+        ] {
+            assert!(!is_listed_next(&cheap), "{cheap:?}");
+        }
+        for costly in [Fault::Garbled(String::new()), refused(410), refused(500)] {
+            assert!(is_listed_next(&Err(costly)));
+        }
+    }
 }
