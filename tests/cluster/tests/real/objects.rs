@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 /// Where a Service is reached.
 pub(crate) const SERVICE_PORT: u16 = 8000;
 
+/// Where a node leads to a pod.
+pub(crate) const HOST_PORT: u16 = 8088;
+
 /// Pods that serve: so many on one node.
 pub(crate) fn deployment(name: &str, node: &str, replicas: usize) -> Value {
     json!({
@@ -26,6 +29,14 @@ pub(crate) fn on_each_node(name: &str) -> Value {
             "template": template(name, &json!({})),
         },
     })
+}
+
+/// The same, each with a port of its node.
+pub(crate) fn with_a_host_port(name: &str) -> Value {
+    let mut object = on_each_node(name);
+    object["spec"]["template"]["spec"]["containers"][0]["ports"] =
+        json!([{"containerPort": 80, "hostPort": HOST_PORT}]);
+    object
 }
 
 fn template(name: &str, selector: &Value) -> Value {

@@ -5,6 +5,7 @@ pub(crate) mod again;
 pub(crate) mod away;
 pub(crate) mod down;
 pub(crate) mod kills;
+pub(crate) mod ports;
 pub(crate) mod ready;
 pub(crate) mod rollout;
 pub(crate) mod services;
