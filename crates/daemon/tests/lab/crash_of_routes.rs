@@ -132,14 +132,16 @@ fn crashed_at_every_step(before: &str, after: &str, least: u32) {
         let alive = daemon.try_start(Build::CrashingAfter(step));
         assert!(alive, "the start has no steps to crash after");
         list(&daemon, after);
-        let over = |daemon: &mut Daemon| daemon.has_crashed() || seen(&daemon.node.node) == expected;
+        // A change has more than `least` steps, of which the last ones may be such as cannot be seen.
+        let over =
+            |daemon: &mut Daemon| daemon.has_crashed() || step > least && seen(&daemon.node.node) == expected;
         eventually(
             PATIENCE,
             "it has crashed, or is done",
             || over(&mut daemon),
             |&over| over,
         );
-        // Whoever is done may have a step left that cannot be seen, and crash after it while it is asked to stop.
+        // Whoever is done may crash after such a step while it is asked to stop.
         let has_crashed = daemon.has_crashed() || {
             daemon.ask_to_stop();
             let status = daemon.wait();
@@ -151,7 +153,6 @@ fn crashed_at_every_step(before: &str, after: &str, least: u32) {
         };
         assert_eq!(of_strangers(&daemon.node.node), strangers, "after step {step}");
         if !has_crashed {
-            assert!(step > least, "a change of {step} steps");
             return;
         }
         start_with(&mut daemon, after);
