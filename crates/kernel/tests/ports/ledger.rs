@@ -1,0 +1,157 @@
+//! What the kernel knows of ports: kept, put back, and nothing of what could not be done.
+
+use crate::world::{GROUP, ONE, OTHER, RULESET, World, all, key, of, seen};
+use kernel::linux::Linux;
+use model::address::Family;
+use model::datapath::{Datapath as _, Target};
+use model::ports::{Door, HostPort, Place, Protocol};
+use model::survey::Standing;
+use stage::tcp::Server;
+use stage::{NODE, Namespace};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::Ipv4Addr;
+use std::process::{Command, Stdio};
+
+#[test]
+fn ports_are_known_from_the_link_alone_and_put_back_with_the_table() {
+    let world = World::new();
+    let namespace = Namespace::new().unwrap();
+    let server = Server::start(&namespace, Ipv4Addr::UNSPECIFIED.into()).unwrap();
+    let port = server.address().port();
+    let ports: Vec<HostPort> = (0..30)
+        .map(|n| all(Protocol::Tcp, 8080 + n, if n == 0 { port } else { 9 }))
+        .collect();
+    let one = world.attach_to(namespace, "one", ONE, 100_000, &ports);
+    let outside = &world.node.outside;
+    let here = of(Family::V4, NODE);
+    seen(outside, here, 8080);
+
+    // Another process, that knows nothing.
+    let linux = world.on_the_node(|| Linux::open(GROUP).unwrap());
+    let survey = world.on_the_node(|| linux.survey().unwrap());
+    let found = survey
+        .links
+        .into_iter()
+        .find(|link| link.index == 100_000)
+        .unwrap();
+    let Standing::Attached(record) = found.standing(GROUP) else {
+        panic!("{found:?}");
+    };
+    assert_eq!(*record, one.record);
+    assert_eq!(found.missing(&record, &one.plan), Vec::new());
+    let doors = record.asked.ports.doors(record.addresses);
+    assert_eq!(linux.set_doors(100_000, &doors), Ok(()));
+    let drift = || world.on_the_node(|| linux.drift(&RULESET).unwrap());
+    assert_eq!(drift(), Vec::<String>::new());
+    // From here on it changes what it found.
+    let udp: Vec<Door> = doors
+        .iter()
+        .map(|door| Door {
+            place: Place {
+                protocol: Protocol::Udp,
+                ..door.place
+            },
+            ..*door
+        })
+        .collect();
+    let listed = || world.run("nft", "list map inet workloadnet ports6");
+    assert_eq!(linux.set_doors(100_001, &udp), Ok(()));
+    assert!(listed().contains("udp . 8081"), "{}", listed());
+    assert_eq!(linux.set_doors(100_001, &[]), Ok(()));
+    assert!(!listed().contains("udp"), "{}", listed());
+
+    for damage in [
+        "delete element inet workloadnet ports4 { tcp . 8080 }",
+        "add element inet workloadnet ports4 { udp . 9999 : 10.77.0.9 . 80 }",
+        "add element inet workloadnet addresses6 { fd00::1 . tcp . 9999 : fd77::9 . 80 }",
+        "delete element inet workloadnet itself6 { fd77::2 . fd77::2 }",
+        "flush map inet workloadnet ports6",
+        "flush ruleset",
+    ] {
+        world.run("nft", damage);
+        assert_ne!(drift(), Vec::<String>::new(), "{damage}");
+        world.on_the_node(|| linux.publish(&RULESET).unwrap());
+        assert_eq!(drift(), Vec::<String>::new(), "{damage}");
+        seen(outside, here, 8080);
+    }
+    // Names that somebody takes away are written again.
+    let link = one.plan.host.as_str();
+    let lost = found.altnames.iter().find(|name| name.contains("-1of")).unwrap();
+    world.run("ip", &format!("link property del dev {link} altname {lost}"));
+    world.run("sysctl", &format!("-qw net.ipv4.conf.{link}.route_localnet=0"));
+    let found = world.on_the_node(|| linux.find(&one.plan.host).unwrap().unwrap());
+    assert!(
+        found.beyond_us()[0].contains("of 3 names that tell them are there"),
+        "{:?}",
+        found.beyond_us()
+    );
+    let missing = found.missing(&one.record, &one.plan);
+    assert_eq!(missing.len(), 2, "{missing:?}");
+    let target = Target {
+        link: one.plan.host.clone(),
+        index: 100_000,
+        group: GROUP,
+    };
+    assert_eq!(world.on_the_node(|| linux.restore(&target, &missing)), Vec::new());
+    let found = world.on_the_node(|| linux.find(&one.plan.host).unwrap().unwrap());
+    assert_eq!(found.missing(&one.record, &one.plan), Vec::new());
+    seen(&world.node.node, Ipv4Addr::LOCALHOST.into(), 8080);
+}
+
+#[test]
+fn a_table_that_somebody_flushed_is_put_in_place_by_who_opens_or_closes_a_port() {
+    let world = World::new();
+    world.run("nft", "flush ruleset");
+    let one = world.attach("one", ONE, 100_000, &[all(Protocol::Tcp, 8080, 80)]);
+    assert_eq!(world.drift(), Vec::<String>::new());
+    world.run("nft", "flush map inet workloadnet ports4");
+    world.detach(&one);
+    assert_eq!(world.drift(), Vec::<String>::new());
+    let listed = world.run("nft", "list table inet workloadnet");
+    assert!(!listed.contains("8080"), "{listed}");
+}
+
+#[test]
+fn ports_that_could_not_be_closed_are_not_said_to_be_closed() {
+    let world = World::new();
+    let one = world.attach("one", ONE, 100_000, &[all(Protocol::Tcp, 8080, 80)]);
+    // Somebody has the table for himself, for as long as he lives.
+    let mut nft = Command::new("nft");
+    nft.arg("-i").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut owner = world.on_the_node(|| nft.spawn().unwrap());
+    let mut stdin = owner.stdin.take().unwrap();
+    stdin
+        .write_all(
+            b"delete table inet workloadnet\nadd table inet workloadnet { flags owner; }\nlist tables\n",
+        )
+        .unwrap();
+    let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("inet workloadnet")));
+
+    world.detach(&one);
+    let close = || world.on_the_node(|| world.linux.set_doors(100_000, &[]));
+    assert!(close().is_err(), "nobody knows what the table holds");
+    // A workload without ports is not concerned.
+    let other = world.attach("other", OTHER, 100_001, &[]);
+    drop(stdin);
+    owner.wait().unwrap();
+    assert_eq!(close(), Ok(()));
+    assert_eq!(world.drift(), Vec::<String>::new());
+    world.detach(&other);
+}
+
+#[test]
+fn a_port_that_cannot_be_opened_leaves_nothing() {
+    let world = World::new();
+    // Another link has the name that would tell of the ports.
+    let name = format!("{}-1of1-t8080-80", key("one").host_link());
+    world.run("ip", &format!("link property add dev uplink altname {name}"));
+    let ports = [all(Protocol::Tcp, 8080, 80)];
+    let namespace = Namespace::new().unwrap();
+    let fault = world.wire(&namespace, "one", ONE, 100_000, &ports).unwrap_err();
+    assert!(fault.to_string().contains(&name), "{fault}");
+    assert_eq!(world.drift(), Vec::<String>::new());
+    assert_eq!(world.node.node.links("wk").unwrap(), Vec::<String>::new());
+    let listed = world.run("nft", "list table inet workloadnet");
+    assert!(!listed.contains("8080"), "{listed}");
+}
