@@ -163,7 +163,8 @@ proptest! {
         let held = &planned.held;
         prop_assert!(is_whole(held));
         if world.settings.mode == Mode::None {
-            prop_assert_eq!(planned, Planned::default());
+            let spared = planned.spared.clone();
+            prop_assert_eq!(planned, Planned { spared, ..Planned::default() });
             return Ok(());
         }
         // What workloads hold is no address of the node, and no packet comes from where it is not.
@@ -179,6 +180,11 @@ proptest! {
             nodes.any(|a| net.contains(a))
         };
         prop_assert!(!held.routes.keys().any(is_node));
+        // What is routed keeps its address, and so does what would be if something did not stand in its way.
+        prop_assert!(held.routes.keys().all(|net| planned.spared.contains(net)));
+        prop_assert!(!planned.spared.iter().any(is_node));
+        let all = world.peers.iter().flat_map(|peer| &peer.prefixes).map(Prefix::net);
+        prop_assert_eq!(all.filter(|net| !is_node(net)).collect::<Vec<_>>(), planned.spared.clone());
         for peer in &world.peers {
             for prefix in &peer.prefixes {
                 let net = prefix.net();

@@ -174,7 +174,7 @@ impl<D: Datapath> Desk<D> {
             self.note(Notable::Drift(format!("{undone} of what leads to other nodes")));
         }
         // What comes is spared before packets go there, and what goes until none do.
-        self.spare(&known.own, Some(peers))?;
+        self.spare(&known.own, Some(&planned.spared))?;
         let held = router.held.get_or_insert_default();
         let steps = held.steps_to(&planned.held);
         let faults = match steps.is_empty() {
@@ -277,17 +277,14 @@ impl<D: Datapath> Desk<D> {
 
     /// Spares what is the cluster's, in the table and in what would be published; as long as nobody has said which peers
     /// there are, beside what is spared.
-    fn spare(&self, own: &Own, peers: Option<&[Peer]>) -> Result<(), Fault> {
+    fn spare(&self, own: &Own, others: Option<&[IpNet]>) -> Result<(), Fault> {
         if !self.settings.masquerade {
             return Ok(());
         }
         let own = self.of_the_node(own);
         let before = self.ruleset();
-        let spared = match peers {
-            Some(peers) => {
-                let all = peers.iter().flat_map(|peer| &peer.prefixes);
-                Spared::new(all.map(Prefix::net).chain(own))
-            }
+        let spared = match others {
+            Some(others) => Spared::new(others.iter().copied().chain(own)),
             None => before.spared.and(own),
         };
         if before.spared == spared {

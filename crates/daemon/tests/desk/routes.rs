@@ -108,6 +108,33 @@ fn what_is_spared_stays_so_over_a_restart_until_the_peers_are_known() {
     spares(&["10.8.0.0/24", "10.9.8.0/24"]);
 }
 
+/// Else one node could have everybody's packets leave with addresses that have no way back.
+#[test]
+fn a_prefix_with_nodes_or_with_the_nodes_own_prefix_in_it_is_not_spared() {
+    let world = World::default();
+    let desk = open_with(&world, routing(&["10.9.0.0/24"]));
+    desk.set_peers(vec![
+        peer("b", "192.0.2.2", "10.9.9.0/24"),
+        peer("c", "192.0.2.3", "192.0.0.0/3"),
+        peer("d", "192.0.2.4", "10.8.0.0/14"),
+    ]);
+    let wanted: Vec<IpNet> = ["10.9.0.0/24", "10.9.9.0/24"]
+        .map(|text| text.parse().unwrap())
+        .to_vec();
+    eventually(
+        PATIENCE,
+        "what is spared",
+        || world.spared(),
+        |now| *now == wanted,
+    );
+    let said = desk.node().warnings.join("\n");
+    assert!(said.contains("peer c: 192.0.0.0/3 is not routed"), "{said}");
+    assert!(
+        said.contains("peer d: 10.8.0.0/14 overlaps 10.9.0.0/24"),
+        "{said}"
+    );
+}
+
 #[test]
 fn a_prefix_that_has_drained_takes_the_nodes_own_address_along() {
     let world = World::default();

@@ -19,6 +19,7 @@ use crate::datapath::FoundRoutes;
 use crate::key::Key;
 use crate::peer::Peer;
 use crate::prefix::Prefix;
+use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -150,6 +151,9 @@ pub struct Planned {
     pub warnings: Vec<String>,
     /// The smallest MTU of a way in use, and which that is.
     pub mtu: Option<(u16, String)>,
+    /// Of the peers' prefixes, routed to or not, those that are the cluster's and nobody else's: none with a node's address or
+    /// a prefix of this node in it. Packets go there with their workload's address.
+    pub spared: Vec<IpNet>,
 }
 
 /// The MAC that a node's VXLAN device has: the first bytes of a hash of its address, as a local one (IEEE 802).

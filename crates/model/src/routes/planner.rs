@@ -5,6 +5,7 @@ use super::{
 };
 use crate::address::{Family, IPV6_MTU, Mac};
 use crate::peer::Peer;
+use crate::prefix::Prefix;
 use ipnet::IpNet;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -82,7 +83,11 @@ impl<'a> Nodes<'a> {
 /// Decides everything.
 pub fn plan(settings: &Settings, facts: Facts<'_>) -> Planned {
     if settings.mode == Mode::None {
-        return Planned::default();
+        let all = facts.peers.iter().flat_map(|peer| &peer.prefixes);
+        return Planned {
+            spared: all.map(Prefix::net).collect(),
+            ..Planned::default()
+        };
     }
     let is_own = |peer: &&Peer| {
         let mut addresses = peer.addresses.iter();
@@ -208,6 +213,18 @@ impl Planner<'_> {
         }
         claims.sort_by_key(|(first, length, kept)| (kept.family, *first, *length, kept.peer));
         let nodes = Nodes::of(self.facts.peers, mine);
+        let nets = self
+            .facts
+            .peers
+            .iter()
+            .flat_map(|peer| &peer.prefixes)
+            .map(Prefix::net);
+        let holds_own = |net: &IpNet| {
+            own.iter()
+                .any(|own| own.net() != *net && net.contains(&own.net()))
+        };
+        let spared = nets.filter(|net| nodes.within(net).is_none() && !holds_own(net));
+        self.planned.spared = spared.collect();
         let mut all = Vec::with_capacity(claims.len());
         let (mut last, mut wide): (Option<Kept>, Option<Kept>) = (None, None);
         for (.., claim) in claims {
