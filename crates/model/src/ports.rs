@@ -21,10 +21,13 @@ use std::str::FromStr;
 
 /// Bytes that a further name may have (`ALTIFNAMSIZ` with its NUL, linux/if.h).
 pub const NAME_BYTES: usize = 127;
-/// Ports that one attachment may have. Each message about a link carries all of its names.
+/// Ports that one attachment may have.
 pub const MOST: usize = 128;
+/// Names that they may take. Each message about a link carries all of its names, and Go's `net.Interfaces` reads 4096 bytes at
+/// a time: what is longer is cut off there, and with it all links that follow. The rest of a message is below 2000 bytes.
+pub const MOST_NAMES: usize = 12;
 /// What stands before the ports in a name at most: link, place, two dashes.
-const HEAD_BYTES: usize = 15 + 1 + 8 + 1;
+const HEAD_BYTES: usize = 15 + 1 + 6 + 1;
 
 /// A protocol with ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,6 +134,11 @@ pub enum PortsError {
     /// More than [`MOST`].
     #[error("there are {0}, {MOST} is the most")]
     TooMany(usize),
+    /// More than fit into [`MOST_NAMES`].
+    #[error(
+        "they take {0} further names of the link, {MOST_NAMES} are the most: fewer ports, or fewer with an address"
+    )]
+    TooLong(usize),
     /// The names of a link are not as they were written.
     #[error("the name {0:?} cannot be read")]
     Unreadable(String),
@@ -157,9 +165,13 @@ impl Ports {
             }
             ports.push(port);
         }
-        match ports.len() {
-            n if n > MOST => Err(PortsError::TooMany(n)),
-            _ => Ok(Self(ports.into_iter().collect())),
+        if ports.len() > MOST {
+            return Err(PortsError::TooMany(ports.len()));
+        }
+        let ports = Self(ports.into_iter().collect());
+        match ports.bodies().len() {
+            n if n > MOST_NAMES => Err(PortsError::TooLong(n)),
+            _ => Ok(ports),
         }
     }
 
@@ -203,8 +215,8 @@ impl Ports {
         addresses.v4().is_some() && self.iter().any(reaches)
     }
 
-    /// The further names of a link that has them.
-    pub fn names(&self, link: &HostLink) -> Vec<String> {
+    /// What stands in each name behind the link and the place.
+    fn bodies(&self) -> Vec<String> {
         let mut bodies: Vec<String> = Vec::new();
         for port in self.iter().map(|port| Written(*port).to_string()) {
             match bodies.last_mut() {
@@ -215,6 +227,12 @@ impl Ports {
                 _ => bodies.push(port),
             }
         }
+        bodies
+    }
+
+    /// The further names of a link that has them.
+    pub fn names(&self, link: &HostLink) -> Vec<String> {
+        let bodies = self.bodies();
         let of = bodies.len();
         let name = |(n, body)| format!("{link}-{n}of{of}-{body}");
         (1..).zip(bodies).map(name).collect()
@@ -454,14 +472,22 @@ mod tests {
 
     #[test]
     fn the_most_ports_fit_into_the_names_of_a_link() {
-        let address = "fdaa:aaaa:aaaa:aaaa:aaaa:aaaa:aaaa:aaaa";
-        let most = (0..MOST).map(|n| port(&format!("s{}-65535-{address}", 60_000 + n)));
-        let ports = Ports::new(most).unwrap();
-        let names = ports.names(&link());
-        assert!(names.iter().all(|name| name.len() <= NAME_BYTES));
-        // The kernel takes up to 64 KB of names (`rtnl_alt_ifname`, net/core/rtnetlink.c).
-        assert!(names.len() * 132 < 1 << 15);
-        assert_eq!(Ports::read(&link(), &names), Ok(ports));
+        let with = |address: &str, n: usize| {
+            let all = (0..n).map(|n| port(&format!("s{}-65535{address}", 60_000 + n)));
+            Ports::new(all)
+        };
+        let longest = "-fdaa:aaaa:aaaa:aaaa:aaaa:aaaa:aaaa:aaaa";
+        for (address, most) in [("", 96), ("-192.168.100.200", 36), (longest, 12)] {
+            let ports = with(address, most).unwrap();
+            let names = ports.names(&link());
+            assert_eq!(names.len(), MOST_NAMES);
+            assert!(names.iter().all(|name| name.len() <= NAME_BYTES));
+            assert_eq!(Ports::read(&link(), &names), Ok(ports));
+            assert_eq!(with(address, most + 1), Err(PortsError::TooLong(MOST_NAMES + 1)));
+        }
+        let short = (1..=MOST + 1).map(|n| port(&format!("t{n}-1")));
+        assert_eq!(Ports::new(short.clone().take(MOST)).unwrap().iter().count(), MOST);
+        assert_eq!(Ports::new(short), Err(PortsError::TooMany(MOST + 1)));
     }
 
     proptest! {

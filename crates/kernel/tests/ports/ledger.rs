@@ -155,3 +155,60 @@ fn a_port_that_cannot_be_opened_leaves_nothing() {
     let listed = world.run("nft", "list table inet workloadnet");
     assert!(!listed.contains("8080"), "{listed}");
 }
+
+/// Lengths of the messages about the node's links, as who dumps them gets them (rtnetlink(7)).
+fn lengths(world: &World) -> Vec<u32> {
+    use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketType};
+    world.on_the_node(|| {
+        // NETLINK_ROUTE is 0.
+        let socket = net::socket(AddressFamily::NETLINK, SocketType::RAW, None).unwrap();
+        // RTM_GETLINK with NLM_F_REQUEST and NLM_F_DUMP, and a struct rtgenmsg.
+        let words = [20_u32, 0x0301_0012, 1, 0, 0];
+        let request: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        net::send(&socket, &request, SendFlags::empty()).unwrap();
+        let mut lengths = Vec::new();
+        loop {
+            let mut buffer = vec![0; 1 << 16];
+            let (received, _) = net::recv(&socket, &mut buffer[..], RecvFlags::empty()).unwrap();
+            let mut rest = &buffer[..received];
+            while let Some((length, _)) = rest.split_first_chunk() {
+                let length = u32::from_ne_bytes(*length);
+                // NLMSG_DONE
+                if rest[4..6] == 3_u16.to_ne_bytes() {
+                    return lengths;
+                }
+                lengths.push(length);
+                rest = rest
+                    .get(length.next_multiple_of(4) as usize..)
+                    .unwrap_or_default();
+            }
+        }
+    })
+}
+
+/// Go's `net.Interfaces` gets a longer one cut off, and no link that follows.
+#[test]
+fn the_most_ports_leave_the_message_about_a_link_below_4096_bytes() {
+    let world = World::new();
+    let id = "i".repeat(128);
+    let address = "192.168.100.200".parse().unwrap();
+    let ports: Vec<HostPort> = (0..)
+        .map(|n| HostPort {
+            address: Some(address),
+            ..all(Protocol::Tcp, 60_000 + n, 65_535)
+        })
+        .take(36)
+        .collect();
+    let workload = world.attach(&id, ONE, 1_000_000_000, &ports);
+    // What an administrator may add.
+    for name in ["uplink-of-the-longest-workload", "another"] {
+        world.run(
+            "ip",
+            &format!("link property add dev {} altname {name}", workload.plan.host),
+        );
+    }
+    let lengths = lengths(&world);
+    let longest = lengths.iter().max().copied().unwrap_or_default();
+    assert!(lengths.len() >= 3, "{lengths:?}");
+    assert!((3000..4096).contains(&longest), "{lengths:?}");
+}

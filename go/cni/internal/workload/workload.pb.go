@@ -198,8 +198,9 @@ type AttachRequest struct {
 	RequestedIp [][]byte `protobuf:"bytes,19,rep,name=requested_ip,json=requestedIp,proto3" json:"requested_ip,omitempty"`
 	// MAC of the workload's end: 6 bytes, unicast, not the first hop's. Empty: the daemon's, which is a function of the key.
 	RequestedMac []byte `protobuf:"bytes,20,opt,name=requested_mac,json=requestedMac,proto3" json:"requested_mac,omitempty"`
-	// Ports of the node that are to lead to the workload, for as long as it is attached: at most 128, no two for the same
-	// packets; one that is said twice counts once. RESOURCE_EXHAUSTED (PORT_HELD) names the holder where another attachment
+	// Ports of the node that are to lead to the workload, for as long as it is attached: at most 128, and fewer of those
+	// with long numbers or an address of the node (96 of "60000 to 65535", 36 with an IPv4 address, at least 12 with an IPv6
+	// address); no two for the same packets; one that is said twice counts once. RESOURCE_EXHAUSTED (PORT_HELD) names the holder where another attachment
 	// has one that a packet could also be meant for. What a process of the node listens on is not looked at, and is not
 	// reached by that port any more.
 	PortMapping []*PortMapping `protobuf:"bytes,21,rep,name=port_mapping,json=portMapping,proto3" json:"port_mapping,omitempty"`
