@@ -65,7 +65,7 @@ pub(crate) struct Nft {
 #[derive(Debug, Default)]
 struct Noted {
     doors: Doors,
-    /// As it was published, or found in place, last.
+    /// As it was published, or found in place, last, with what is spared since.
     ruleset: Option<Ruleset>,
     /// What is noted could not be put in place last: the table may hold other doors.
     is_behind: bool,

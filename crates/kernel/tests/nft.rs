@@ -4,7 +4,9 @@
 
 use kernel::linux::Linux;
 use kernel::netns;
+use model::address::Family;
 use model::datapath::{Datapath as _, Event};
+use model::ports::{Door, Place, Protocol};
 use model::ruleset::Ruleset;
 use model::spared::Spared;
 use std::os::fd::AsFd as _;
@@ -308,6 +310,35 @@ fn prefixes_of_the_cluster_are_in_sets_that_change_alone_and_come_back_with_the_
         ruleset.spared = Spared::new(many);
         linux.publish(&ruleset).unwrap();
         assert_eq!(linux.drift(&ruleset), Ok(Vec::new()));
+    });
+}
+
+#[test]
+fn who_opens_a_port_of_a_table_that_somebody_deleted_puts_in_what_was_spared_since_it_was_published() {
+    on_a_node(|linux| {
+        let before = Ruleset {
+            spared: Spared::new(nets(&["10.0.0.0/24", "10.0.1.0/24"])),
+            ..WITH_MASQUERADE
+        };
+        linux.publish(&before).unwrap();
+        let after = Ruleset {
+            spared: Spared::new(nets(&["10.0.1.0/24", "fd01::/64"])),
+            ..WITH_MASQUERADE
+        };
+        let (gone, came) = before.spared.differences(&after.spared);
+        linux.spare(&gone, &came).unwrap();
+        nft("delete table inet workloadnet");
+        let door = Door {
+            place: Place {
+                family: Family::V4,
+                protocol: Protocol::Tcp,
+                port: 8080,
+                address: None,
+            },
+            to: ([10, 77, 0, 2].into(), 80),
+        };
+        linux.set_doors(100_000, &[door]).unwrap();
+        assert_eq!(linux.drift(&after), Ok(Vec::new()));
     });
 }
 

@@ -27,7 +27,7 @@ const CHUNK: usize = 700;
 type Bound = (Vec<u8>, bool);
 
 impl Nft {
-    /// Changes elements in one transaction.
+    /// Changes elements in one transaction, and notes them: whoever puts the table in place as a whole puts these in.
     pub(crate) fn spare(&self, gone: &[IpNet], came: &[IpNet]) -> Result<(), Fault> {
         let tried = format!("nft change the sets of table inet {TABLE}");
         let mut batch = vec![Message::new(BATCH_BEGIN, 0, &*tried).fixed(&[0, 0, 0, 10])];
@@ -43,8 +43,12 @@ impl Nft {
             return Ok(());
         }
         batch.push(Message::new(BATCH_END, 0, &*tried).fixed(&[0, 0, 0, 10]));
+        let mut noted = self.noted();
         let answer = self.socket().batch_with_ack_on(&batch, last)?;
         Answer::ok(answer)?;
+        if let Some(ruleset) = &mut noted.ruleset {
+            ruleset.spared = ruleset.spared.changed(gone, came);
+        }
         crash::step();
         Ok(())
     }
