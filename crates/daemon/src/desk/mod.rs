@@ -7,7 +7,8 @@
 //!  what was touched ---> sweeper: put back, and now and then a full survey
 //! ```
 //! One thread at a time writes to the kernel, because RTNL is one lock; a few more only wait for deletions, which they take
-//! together. The state is behind one short lock, which is never held over a system call.
+//! together. The state is behind one short lock, which is never held over a system call; who changes the table, or the file
+//! below /run, has a turn of its own.
 
 mod adopt;
 mod attach;
@@ -96,8 +97,11 @@ pub type Done<T> = Box<dyn FnOnce(Result<T, Refusal>) + Send>;
 pub struct Desk<D: Datapath> {
     datapath: D,
     settings: Settings,
-    /// As published last, or about to be.
+    /// As the table is to be; what is spared anew is in it once the kernel was told. Read by anybody at once, and changed by who
+    /// has the table's turn.
     ruleset: Mutex<Arc<Ruleset>>,
+    /// The turn: who has it changes the table, and what others changed meanwhile would be undone.
+    table: Mutex<()>,
     state: Mutex<State<D>>,
     /// Who has it writes the file below /run: what is written later is not older.
     file: Mutex<()>,
@@ -186,6 +190,7 @@ impl<D: Datapath> Desk<D> {
                 tunnel: settings.routes.tunnel(),
                 ..Ruleset::new(settings.group, settings.masquerade)
             })),
+            table: Mutex::new(()),
             datapath,
             settings,
             file: Mutex::new(()),

@@ -18,7 +18,7 @@ use model::ruleset::Ruleset;
 use model::spared::Spared;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Touches that come close together are handled together.
@@ -259,13 +259,10 @@ impl<D: Datapath> Desk<D> {
         if !self.settings.masquerade {
             return Ok(());
         }
+        let _turn = self.table_turn();
         let found = Spared::new(self.datapath.spared()?);
         let own = self.state().own();
-        let mut ruleset = self.ruleset.lock().unwrap_or_else(PoisonError::into_inner);
-        *ruleset = Arc::new(Ruleset {
-            spared: found.and(self.of_the_node(&own)),
-            ..(**ruleset).clone()
-        });
+        self.set_spared(found.and(self.of_the_node(&own)));
         Ok(())
     }
 
@@ -282,6 +279,7 @@ impl<D: Datapath> Desk<D> {
             return Ok(());
         }
         let own = self.of_the_node(own);
+        let turn = self.table_turn();
         let before = self.ruleset();
         let spared = match others {
             Some(others) => Spared::new(others.iter().copied().chain(own)),
@@ -291,15 +289,9 @@ impl<D: Datapath> Desk<D> {
             return Ok(());
         }
         let (gone, came) = before.spared.differences(&spared);
-        let after = Ruleset {
-            spared,
-            ..(*before).clone()
-        };
-        // Held until the kernel has it: who compares the two meanwhile would find a difference that nobody made.
-        let mut ruleset = self.ruleset.lock().unwrap_or_else(PoisonError::into_inner);
-        *ruleset = Arc::new(after);
         let outcome = self.datapath.spare(&gone, &came);
-        drop(ruleset);
+        self.set_spared(spared);
+        drop(turn);
         if let Err(fault) = outcome {
             // The table was put in place meanwhile, before or after; the sweeper compares it as a whole.
             tracing::debug!(%fault, "the sets are put in place with the table");
@@ -313,16 +305,25 @@ impl<D: Datapath> Desk<D> {
         Arc::clone(&self.ruleset.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn set_spared(&self, spared: Spared) {
+        let mut ruleset = self.ruleset.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut ruleset).spared = spared;
+    }
+
+    /// Until it is dropped, nobody else of the desk changes the table.
+    pub(super) fn table_turn(&self) -> MutexGuard<'_, ()> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What the kernel holds otherwise than the tables are to be.
     pub(super) fn table_drift(&self) -> Result<Vec<String>, Fault> {
-        loop {
-            let ruleset = self.ruleset();
-            let drift = self.datapath.drift(&ruleset)?;
-            // What changed meanwhile was compared with what it had been.
-            if drift.is_empty() || Arc::ptr_eq(&ruleset, &self.ruleset()) {
-                return Ok(drift);
-            }
+        let drift = self.datapath.drift(&self.ruleset())?;
+        if drift.is_empty() {
+            return Ok(drift);
         }
+        // The desk itself may be about to change it: that is no difference.
+        let _turn = self.table_turn();
+        self.datapath.drift(&self.ruleset())
     }
 
     /// What the kernel holds otherwise than was planned last, as the commands that would put it back.

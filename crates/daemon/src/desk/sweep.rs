@@ -446,8 +446,8 @@ impl<D: Datapath> Desk<D> {
     fn publish(&self) -> bool {
         // What is not there yet at the start was taken away by nobody.
         let is_first = self.state().phase == Phase::Recovering;
-        // Held until the kernel has it: what the router changes meanwhile would be undone.
-        let ruleset = self.ruleset.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.table_turn();
+        let ruleset = self.ruleset();
         let mut was_put = true;
         let outcome = match self.datapath.drift(&ruleset) {
             Ok(drift) if drift.is_empty() => {
@@ -468,7 +468,7 @@ impl<D: Datapath> Desk<D> {
             tracing::error!(%fault, "the table is not in place");
             self.work.fault(fault.errno);
         }
-        drop(ruleset);
+        drop(turn);
         let is_good = outcome.is_ok();
         let mut state = self.state();
         if is_good && (was_put || is_first) {

@@ -95,6 +95,8 @@ pub(crate) enum Place {
     Unwired,
     /// When everything was looked at, and before it is told.
     Surveyed,
+    /// Before it changes what is spared.
+    Spare,
 }
 
 /// The datapath of one desk.
@@ -600,6 +602,7 @@ impl Datapath for Fake {
     }
 
     fn spare(&self, gone: &[IpNet], came: &[IpNet]) -> Result<(), Fault> {
+        self.world.pass(Place::Spare);
         self.change(|held| {
             let kept = held.spared.iter().filter(|net| !gone.contains(net));
             held.spared = kept.chain(came).copied().collect();

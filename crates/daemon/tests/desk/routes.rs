@@ -1,6 +1,6 @@
 //! What the router does when the prefixes, the peers or the workloads change.
 
-use crate::fake::{Fake, World};
+use crate::fake::{Fake, Place, World};
 use crate::orders::{attach, detach, give, open_with, order, settings};
 use daemon::desk::order::AttachOrder;
 use daemon::desk::{Desk, Settings};
@@ -9,7 +9,8 @@ use model::peer::Peer;
 use model::routes::Mode;
 use stage::wait::{PATIENCE, eventually};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 fn routing(prefixes: &[&str]) -> Settings {
     let mut settings = settings();
@@ -132,6 +133,28 @@ fn a_prefix_with_nodes_or_with_the_nodes_own_prefix_in_it_is_not_spared() {
     assert!(
         said.contains("peer d: 10.8.0.0/14 overlaps 10.9.0.0/24"),
         "{said}"
+    );
+}
+
+#[test]
+fn who_asks_for_a_check_does_not_wait_for_the_table_to_change_nor_takes_that_for_a_difference() {
+    let world = World::default();
+    let desk = open_with(&world, routing(&["10.9.0.0/24"]));
+    desk.set_peers(Vec::new());
+    expect_addresses(&world, &["10.9.0.1"]);
+    world.close(Place::Spare);
+    desk.set_peers(vec![peer("b", "192.0.2.2", "10.9.9.0/24")]);
+    world.wait_at(Place::Spare);
+    let (sender, answers) = mpsc::channel();
+    let asked = Arc::clone(&desk);
+    thread::spawn(move || sender.send(asked.check(None).unwrap().unwrap()));
+    let answer = answers.recv_timeout(PATIENCE);
+    world.open(Place::Spare);
+    let findings = answer.expect("an answer while the kernel takes its time");
+    let of_routes = |text: &str| text.starts_with("not as made: ip route");
+    assert!(
+        findings.iter().all(|finding| of_routes(&finding.text)),
+        "{findings:?}"
     );
 }
 
