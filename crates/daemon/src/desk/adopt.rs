@@ -138,8 +138,7 @@ impl<D: Datapath> Desk<D> {
             ..attachment_of(&record, &adopted, super::order::Labels::default())
         };
         let mut state = self.state();
-        state.by_index.insert(link.index, key.clone());
-        state.attachments.insert(key.clone(), attachment);
+        state.enter(attachment);
         self.tell_readiness(&mut state);
         drop(state);
         // It may have ended meanwhile, unnoticed; and what was others' before is ours.

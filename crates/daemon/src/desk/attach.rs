@@ -178,8 +178,7 @@ impl<D: Datapath> Desk<D> {
             since: now(),
         };
         attachment.link.host_index = index;
-        state.by_index.insert(index, order.key.clone());
-        state.attachments.insert(order.key.clone(), attachment.clone());
+        state.enter(attachment.clone());
         self.tell_readiness(&mut state);
         drop(state);
         lease.keep();

@@ -19,6 +19,7 @@ pub mod order;
 mod ports;
 mod replay;
 mod routes;
+mod standing;
 mod sweep;
 mod turns;
 mod view;
@@ -33,6 +34,7 @@ use model::datapath::{Datapath, Event, Fault, Target};
 use model::ipam::Ipam;
 use model::key::{HostLink, Key};
 use model::peer::Peer;
+use model::ports::Protocol;
 use model::prefix::{MOST, Prefix};
 use model::routes as roads;
 use model::ruleset::Ruleset;
@@ -41,7 +43,7 @@ use order::{
     AdoptOrder, Adopted, AttachOrder, Attachment, DetachOrder, Detached, Notable, Refusal, Routes, Unservable,
 };
 use queue::Queue;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -144,6 +146,7 @@ struct State<D: Datapath> {
     routes: Arc<Routes>,
     attachments: BTreeMap<Key, Attachment>,
     by_index: HashMap<u32, Key>,
+    by_port: BTreeMap<(Protocol, u16), BTreeSet<Key>>,
     /// Detaches that wait for the kernel's announcement, by interface index.
     leaving: HashMap<u32, (Instant, Done<Detached>)>,
     /// What is being wired.
@@ -210,6 +213,7 @@ impl<D: Datapath> Desk<D> {
                 }),
                 attachments: BTreeMap::new(),
                 by_index: HashMap::new(),
+                by_port: BTreeMap::new(),
                 leaving: HashMap::new(),
                 wiring: None,
                 ended_in_survey: None,
@@ -392,12 +396,8 @@ impl<D: Datapath> Desk<D> {
         if let Some(ended) = &mut state.ended_in_survey {
             ended.insert(index);
         }
-        let is_this = |attachment: &Attachment| attachment.link.host == *link;
-        let known = state
-            .by_index
-            .get(&index)
-            .and_then(|key| state.attachments.get(key));
-        let Some(attachment) = known.filter(|attachment| is_this(attachment)).cloned() else {
+        let known = state.at(index).filter(|known| known.link.host == *link);
+        let Some(attachment) = known.cloned() else {
             if let Some(wiring) = &mut state.wiring
                 && wiring.link == *link
             {
@@ -406,8 +406,7 @@ impl<D: Datapath> Desk<D> {
             return;
         };
         let key = attachment.key().clone();
-        state.by_index.remove(&index);
-        state.attachments.remove(&key);
+        state.leave(&key);
         self.lease_otherwise(&mut state, |ipam| ipam.free(attachment.addresses(), now()));
         let waiting = state.leaving.remove(&index);
         self.tell_readiness(&mut state);

@@ -3,6 +3,7 @@
 //! A port is had by an attachment from its attach until the kernel has announced the end of its link, as an address is.
 
 use super::order::{Attachment, Refusal};
+use super::standing::number;
 use super::{Desk, State};
 use model::datapath::Datapath;
 use model::ports::{Door, HostPort, Ports};
@@ -19,11 +20,9 @@ pub(super) fn doors_of(attachment: &Attachment) -> Option<Led> {
 impl<D: Datapath> State<D> {
     /// Who has one of these ports, and which of these that is.
     pub(super) fn holder_of(&self, ports: &Ports) -> Option<(HostPort, &Attachment)> {
-        if ports.is_empty() {
-            return None;
-        }
-        let mut all = self.attachments.values();
-        all.find_map(|attachment| Some((ports.overlap(&attachment.record.asked.ports)?, attachment)))
+        let same_number = ports.iter().filter_map(|port| self.by_port.get(&number(port)));
+        let mut near = same_number.flatten().filter_map(|key| self.attachments.get(key));
+        near.find_map(|attachment| Some((ports.overlap(&attachment.record.asked.ports)?, attachment)))
     }
 
     pub(super) fn are_free(&self, ports: &Ports) -> Result<(), Refusal> {

@@ -311,12 +311,7 @@ impl<D: Datapath> Desk<D> {
                                 format!("link {}: port {port} is held by {}, too", link.name, holder.key());
                             state.oddities.push(text);
                         }
-                        // Two links cannot have one name: an older one has ended.
-                        if let Some(older) = state.attachments.get(&record.key).map(|a| a.link.host_index) {
-                            state.by_index.remove(&older);
-                        }
-                        state.by_index.insert(link.index, record.key.clone());
-                        state.attachments.insert(record.key.clone(), attachment);
+                        state.enter(attachment);
                     }
                     state.oddities.extend(link.beyond_us());
                     // The next one to be attached may not have the gateway of one that lives.
@@ -412,17 +407,9 @@ impl<D: Datapath> Desk<D> {
 
     fn put_back_link(self: &Arc<Self>, index: u32) -> bool {
         let state = self.state();
-        let Some(attachment) = state
-            .by_index
-            .get(&index)
-            .and_then(|key| state.attachments.get(key))
-        else {
+        let Some(attachment) = state.at(index).filter(|known| !known.detaching).cloned() else {
             return true;
         };
-        if attachment.detaching {
-            return true;
-        }
-        let attachment = attachment.clone();
         drop(state);
         match self.datapath.find_at(&attachment.link.host, index) {
             Ok(Some(link)) => {
