@@ -1,6 +1,6 @@
 //! Connections that the node tracks (linux/netfilter/nfnetlink_conntrack.h): looked through, and single ones forgotten.
 
-use crate::encode::{LOCAL, octets, route_to};
+use crate::encode::{AF_INET, AF_INET6, LOCAL, octets, route_to};
 use crate::message::{Attributes, Message, flag};
 use crate::socket::Socket;
 use crate::survey::{ip, way};
@@ -144,8 +144,8 @@ fn looks(past: &Past, tracked: usize) -> Vec<Message> {
     let dump = |family: Option<Family>, what: &str| {
         let number = match family {
             None => 0,
-            Some(Family::V4) => 2,
-            Some(Family::V6) => 10,
+            Some(Family::V4) => AF_INET,
+            Some(Family::V6) => AF_INET6,
         };
         Message::new(GET, flag::DUMP, format!("conntrack -L{what}")).fixed(&[number, 0, 0, 0])
     };

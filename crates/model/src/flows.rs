@@ -3,7 +3,8 @@
 //! An entry outlives what it was made for. Packets that belong to it go where the first one went: to the address of a workload
 //! that is gone, and to whoever has it by then; or to the node itself, by a port that leads to a workload by now.
 
-use crate::ports::{Place, Protocol};
+use crate::address::Family;
+use crate::ports::{Door, Place, Protocol};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -27,8 +28,7 @@ pub struct Flow {
 pub struct Past {
     /// Nobody has them any more.
     pub addresses: BTreeSet<IpAddr>,
-    /// They lead to a workload by now. Only UDP is looked for: its packets follow each other for as long as somebody sends,
-    /// and a new TCP connection has another port of its sender.
+    /// They lead to a workload by now; of UDP, see [`Past::led`].
     pub places: BTreeSet<Place>,
 }
 
@@ -49,6 +49,14 @@ impl Past {
         self.addresses.is_empty() && self.places.is_empty()
     }
 
+    /// These lead to a workload from now on. Only UDP is looked for: its packets follow each other for as long as somebody
+    /// sends, and a new TCP connection has another port of its sender.
+    pub fn led(&mut self, doors: &[Door]) {
+        let places = doors.iter().map(|door| door.place);
+        self.places
+            .extend(places.filter(|place| place.protocol == Protocol::Udp));
+    }
+
     /// Whether a connection is of the past. One that was led elsewhere is of who answers it.
     pub fn verdict(&self, flow: &Flow) -> Verdict {
         if [flow.source, flow.answers]
@@ -57,14 +65,18 @@ impl Past {
         {
             return Verdict::IsPast;
         }
-        let is_of = |place: &Place| {
-            place.protocol == Protocol::Udp
-                && flow.protocol == place.protocol.number()
-                && flow.port == place.port
-                && place.family == crate::address::Family::of(flow.destination)
-                && place.address.is_none_or(|address| address == flow.destination)
+        let place = |address| Place {
+            family: Family::of(flow.destination),
+            protocol: Protocol::Udp,
+            port: flow.port,
+            address,
         };
-        match flow.answers == flow.destination && self.places.iter().any(is_of) {
+        let is_led = || {
+            let mut places = [None, Some(flow.destination)].into_iter().map(place);
+            places.any(|place| self.places.contains(&place))
+        };
+        let is_to_itself = flow.protocol == Protocol::Udp.number() && flow.answers == flow.destination;
+        match is_to_itself && is_led() {
             true => Verdict::IsPastIfLocal,
             false => Verdict::Lives,
         }
@@ -83,7 +95,6 @@ pub struct Forgotten {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::Family;
 
     fn flow(protocol: Protocol, source: &str, destination: &str, answers: &str) -> Flow {
         Flow {
@@ -138,5 +149,23 @@ mod tests {
             );
         }
         assert!(Past::default().is_empty() && !any.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_looked_for_where_a_port_of_tcp_alone_leads_to_a_workload() {
+        let door = |protocol| Door {
+            place: Place {
+                family: Family::V4,
+                protocol,
+                port: 53,
+                address: None,
+            },
+            to: ([10, 77, 0, 5].into(), 53),
+        };
+        let mut past = Past::default();
+        past.led(&[door(Protocol::Tcp), door(Protocol::Sctp)]);
+        assert!(past.is_empty());
+        past.led(&[door(Protocol::Tcp), door(Protocol::Udp)]);
+        assert_eq!(past.places, [door(Protocol::Udp).place].into());
     }
 }

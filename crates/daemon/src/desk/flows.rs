@@ -31,7 +31,7 @@ impl Cleaner {
     pub(super) fn came(&self, attachment: &Attachment) {
         let doors = attachment.record.asked.ports.doors(attachment.addresses());
         if !doors.is_empty() {
-            self.add(|past| past.places.extend(doors.iter().map(|door| door.place)));
+            self.add(|past| past.led(&doors));
         }
     }
 
