@@ -14,8 +14,7 @@ mod text;
 pub use listen::{Listen, Listener, listen};
 
 use crate::desk::Desk;
-use crate::desk::figures::Figures;
-use crate::tally::{Answers, Work};
+use crate::tally::Answers;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -53,37 +52,16 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// Whom requests are about.
-struct Site {
-    source: Arc<dyn Asked>,
+struct Site<D: Datapath> {
+    desk: Arc<Desk<D>>,
     answers: Arc<Answers>,
     questions: Arc<Semaphore>,
-}
-
-trait Asked: text::Source {
-    /// Why an Attach could not succeed, in words; empty: it could.
-    fn unready(&self) -> Vec<String>;
-}
-
-impl<D: Datapath> text::Source for Desk<D> {
-    fn figures(&self) -> Figures {
-        Desk::figures(self)
-    }
-
-    fn work(&self) -> &Work {
-        Desk::work(self)
-    }
-}
-
-impl<D: Datapath> Asked for Desk<D> {
-    fn unready(&self) -> Vec<String> {
-        Desk::unready(self)
-    }
 }
 
 /// Answers for ever.
 pub async fn serve<D: Datapath>(listener: Listener, desk: Arc<Desk<D>>, answers: Arc<Answers>) {
     let site = Arc::new(Site {
-        source: desk,
+        desk,
         answers,
         questions: Arc::new(Semaphore::new(QUESTIONS)),
     });
@@ -118,7 +96,10 @@ pub async fn serve<D: Datapath>(listener: Listener, desk: Arc<Desk<D>>, answers:
     }
 }
 
-async fn answer<B>(site: Arc<Site>, request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer<D: Datapath, B>(
+    site: Arc<Site<D>>,
+    request: Request<B>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path();
     if !["/metrics", "/healthz", "/readyz"].contains(&path) {
         let text = "there is /metrics, /healthz and /readyz\n";
@@ -131,21 +112,21 @@ async fn answer<B>(site: Arc<Site>, request: Request<B>) -> Result<Response<Full
             .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return Ok(refused);
     }
-    let source = Arc::clone(&site.source);
+    let desk = Arc::clone(&site.desk);
     Ok(match path {
         "/metrics" => {
             let answers = Arc::clone(&site.answers);
-            match site.ask(move || text::render(source, answers)).await {
+            match site.ask(move || text::render(desk, answers)).await {
                 Some(Ok(text)) => response(StatusCode::OK, OPEN_METRICS, text),
                 Some(Err(error)) => response(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("{error}\n")),
                 None => silent(),
             }
         }
-        "/healthz" => match site.ask(move || source.unready()).await {
+        "/healthz" => match site.ask(move || desk.unready()).await {
             Some(_) => response(StatusCode::OK, PLAIN, "ok\n"),
             None => silent(),
         },
-        _ => match site.ask(move || source.unready()).await {
+        _ => match site.ask(move || desk.unready()).await {
             Some(unmet) if unmet.is_empty() => response(StatusCode::OK, PLAIN, "ok\n"),
             Some(unmet) => {
                 let lines: String = unmet.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
@@ -156,7 +137,7 @@ async fn answer<B>(site: Arc<Site>, request: Request<B>) -> Result<Response<Full
     })
 }
 
-impl Site {
+impl<D: Datapath> Site<D> {
     /// Asks the desk, which has a lock. `None`: it does not answer.
     async fn ask<T: Send + 'static>(&self, question: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let asked = async {

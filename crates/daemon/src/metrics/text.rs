@@ -1,9 +1,11 @@
 //! The metrics as OpenMetrics text. Each one has its line in docs/operating.md, which a test compares.
 
 use super::process;
+use crate::desk::Desk;
 use crate::desk::figures::{Figures, WAYS};
 use crate::tally::{Answers, BOUNDS, Calls, Count, PutBack, Rounds, Times, Work};
 use model::address::Family;
+use model::datapath::Datapath;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
@@ -33,36 +35,30 @@ const CODES: [&str; crate::tally::CODES] = [
     "UNAUTHENTICATED",
 ];
 
-/// Where the numbers come from.
-pub(super) trait Source: Send + Sync + 'static {
-    fn figures(&self) -> Figures;
-    fn work(&self) -> &Work;
-}
-
 /// Everything, as it is now.
-pub(super) fn render(source: Arc<dyn Source>, answers: Arc<Answers>) -> Result<String, fmt::Error> {
+pub(super) fn render<D: Datapath>(desk: Arc<Desk<D>>, answers: Arc<Answers>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(All { source, answers }));
+    registry.register_collector(Box::new(All { desk, answers }));
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
     Ok(text)
 }
 
-struct All {
-    source: Arc<dyn Source>,
+struct All<D: Datapath> {
+    desk: Arc<Desk<D>>,
     answers: Arc<Answers>,
 }
 
-impl fmt::Debug for All {
+impl<D: Datapath> fmt::Debug for All<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("All")
     }
 }
 
-impl Collector for All {
+impl<D: Datapath> Collector for All<D> {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Page(encoder);
-        let (figures, work) = (self.source.figures(), self.source.work());
+        let (figures, work) = (self.desk.figures(), self.desk.work());
         of_process(&mut page)?;
         of_orders(&mut page, &figures, &self.answers, work)?;
         of_prefixes(&mut page, &figures, work)?;
