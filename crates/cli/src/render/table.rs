@@ -6,6 +6,9 @@ use client::workload::AttachResponse;
 use comfy_table::{Table, presets};
 use std::collections::{HashMap, HashSet};
 
+/// Ports of one attachment that a list shows.
+const SHOWN_PORTS: usize = 3;
+
 /// What stands where there is nothing, so that columns can be told apart.
 const NOTHING: &str = "-";
 
@@ -46,7 +49,7 @@ pub(super) fn list(all: &[Attachment], owner: Option<&str>) -> String {
             one.host_link.clone(),
             one.mtu.to_string(),
             state(one).to_owned(),
-            ports(&one.host_port),
+            first_ports(&one.host_port),
             labels(&one.labels),
         ]
     });
@@ -203,6 +206,14 @@ fn ports(all: &[HostPort]) -> String {
     all.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
+/// Not more than a row of a table can hold.
+fn first_ports(all: &[HostPort]) -> String {
+    match all.len().checked_sub(SHOWN_PORTS) {
+        None | Some(0) => ports(all),
+        Some(more) => format!("{} and {more} more", ports(&all[..SHOWN_PORTS])),
+    }
+}
+
 fn labels(all: &HashMap<String, String>) -> String {
     let mut all: Vec<String> = all.iter().map(|(key, value)| format!("{key}={value}")).collect();
     all.sort();
@@ -332,5 +343,23 @@ not ready      no IPv4 address is left
 warning        10.77.0.0/24 is nearly full
 "
         );
+    }
+
+    #[test]
+    fn a_list_shows_the_first_ports_and_one_attachment_all_of_them() {
+        let mut one = example::attachments().remove(1);
+        let port = one.host_port[0].clone();
+        one.host_port = (0..5)
+            .map(|n| HostPort {
+                port: 8080 + n,
+                ..port.clone()
+            })
+            .collect();
+        let list = list(std::slice::from_ref(&one), None);
+        assert!(
+            list.contains("8080:80/tcp 8081:80/tcp 8082:80/tcp and 2 more"),
+            "{list}"
+        );
+        assert!(attachment(&one).contains("8084:80/tcp"));
     }
 }
