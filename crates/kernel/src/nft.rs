@@ -5,9 +5,10 @@ mod doors;
 mod expression;
 mod nets;
 mod others;
+mod sets;
 
 use crate::message::{Attributes, Message, flag};
-use crate::socket::{Answer, NETFILTER, Socket};
+use crate::socket::{NETFILTER, Socket};
 use expression::{ACCEPT, DROP, condition, holds, verdict};
 use model::datapath::Fault;
 use model::doors::Doors;
@@ -124,7 +125,7 @@ impl Nft {
 
     fn replace(&self, ruleset: &Ruleset, doors: &Doors, tables: &[Table]) -> Result<(), Fault> {
         let tried = format!("nft replace table inet {TABLE}");
-        let mut batch = vec![Message::new(BATCH_BEGIN, 0, &*tried).fixed(&[0, 0, 0, 10])];
+        let mut changes = Vec::new();
         for table in tables {
             let whole = |kind, flags| {
                 Message::new(kind, flags, format!("nft replace table {} {TABLE}", table.family))
@@ -132,35 +133,44 @@ impl Nft {
                     .text(1, TABLE)
             };
             // Made if it is not there, so that it can be deleted: both in the same transaction.
-            batch.extend([
+            changes.extend([
                 whole(NEWTABLE, flag::CREATE),
                 whole(DELTABLE, 0),
                 whole(NEWTABLE, flag::CREATE),
             ]);
             for (id, meter) in (1..).zip(&table.meters) {
-                batch.push(new_meter(table.family, meter, id));
+                changes.push(new_meter(table.family, meter, id));
             }
             for (id, set) in (FIRST_SET..).zip(&table.sets) {
-                batch.push(nets::new_set(set, id));
-                batch.extend(nets::elements(NEWSETELEM, set, ruleset.spared.of(set.family)));
+                changes.push(nets::new_set(set, id));
+                changes.extend(nets::elements(NEWSETELEM, set, ruleset.spared.of(set.family)));
             }
             let elements = doors.elements();
             for (id, set) in (FIRST_DOOR_SET..).zip(&table.doors) {
-                batch.push(doors::new_set(set, id));
-                batch.extend(doors::elements(NEWSETELEM, set, &elements));
+                changes.push(doors::new_set(set, id));
+                changes.extend(doors::elements(NEWSETELEM, set, &elements));
             }
-            batch.extend(table.chains.iter().map(|chain| new_chain(table.family, chain)));
+            changes.extend(table.chains.iter().map(|chain| new_chain(table.family, chain)));
             for chain in &table.chains {
                 let rules = chain.rules.iter();
-                batch.extend(rules.map(|rule| new_rule(table.family, chain, rule)));
+                changes.extend(rules.map(|rule| new_rule(table.family, chain, rule)));
             }
         }
-        let last = batch.len() - 1;
-        batch.push(Message::new(BATCH_END, 0, &*tried).fixed(&[0, 0, 0, 10]));
-        self.socket()
-            .batch_with_ack_on(&batch, last)
-            .and_then(Answer::ok)
-            .map(drop)
+        self.commit(&tried, changes)
+    }
+
+    /// Carries out changes in one transaction: all of them, or none.
+    fn commit(&self, tried: &str, changes: Vec<Message>) -> Result<(), Fault> {
+        let edge = |kind| Message::new(kind, 0, tried).fixed(&[0, 0, 0, 10]);
+        // Of which the end is not acknowledged.
+        let last = changes.len();
+        let batch: Vec<Message> = [edge(BATCH_BEGIN)]
+            .into_iter()
+            .chain(changes)
+            .chain([edge(BATCH_END)])
+            .collect();
+        let answer = self.socket().batch_with_ack_on(&batch, last)?;
+        answer.ok().map(drop)
     }
 
     /// What the kernel holds otherwise than the ruleset says.

@@ -1,24 +1,19 @@
 //! Maps and sets of ports of the node: single keys, changed alone, and put back with the table.
 
-use super::{
-    BATCH_BEGIN, BATCH_END, DELSETELEM, ENOENT, GETSETELEM, NEWSET, NEWSETELEM, Nft, Noted, get, head,
-};
-use crate::message::{Attributes, Message, flag};
-use crate::socket::Answer;
+use super::{DELSETELEM, NEWSETELEM, Nft, Noted, sets};
+use crate::message::{Attributes, Message};
 use model::address::Family;
 use model::datapath::Fault;
 use model::doors::{Change, Doors, Elements};
 use model::ports::{Door, Place};
-use model::ruleset::{DOOR_SETS, DoorSet, Keyed, TABLE, Table, TableFamily};
+use model::ruleset::{DOOR_SETS, DoorSet, Keyed, TABLE, Table};
 use std::collections::HashSet;
 use std::net::IpAddr;
 
 /// `NFT_SET_MAP`.
 const MAP: u32 = 8;
-/// How nft calls what keys and values are put together of: `TYPE_IPADDR`, `TYPE_IP6ADDR`, `TYPE_INET_PROTOCOL`,
-/// `TYPE_INET_SERVICE` (include/datatype.h of nftables), with 6 bits each.
-const IP_ADDRESS: u32 = 7;
-const IP6_ADDRESS: u32 = 8;
+/// How nft calls what keys and values are put together of, beside addresses: `TYPE_INET_PROTOCOL`, `TYPE_INET_SERVICE`
+/// (include/datatype.h of nftables), with 6 bits each.
 const PROTOCOL: u32 = 12;
 const SERVICE: u32 = 13;
 /// So many elements of IPv6 fit into one attribute of 64 KB.
@@ -59,14 +54,11 @@ impl Nft {
 
     fn change_doors(&self, Change { gone, came }: &Change) -> Result<(), Fault> {
         let tried = format!("nft change the ports of table inet {TABLE}");
-        let mut batch = vec![Message::new(BATCH_BEGIN, 0, &*tried).fixed(&[0, 0, 0, 10])];
+        let mut changes = Vec::new();
         for (kind, change) in [(DELSETELEM, gone), (NEWSETELEM, came)] {
-            batch.extend(DOOR_SETS.iter().flat_map(|set| elements(kind, set, change)));
+            changes.extend(DOOR_SETS.iter().flat_map(|set| elements(kind, set, change)));
         }
-        let last = batch.len() - 1;
-        batch.push(Message::new(BATCH_END, 0, &*tried).fixed(&[0, 0, 0, 10]));
-        let answer = self.socket().batch_with_ack_on(&batch, last)?;
-        Answer::ok(answer).map(drop)
+        self.commit(&tried, changes)
     }
 
     pub(super) fn drift_of_doors(
@@ -77,52 +69,29 @@ impl Nft {
     ) -> Result<(), Fault> {
         let elements = doors.elements();
         for set in &table.doors {
-            let tried = format!("nft list set inet {TABLE} {}", set.name);
-            let request = get(TableFamily::Inet, GETSETELEM, flag::DUMP, &tried)
-                .text(1, TABLE)
-                .text(2, set.name);
-            let found: HashSet<Element> = match self.socket().dump(&request) {
-                Ok(dumped) => dumped.iter().flat_map(|payload| elements_in(payload)).collect(),
-                // With the rules that read it, which is told already.
-                Err(fault) if fault.errno == ENOENT => continue,
-                Err(fault) => return Err(fault),
+            // With the rules that read it, which is told already.
+            let Some(found) = self.elements_of(set.name, elements_in)? else {
+                continue;
             };
             let wanted: HashSet<Element> = of(set, &elements).into_iter().collect();
-            let missing = wanted.difference(&found).count();
-            let foreign = found.difference(&wanted).count();
-            if missing + foreign > 0 {
-                drift.push(format!(
-                    "nftables set {} lacks {missing} elements, and has {foreign} that are none of ours",
-                    set.name
-                ));
-            }
+            drift.extend(sets::difference(set.name, "elements", &wanted, &found));
         }
         Ok(())
     }
 }
 
 pub(super) fn new_set(set: &DoorSet, id: u32) -> Message {
-    let (address, length) = match set.family {
-        Family::V4 => (IP_ADDRESS, 4),
-        Family::V6 => (IP6_ADDRESS, 16),
-    };
+    let (address, length) = sets::address(set.family);
     let to = Some((address << 6 | SERVICE, length + 4));
     let (key, key_length, value) = match set.keyed {
         Keyed::Ports => (PROTOCOL << 6 | SERVICE, 8, to),
         Keyed::Addresses => (address << 12 | PROTOCOL << 6 | SERVICE, length + 8, to),
         Keyed::Pairs => (address << 6 | address, 2 * length, None),
     };
-    let message = Message::new(
-        NEWSET,
-        flag::CREATE,
-        format!("nft add set inet {TABLE} {}", set.name),
-    )
-    .fixed(&head(TableFamily::Inet))
-    .text(1, TABLE)
-    .text(2, set.name)
-    .be32(3, value.map_or(0, |_| MAP))
-    .be32(4, key)
-    .be32(5, key_length);
+    let message = sets::new_set(set.name)
+        .be32(3, value.map_or(0, |_| MAP))
+        .be32(4, key)
+        .be32(5, key_length);
     let message = match value {
         Some((kind, length)) => message.be32(6, kind).be32(7, length),
         None => message,
@@ -132,16 +101,9 @@ pub(super) fn new_set(set: &DoorSet, id: u32) -> Message {
 
 /// Messages that add what a set is to hold, or take it away.
 pub(super) fn elements(kind: u16, set: &DoorSet, elements: &Elements) -> Vec<Message> {
-    let word = if kind == DELSETELEM { "delete" } else { "add" };
-    let flags = if kind == DELSETELEM { 0 } else { flag::CREATE };
     let all = of(set, elements);
     let message = |some: &[Element]| {
-        let n = some.len();
-        let tried = format!("nft {word} element inet {TABLE} {} ({n} ports)", set.name);
-        Message::new(kind, flags, tried)
-            .fixed(&head(TableFamily::Inet))
-            .text(1, TABLE)
-            .text(2, set.name)
+        sets::changed(kind, set.name, &format!("({} ports)", some.len()))
             .nest(3, |list| some.iter().fold(list, element))
     };
     all.chunks(CHUNK).map(message).collect()

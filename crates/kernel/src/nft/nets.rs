@@ -1,15 +1,13 @@
 //! Sets of prefixes: as intervals, each with its first address and, as the interval's end, the one behind its last.
 
-use super::{BATCH_BEGIN, BATCH_END, ENOENT};
-use super::{DELSETELEM, GETSETELEM, NEWSET, NEWSETELEM, Nft, get, head};
+use super::{DELSETELEM, NEWSETELEM, Nft, sets};
 use crate::crash;
-use crate::message::{Attributes, Message, flag};
-use crate::socket::Answer;
+use crate::message::{Attributes, Message};
 use crate::survey::ip;
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use model::address::Family;
 use model::datapath::Fault;
-use model::ruleset::{CLUSTER, NetSet, Ruleset, TABLE, Table, TableFamily};
+use model::ruleset::{CLUSTER, NetSet, Ruleset, TABLE, Table};
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::ops::Bound as Edge;
@@ -17,9 +15,6 @@ use std::ops::Bound as Edge;
 /// `NFT_SET_INTERVAL`; `NFT_SET_ELEM_INTERVAL_END`.
 const INTERVAL: u32 = 4;
 const END: u32 = 1;
-/// How nft calls the keys: `TYPE_IPADDR`, `TYPE_IP6ADDR` (include/datatype.h of nftables).
-const IP_ADDRESS: u32 = 7;
-const IP6_ADDRESS: u32 = 8;
 /// So many prefixes of IPv6 fit into one attribute of 64 KB.
 const CHUNK: usize = 700;
 
@@ -30,22 +25,19 @@ impl Nft {
     /// Changes elements in one transaction, and notes them: whoever puts the table in place as a whole puts these in.
     pub(crate) fn spare(&self, gone: &[IpNet], came: &[IpNet]) -> Result<(), Fault> {
         let tried = format!("nft change the sets of table inet {TABLE}");
-        let mut batch = vec![Message::new(BATCH_BEGIN, 0, &*tried).fixed(&[0, 0, 0, 10])];
+        let mut changes = Vec::new();
         for (kind, nets) in [(DELSETELEM, gone), (NEWSETELEM, came)] {
             for set in &CLUSTER {
                 let of = |net: &&IpNet| Family::of(net.addr()) == set.family;
                 let nets: Vec<IpNet> = nets.iter().filter(of).copied().collect();
-                batch.extend(elements(kind, set, &nets));
+                changes.extend(elements(kind, set, &nets));
             }
         }
-        let last = batch.len() - 1;
-        if last == 0 {
+        if changes.is_empty() {
             return Ok(());
         }
-        batch.push(Message::new(BATCH_END, 0, &*tried).fixed(&[0, 0, 0, 10]));
         let mut noted = self.noted();
-        let answer = self.socket().batch_with_ack_on(&batch, last)?;
-        Answer::ok(answer)?;
+        self.commit(&tried, changes)?;
         if let Some(ruleset) = &mut noted.ruleset {
             ruleset.spared = ruleset.spared.changed(gone, came);
         }
@@ -57,24 +49,11 @@ impl Nft {
     pub(crate) fn spared(&self) -> Result<Vec<IpNet>, Fault> {
         let mut nets = Vec::new();
         for set in &CLUSTER {
-            nets.extend(nets_between(&self.bounds_of(set)?.unwrap_or_default()));
+            nets.extend(nets_between(
+                &self.elements_of(set.name, bounds_in)?.unwrap_or_default(),
+            ));
         }
         Ok(nets)
-    }
-
-    /// The boundaries in a set; `None` where there is no such set.
-    fn bounds_of(&self, set: &NetSet) -> Result<Option<HashSet<Bound>>, Fault> {
-        let tried = format!("nft list set inet {TABLE} {}", set.name);
-        let request = get(TableFamily::Inet, GETSETELEM, flag::DUMP, &tried)
-            .text(1, TABLE)
-            .text(2, set.name);
-        match self.socket().dump(&request) {
-            Ok(dumped) => Ok(Some(
-                dumped.iter().flat_map(|payload| bounds_in(payload)).collect(),
-            )),
-            Err(fault) if fault.errno == ENOENT => Ok(None),
-            Err(fault) => Err(fault),
-        }
     }
 
     pub(super) fn drift_of_sets(
@@ -85,7 +64,7 @@ impl Nft {
     ) -> Result<(), Fault> {
         for set in &table.sets {
             // With the rules that read it, which is told already.
-            let Some(found) = self.bounds_of(set)? else {
+            let Some(found) = self.elements_of(set.name, bounds_in)? else {
                 continue;
             };
             let wanted: HashSet<Bound> = ruleset
@@ -94,56 +73,30 @@ impl Nft {
                 .iter()
                 .flat_map(|net| bounds(*net))
                 .collect();
-            let missing = wanted.difference(&found).count();
-            let foreign = found.difference(&wanted).count();
-            if missing + foreign > 0 {
-                drift.push(format!(
-                    "nftables set {} lacks {missing} boundaries of intervals, and has {foreign} that are none of ours",
-                    set.name
-                ));
-            }
+            let what = "boundaries of intervals";
+            drift.extend(sets::difference(set.name, what, &wanted, &found));
         }
         Ok(())
     }
 }
 
 pub(super) fn new_set(set: &NetSet, id: u32) -> Message {
-    let (kind, length) = match set.family {
-        Family::V4 => (IP_ADDRESS, 4),
-        Family::V6 => (IP6_ADDRESS, 16),
-    };
-    Message::new(
-        NEWSET,
-        flag::CREATE,
-        format!("nft add set inet {TABLE} {}", set.name),
-    )
-    .fixed(&head(TableFamily::Inet))
-    .text(1, TABLE)
-    .text(2, set.name)
-    .be32(3, INTERVAL)
-    .be32(4, kind)
-    .be32(5, length)
-    .be32(10, id)
+    let (kind, length) = sets::address(set.family);
+    sets::new_set(set.name)
+        .be32(3, INTERVAL)
+        .be32(4, kind)
+        .be32(5, length)
+        .be32(10, id)
 }
 
 /// Messages that add elements to a set, or take them away.
 pub(super) fn elements(kind: u16, set: &NetSet, nets: &[IpNet]) -> Vec<Message> {
-    let word = if kind == DELSETELEM { "delete" } else { "add" };
-    let flags = if kind == DELSETELEM { 0 } else { flag::CREATE };
     let message = |nets: &[IpNet]| {
         let first = nets.first().map(ToString::to_string).unwrap_or_default();
-        let tried = format!(
-            "nft {word} element inet {TABLE} {} {{ {first}, ... }} ({} prefixes)",
-            set.name,
-            nets.len()
-        );
-        Message::new(kind, flags, tried)
-            .fixed(&head(TableFamily::Inet))
-            .text(1, TABLE)
-            .text(2, set.name)
-            .nest(3, |list| {
-                nets.iter().flat_map(|net| bounds(*net)).fold(list, element)
-            })
+        let what = format!("{{ {first}, ... }} ({} prefixes)", nets.len());
+        sets::changed(kind, set.name, &what).nest(3, |list| {
+            nets.iter().flat_map(|net| bounds(*net)).fold(list, element)
+        })
     };
     nets.chunks(CHUNK).map(message).collect()
 }
