@@ -18,6 +18,7 @@ mod member;
 mod podman;
 mod pods;
 mod room;
+mod who;
 mod with_cri;
 mod with_ctr;
 mod with_drop_in;

@@ -1,10 +1,10 @@
 //! What a client has started: it runs scripts, serves HTTP, and has addresses.
 
 use crate::host::{Host, host_addresses, outside_addresses};
+use crate::who::{QUESTION, Who, address, listed, talk};
 use stage::Namespace;
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Output;
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ pub(crate) fn expect_traffic(host: &Host, members: &[&dyn Member]) {
         let mut answers = said.split("==\n");
         let mut answer = || answers.next().unwrap_or_default();
         for (server, family) in others.iter().flat_map(|other| other.iter().zip(0..)) {
-            let who = Who::parse(answer());
+            let who = Who::parse(answer()).unwrap_or_default();
             let all = others.iter().find(|other| other.contains(server));
             assert_eq!(who.client, Some(own[family]), "who {server} sees: {said:?}");
             assert_eq!(
@@ -87,7 +87,7 @@ pub(crate) fn expect_traffic(host: &Host, members: &[&dyn Member]) {
         for client in own {
             let said = ask_from_host(host, *client);
             assert_eq!(
-                Who::parse(&said).server,
+                Who::parse(&said).unwrap_or_default().server,
                 own.iter().copied().collect(),
                 "{said:?}"
             );
@@ -105,48 +105,6 @@ fn ask(server: IpAddr) -> String {
 fn ask_stage(server: IpAddr) -> String {
     let seconds = LIMIT.as_secs();
     format!("timeout {seconds} nc {server} 7 </dev/null; echo")
-}
-
-/// What `/cgi-bin/who` said.
-#[derive(Debug)]
-struct Who {
-    client: Option<IpAddr>,
-    /// But link-local ones.
-    server: BTreeSet<IpAddr>,
-}
-
-impl Who {
-    fn parse(answer: &str) -> Self {
-        let body = answer
-            .split_once("\r\n\r\n")
-            .or_else(|| answer.split_once("\n\n"));
-        let (client, server) = body
-            .and_then(|(_, body)| body.split_once('\n'))
-            .unwrap_or_default();
-        Self {
-            client: address(client),
-            server: listed(server).collect(),
-        }
-    }
-}
-
-/// The addresses in what `ip -o address` says, but link-local ones.
-fn listed(text: &str) -> impl Iterator<Item = IpAddr> {
-    let words = |line: &str| -> Option<IpAddr> {
-        let mut words = line
-            .split_whitespace()
-            .skip_while(|word| !word.starts_with("inet"));
-        address(words.nth(1)?.split('/').next()?)
-    };
-    text.lines()
-        .filter_map(words)
-        .filter(|address| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()))
-}
-
-/// Busybox writes IPv4 addresses as IPv6 ones that hold them.
-fn address(text: &str) -> Option<IpAddr> {
-    let text = text.trim().trim_matches(['[', ']']);
-    text.parse().ok().map(|address: IpAddr| address.to_canonical())
 }
 
 /// By a port of the node, from outside and from the node, in both families: the member answers who has the port, and sees who
@@ -167,7 +125,7 @@ pub(crate) fn expect_reached_by(host: &Host, port: u16, member: &dyn Member) {
     for (from, node, seen) in ways {
         let said = ask_from(from, SocketAddr::new(node, port))
             .unwrap_or_else(|error| panic!("{node} port {port}: {error}"));
-        let who = Who::parse(&said);
+        let who = Who::parse(&said).unwrap_or_default();
         assert_eq!(
             (who.client, who.server),
             (Some(seen), own.clone()),
@@ -192,13 +150,5 @@ fn ask_from_host(host: &Host, server: IpAddr) -> String {
 }
 
 fn ask_from(from: &Namespace, server: SocketAddr) -> std::io::Result<String> {
-    let talk = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&server, LIMIT)?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        stream.write_all(b"GET /cgi-bin/who HTTP/1.0\r\n\r\n")?;
-        let mut said = String::new();
-        stream.read_to_string(&mut said)?;
-        Ok(said)
-    };
-    from.within(talk).unwrap()
+    talk(from, server, QUESTION, LIMIT)
 }

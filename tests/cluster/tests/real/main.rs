@@ -5,7 +5,7 @@
 //! ```text
 //!  life --> scenes --> cluster --> control, node, install --> room
 //!   |          |          '------> underlay
-//!   |          '-----> objects; pod, stream: what the scenes look at
+//!   |          '-----> objects; pod, who, stream: what the scenes look at
 //!   '--> machine: that nothing is left
 //! ```
 
@@ -30,6 +30,8 @@ mod room;
 mod scenes;
 mod stream;
 mod underlay;
+#[path = "../../../clients/tests/real/who.rs"]
+mod who;
 
 use std::path::PathBuf;
 use std::time::Duration;

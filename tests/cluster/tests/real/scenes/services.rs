@@ -3,7 +3,8 @@
 use crate::LONG;
 use crate::cluster::Cluster;
 use crate::objects;
-use crate::pod::{Pod, Who, ask_at};
+use crate::pod::{Pod, ask_at};
+use crate::who::Who;
 use stage::Namespace;
 use stage::wait::eventually;
 use std::net::{IpAddr, SocketAddr};
