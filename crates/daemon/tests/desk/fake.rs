@@ -1,77 +1,25 @@
 //! A datapath that holds its world as values, prints it as text, fails at a step of one's choice, and waits where it is
 //! told to.
 
+mod world;
+
+pub(crate) use world::World;
+
 use ipnet::IpNet;
-use model::address::{Addresses, Family};
+use model::address::Family;
 use model::datapath::{Datapath, Event, Fault, FoundRoutes, OpenError, Target, WireError};
-use model::flows::{Flow, Forgotten, Past, Verdict};
+use model::flows::{Forgotten, Past, Verdict};
 use model::key::HostLink;
 use model::plan::{Op, Plan};
 use model::ports::Door;
 use model::record::NamespaceId;
-use model::routes::{Held as Roads, Reach, Step as Road};
+use model::routes::{Reach, Step as Road};
 use model::ruleset::Ruleset;
 use model::survey::{Forwarding, FoundLink, Survey, Uplink};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Duration;
-
-/// A test that waits this long hangs.
-const LIMIT: Duration = Duration::from_secs(10);
-
-type Sink = Arc<Mutex<Box<dyn Fn(Event) + Send>>>;
-
-/// What a kernel would hold; it outlives desks.
-#[derive(Clone, Default)]
-pub(crate) struct World(Arc<Shared>);
-
-#[derive(Default)]
-struct Shared {
-    held: Mutex<Held>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Held {
-    links: BTreeMap<String, Link>,
-    /// Namespaces whose loopback is up.
-    loopbacks: BTreeSet<u64>,
-    /// Interface indexes of links that are nobody's business.
-    foreign: BTreeSet<u32>,
-    ruleset: Option<String>,
-    /// Ports of the node that lead to the link of an index.
-    doors: BTreeMap<u32, Vec<Door>>,
-    /// Connections that are tracked. Every destination is the node's.
-    flows: Vec<Flow>,
-    /// How often a ruleset was put in place.
-    published: usize,
-    /// Where packets are not masqueraded.
-    spared: BTreeSet<IpNet>,
-    /// Routes to other nodes.
-    roads: Roads,
-    uplink_mtu: Option<u32>,
-    failure: Option<Failure>,
-    refuse_deletions: bool,
-    panics: Option<Place>,
-    /// Addresses of the plan that came last.
-    planned: Option<Addresses>,
-    closed: BTreeSet<Place>,
-    waiting: BTreeMap<Place, usize>,
-    /// Shared, so that who tells an event need not hold the world meanwhile.
-    sink: Option<Sink>,
-    /// Daemons that have ended. Their threads live on, unlike those of a process.
-    lives: usize,
-}
-
-struct Link {
-    found: FoundLink,
-    /// Inode of the namespace that its other end is in.
-    namespace: u64,
-    /// Settings of the host end, and what is inside, as lines.
-    rest: Vec<String>,
-}
+use std::sync::{Arc, Mutex};
+use world::{Held, Link, apply, inode};
 
 /// How a wire is to fail.
 #[derive(Debug, Clone, Copy)]
@@ -123,262 +71,9 @@ enum Step<'a> {
     Doors(&'a [Door]),
 }
 
-impl World {
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.0.held.lock().unwrap()
-    }
-
-    fn change<T>(&self, change: impl FnOnce(&mut Held) -> T) -> T {
-        let outcome = change(&mut self.held());
-        self.0.changed.notify_all();
-        outcome
-    }
-
-    #[track_caller]
-    fn wait(&self, what: &str, holds: impl Fn(&Held) -> bool) {
-        let waited = self
-            .0
-            .changed
-            .wait_timeout_while(self.held(), LIMIT, |held| !holds(held))
-            .unwrap();
-        assert!(!waited.1.timed_out(), "not within {LIMIT:?}: {what}");
-    }
-
-    pub(crate) fn fail(&self, failure: Option<Failure>) {
-        self.held().failure = failure;
-    }
-
-    pub(crate) fn refuse_deletions(&self, refuse: bool) {
-        self.held().refuse_deletions = refuse;
-    }
-
-    /// Whoever comes to this place panics.
-    pub(crate) fn panic_at(&self, place: Place) {
-        self.held().panics = Some(place);
-    }
-
-    /// Whoever comes to this place waits.
-    pub(crate) fn close(&self, place: Place) {
-        self.held().closed.insert(place);
-    }
-
-    /// Whoever waits at this place goes on.
-    pub(crate) fn open(&self, place: Place) {
-        self.change(|held| held.closed.remove(&place));
-    }
-
-    /// Returns when somebody waits at a place.
-    #[track_caller]
-    pub(crate) fn wait_at(&self, place: Place) {
-        self.wait(&format!("somebody is at {place:?}"), |held| {
-            held.waiting.get(&place).is_some_and(|n| *n > 0)
-        });
-    }
-
-    fn pass(&self, place: Place) {
-        let mut held = self.held();
-        if held.panics == Some(place) {
-            drop(held);
-            panic!("told to panic at {place:?}");
-        }
-        if held.closed.contains(&place) {
-            *held.waiting.entry(place).or_default() += 1;
-            self.0.changed.notify_all();
-            let is_closed = |held: &mut Held| held.closed.contains(&place);
-            held = self.0.changed.wait_while(held, is_closed).unwrap();
-            *held.waiting.entry(place).or_default() -= 1;
-        }
-    }
-
-    pub(crate) fn links(&self) -> usize {
-        self.held().links.len()
-    }
-
-    /// A link of somebody else's has this index.
-    pub(crate) fn occupy(&self, index: u32) {
-        self.held().foreign.insert(index);
-    }
-
-    /// Addresses of the plan that came last.
-    pub(crate) fn planned(&self) -> Option<Addresses> {
-        self.held().planned
-    }
-
-    /// Somebody changes a link, and nobody is told.
-    pub(crate) fn damage(&self, link: &HostLink, damage: impl FnOnce(&mut FoundLink)) {
-        let mut held = self.held();
-        damage(&mut held.links.get_mut(link.as_str()).unwrap().found);
-    }
-
-    /// A link is gone, and nobody is told.
-    pub(crate) fn lose(&self, link: &HostLink) {
-        self.held().links.remove(link.as_str()).unwrap();
-    }
-
-    /// Where packets are not masqueraded.
-    pub(crate) fn spared(&self) -> Vec<IpNet> {
-        self.held().spared.iter().copied().collect()
-    }
-
-    /// How often a ruleset was put in place.
-    pub(crate) fn published(&self) -> usize {
-        self.held().published
-    }
-
-    /// Routes to other nodes.
-    pub(crate) fn roads(&self) -> Roads {
-        self.held().roads.clone()
-    }
-
-    /// Somebody flushes the table.
-    pub(crate) fn lose_ruleset(&self) {
-        let mut held = self.held();
-        held.ruleset = None;
-        held.doors.clear();
-    }
-
-    /// A connection is tracked.
-    pub(crate) fn track(&self, flow: Flow) {
-        self.held().flows.push(flow);
-    }
-
-    /// Returns when these are the connections that are tracked.
-    #[track_caller]
-    pub(crate) fn wait_until_only(&self, flows: &[Flow]) {
-        self.wait(&format!("only {flows:?} is tracked"), |held| held.flows == flows);
-    }
-
-    /// Ports of the node and where they lead, as the table has them.
-    pub(crate) fn doors(&self) -> Vec<String> {
-        let held = self.held();
-        let each = held.doors.values().flatten();
-        each.map(
-            |Door {
-                 place,
-                 to: (address, port),
-             }| {
-                let at = place.address.map(|a| format!("{a} ")).unwrap_or_default();
-                format!("{at}{}/{} to {address} {port}", place.port, place.protocol)
-            },
-        )
-        .collect()
-    }
-
-    pub(crate) fn set_uplink_mtu(&self, mtu: u32) {
-        self.held().uplink_mtu = Some(mtu);
-    }
-
-    /// Returns when the world is as it was.
-    #[track_caller]
-    pub(crate) fn wait_until_it_is(&self, text: &str) {
-        self.wait(&format!("the world is {text}"), |held| held.text() == text);
-    }
-
-    /// The kernel tells.
-    pub(crate) fn tell(&self, event: Event) {
-        let sink = self.held().sink.clone();
-        if let Some(sink) = sink {
-            sink.lock().unwrap()(event);
-        }
-    }
-
-    /// What a crash leaves: the world, and nobody who listens.
-    pub(crate) fn forget_the_daemon(&self) {
-        let mut held = self.held();
-        (held.sink, held.lives) = (None, held.lives + 1);
-    }
-
-    /// A namespace ends, and takes its links along.
-    pub(crate) fn vanish(&self, path: &str) {
-        let Some(inode) = inode(path) else { return };
-        self.change(|held| held.loopbacks.remove(&inode));
-        let gone: Vec<String> = self
-            .held()
-            .links
-            .iter()
-            .filter(|(_, link)| link.namespace == inode)
-            .map(|(name, _)| name.clone())
-            .collect();
-        gone.iter().for_each(|name| self.delete(name));
-    }
-
-    fn delete(&self, name: &str) {
-        let Some(link) = self.change(|held| held.links.remove(name)) else {
-            return;
-        };
-        self.tell(Event::LinkGone {
-            link: HostLink::parse(name).unwrap(),
-            index: link.found.index,
-        });
-    }
-
-    pub(crate) fn text(&self) -> String {
-        self.held().text()
-    }
-}
-
-impl Held {
-    fn text(&self) -> String {
-        let mut text = format!("ruleset {:?}\nloopbacks {:?}\n", self.ruleset, self.loopbacks);
-        if !self.doors.is_empty() {
-            writeln!(text, "doors {:?}", self.doors).unwrap();
-        }
-        for Link {
-            found,
-            namespace,
-            rest,
-        } in self.links.values()
-        {
-            writeln!(text, "{found:?} into {namespace}: {rest:?}").unwrap();
-        }
-        text
-    }
-
-    /// The index of the plan, or the first one behind it that nobody has.
-    fn index(&self, planned: u32) -> u32 {
-        let is_taken = |index: &u32| {
-            self.foreign.contains(index) || self.links.values().any(|link| link.found.index == *index)
-        };
-        (planned..).find(|index| !is_taken(index)).unwrap()
-    }
-
-    fn apply(&mut self, step: &Step<'_>, namespace: u64, plan: &Plan) {
-        let name = plan.link.host.as_str();
-        if let Step::Create = step {
-            let found = FoundLink {
-                name: name.to_owned(),
-                index: self.index(plan.link.host_index),
-                group: plan.link.group,
-                mac: Some(plan.link.host_mac),
-                mtu: plan.link.mtu.into(),
-                ..FoundLink::default()
-            };
-            let link = Link {
-                found,
-                namespace,
-                rest: Vec::new(),
-            };
-            self.links.insert(name.to_owned(), link);
-            return;
-        }
-        let link = self.links.get_mut(name).unwrap();
-        match step {
-            Step::Create => {}
-            Step::Line(line) => link.rest.push(line.clone()),
-            Step::Loopback => drop(self.loopbacks.insert(namespace)),
-            Step::Host(op) => apply(&mut link.found, op),
-            Step::Doors(doors) => drop(self.doors.insert(link.found.index, doors.to_vec())),
-        }
-    }
-}
-
 fn spared(ruleset: &Ruleset) -> BTreeSet<IpNet> {
     let all = Family::ALL.iter().flat_map(|family| ruleset.spared.of(*family));
     all.copied().collect()
-}
-
-fn inode(path: &str) -> Option<u64> {
-    path.strip_prefix("/n/")?.parse().ok()
 }
 
 fn fault(tried: &str) -> Fault {
@@ -405,33 +100,6 @@ impl Fake {
             life: world.held().lives,
             noted: Mutex::default(),
         }
-    }
-}
-
-fn apply(link: &mut FoundLink, op: &Op) {
-    match op {
-        Op::Describe { alias } => {
-            link.alias.clone_from(alias);
-            link.conf.v4.rp_filter = Some(1);
-        }
-        Op::Mark(mark) => {
-            link.alias.clone_from(&mark.alias);
-            link.group = mark.group;
-        }
-        Op::Claim(name) => link.altnames.push(name.clone()),
-        Op::DropName(name) => link.altnames.retain(|has| has != name),
-        Op::NoMaster => link.master = None,
-        Op::Mac(mac) => link.mac = Some(*mac),
-        Op::Mtu(mtu) => link.mtu = u32::from(*mtu),
-        Op::Set(_) => {}
-        Op::Group(group) => link.group = *group,
-        Op::AltName(name) | Op::PortName(name) => link.altnames.push(name.clone()),
-        Op::RouteLocalnet => link.conf.v4.route_localnet = Some(1),
-        Op::Up => link.up = true,
-        Op::LoopbackUp => {}
-        Op::Address { address, .. } => link.addresses.push(*address),
-        Op::Route { destination, .. } => link.routes.push(*destination),
-        Op::Neighbour { address, mac } => link.neighbours.push((*address, *mac)),
     }
 }
 
@@ -508,7 +176,7 @@ impl Datapath for Fake {
         if !plan.doors.is_empty() {
             self.noted.lock().unwrap().doors.insert(index, plan.doors.clone());
         }
-        self.world.0.changed.notify_all();
+        self.world.wake();
         Ok(index)
     }
 
