@@ -1,0 +1,164 @@
+//! The state becomes what a survey says; what that leaves to do in the kernel.
+
+use crate::desk::order::{Attachment, Labels};
+use crate::desk::ports::{Led, doors_of};
+use crate::desk::{Desk, State, now};
+use crate::memory::Memory;
+use model::adopt::Undo;
+use model::datapath::{Datapath, Target};
+use model::key::HostLink;
+use model::plan::{Op, Plan, PlanSettings};
+use model::record::Record;
+use model::survey::{FoundLink, Standing, Survey};
+use std::collections::HashSet;
+
+/// What a survey leaves to do in the kernel.
+#[derive(Default)]
+pub(super) struct Work {
+    pub(super) put_back: Vec<(Target, Vec<Op>)>,
+    pub(super) prune: Vec<Target>,
+    /// Ports of links that stand.
+    pub(super) doors: Vec<Led>,
+    /// Links of others that were about to be taken over, and how they were.
+    pub(super) release: Vec<(FoundLink, HostLink, Undo)>,
+    /// Attachments whose links are not as they should be.
+    pub(super) look: Vec<u32>,
+}
+
+impl<D: Datapath> Desk<D> {
+    /// Makes the state what a survey says, and tells what is left to do in the kernel.
+    pub(super) fn take_in(&self, survey: &Survey) -> Work {
+        let mut work = Work::default();
+        let mut state = self.state();
+        let memory = state.memory.take();
+        let ended = state.ended_in_survey.take().unwrap_or_default();
+        let busy: HashSet<HostLink> = state.turns.running().map(|key| key.host_link()).collect();
+        state.uplink.clone_from(&survey.uplink);
+        let own = state.own();
+        let prefixes: Vec<_> = state.ipam.prefixes().collect();
+        state.oddities = survey.warnings(&prefixes);
+        let mut taken = survey.taken.clone();
+        for link in &survey.links {
+            // Not even that of a link which is about to be pruned: its end is announced by it.
+            state.use_up(link.index);
+            if ended.contains(&link.index) {
+                continue;
+            }
+            match link.standing(self.settings.group) {
+                Standing::Foreign => {}
+                Standing::Unreadable(error) => {
+                    taken.extend(link.routes.iter().map(|route| route.addr()));
+                    state
+                        .oddities
+                        .push(format!("link {} is left alone: {error}", link.name));
+                }
+                // An order that runs knows of its link what no survey can tell.
+                _ if link.host_link().is_some_and(|name| busy.contains(&name)) => {}
+                // What is known, a damaged one, too, is put back where it was touched.
+                Standing::HalfAdopted(..) if state.by_index.contains_key(&link.index) => {
+                    work.look.push(link.index);
+                }
+                Standing::HalfAdopted(claim, undo) => work.release.push((link.clone(), claim, undo)),
+                Standing::HalfMade => work.prune.extend(target(link)),
+                Standing::Regrouped(record) if !state.by_index.contains_key(&link.index) => {
+                    taken.extend(record.addresses.iter());
+                    let (group, ours) = (link.group, self.settings.group);
+                    state.oddities.push(format!(
+                        "link {} carries group {group} instead of {ours}",
+                        link.name
+                    ));
+                }
+                Standing::Attached(record) | Standing::Regrouped(record) => {
+                    if !state.by_index.contains_key(&link.index) {
+                        let labels = memory
+                            .as_ref()
+                            .and_then(|m| m.labels.get(record.key.host_link().as_str()))
+                            .cloned()
+                            .unwrap_or_default();
+                        let attachment = attachment_of(&record, link, labels);
+                        if let Err(conflict) = state.ipam.hold(&record.key, record.addresses) {
+                            let (address, holder) = (conflict.address, conflict.holder);
+                            state
+                                .oddities
+                                .push(format!("link {}: {address} is held by {holder}", link.name));
+                            continue;
+                        }
+                        if let Some((port, holder)) = state.holder_of(&record.asked.ports)
+                            && *holder.key() != record.key
+                        {
+                            let text =
+                                format!("link {}: port {port} is held by {}, too", link.name, holder.key());
+                            state.oddities.push(text);
+                        }
+                        state.enter(attachment);
+                    }
+                    state.oddities.extend(link.beyond_us());
+                    // The next one to be attached may not have the gateway of one that lives.
+                    taken.extend(record.adopted.iter().flat_map(|adopted| adopted.gateways.iter()));
+                    let Some(attachment) = state.attachments.get(&record.key) else {
+                        continue;
+                    };
+                    work.doors.extend(doors_of(attachment));
+                    let missing = link.missing(&attachment.record, &attachment.link);
+                    if !missing.is_empty() {
+                        work.put_back.push((Self::target(attachment), missing));
+                    }
+                }
+            }
+        }
+        state.ipam.set_taken(taken);
+        if let Some(memory) = memory {
+            self.remind(&mut state, &memory, survey);
+        }
+        state.ipam.end_drained(now());
+        if state.own() != own {
+            self.router.peers_changed();
+        }
+        self.tell_readiness(&mut state);
+        work
+    }
+
+    /// What cooled down goes on. Where that was lost, all addresses do; but a node without the file and without a link of ours
+    /// has just come up.
+    fn remind(&self, state: &mut State<D>, memory: &Memory, survey: &Survey) {
+        let is_ours = |link: &FoundLink| !matches!(link.standing(self.settings.group), Standing::Foreign);
+        let is_new = state.is_missing && !survey.links.iter().any(is_ours);
+        if let Some(moment) = memory.unknown_before().filter(|_| !is_new) {
+            state.ipam.nothing_is_known_before(moment);
+            if state.ipam.unknown_before(now()).is_some() {
+                tracing::warn!(cool_down = ?self.settings.cool_down, "what was freed lately is not known: all addresses cool down");
+            }
+        }
+        for (address, since) in memory.cooling() {
+            state.ipam.cool(address, since);
+        }
+    }
+}
+
+fn target(link: &FoundLink) -> Option<Target> {
+    Some(Target {
+        link: link.host_link()?,
+        index: link.index,
+        group: link.group,
+    })
+}
+
+pub(in crate::desk) fn attachment_of(record: &Record, link: &FoundLink, labels: Labels) -> Attachment {
+    let settings = PlanSettings {
+        group: link.group,
+        // Where none was asked for, nobody remembers what it was.
+        mtu: record
+            .asked
+            .mtu
+            .unwrap_or_else(|| u16::try_from(link.mtu).unwrap_or(u16::MAX)),
+    };
+    let plan = Plan::new(record.clone(), &settings, link.index);
+    Attachment {
+        record: plan.record,
+        link: plan.link,
+        labels,
+        detaching: false,
+        undoable: link.undo().is_some(),
+        since: now(),
+    }
+}
