@@ -98,6 +98,15 @@ struct Router {
     others: FoundRoutes,
 }
 
+/// What becomes of the rest that is spared.
+#[derive(Clone, Copy)]
+enum Rest {
+    /// It may be needed: nobody has said which peers there are, or packets still go there.
+    Stays,
+    /// Nothing goes there any more.
+    Goes,
+}
+
 /// What the router goes by, beside the kernel.
 struct Known {
     own: Own,
@@ -164,7 +173,7 @@ impl<D: Datapath> Desk<D> {
     fn route(&self, router: &mut Router) -> Result<bool, Fault> {
         let known = self.known();
         let Some(peers) = &known.peers else {
-            self.spare(&known.own, None)?;
+            self.spare(&known.own, &[], Rest::Stays);
             return Ok(true);
         };
         let planned = self.planned(router, &known.own, peers)?;
@@ -174,7 +183,7 @@ impl<D: Datapath> Desk<D> {
             self.note(Notable::Drift(format!("{undone} of what leads to other nodes")));
         }
         // What comes is spared before packets go there, and what goes until none do.
-        self.spare(&known.own, Some(&planned.spared))?;
+        self.spare(&known.own, &planned.spared, Rest::Stays);
         let held = router.held.get_or_insert_default();
         let steps = held.steps_to(&planned.held);
         let faults = match steps.is_empty() {
@@ -188,6 +197,7 @@ impl<D: Datapath> Desk<D> {
                 faults
             }
         };
+        self.spare(&known.own, &planned.spared, Rest::Goes);
         let is_good = faults.is_empty();
         for fault in &faults {
             self.work.fault(fault.errno);
@@ -272,32 +282,30 @@ impl<D: Datapath> Desk<D> {
         own.chain(self.settings.no_masquerade.iter().copied()).collect()
     }
 
-    /// Spares what is the cluster's, in the table and in what would be published; as long as nobody has said which peers
-    /// there are, beside what is spared.
-    fn spare(&self, own: &Own, others: Option<&[IpNet]>) -> Result<(), Fault> {
+    /// Spares what is the cluster's, in the table and in what would be published.
+    fn spare(&self, own: &Own, others: &[IpNet], rest: Rest) {
         if !self.settings.masquerade {
-            return Ok(());
+            return;
         }
-        let own = self.of_the_node(own);
+        let all = others.iter().copied().chain(self.of_the_node(own));
         let turn = self.table_turn();
         let before = self.ruleset();
-        let spared = match others {
-            Some(others) => Spared::new(others.iter().copied().chain(own)),
-            None => before.spared.and(own),
+        let spared = match rest {
+            Rest::Stays => before.spared.and(all),
+            Rest::Goes => Spared::new(all),
         };
         if before.spared == spared {
-            return Ok(());
+            return;
         }
         let (gone, came) = before.spared.differences(&spared);
         let outcome = self.datapath.spare(&gone, &came);
         self.set_spared(spared);
         drop(turn);
         if let Err(fault) = outcome {
-            // The table was put in place meanwhile, before or after; the sweeper compares it as a whole.
+            // Somebody has the table otherwise; the sweeper compares it as a whole.
             tracing::debug!(%fault, "the sets are put in place with the table");
             self.sweeper.ruleset_touched();
         }
-        Ok(())
     }
 
     /// The tables as they are to be.

@@ -45,6 +45,8 @@ pub(crate) enum Place {
     Surveyed,
     /// Before it changes what is spared.
     Spare,
+    /// Before routes to other nodes change.
+    Reroute,
 }
 
 /// The datapath of one desk.
@@ -320,6 +322,7 @@ impl Datapath for Fake {
     }
 
     fn change_routes(&self, steps: &[Road]) -> Result<Vec<Fault>, Fault> {
+        self.world.pass(Place::Reroute);
         self.change(|held| steps.iter().for_each(|step| held.roads.apply(step)));
         Ok(Vec::new())
     }

@@ -36,6 +36,17 @@ fn expect_addresses(world: &World, wanted: &[&str]) {
     eventually(PATIENCE, "the node's own addresses", look, |now| *now == wanted);
 }
 
+#[track_caller]
+fn expect_spared(world: &World, wanted: &[&str]) {
+    let wanted: Vec<IpNet> = wanted.iter().map(|text| text.parse().unwrap()).collect();
+    eventually(
+        PATIENCE,
+        "what is spared",
+        || world.spared(),
+        |now| *now == wanted,
+    );
+}
+
 fn expect_warning(desk: &Arc<Desk<Fake>>, text: &str) {
     let look = || desk.node().warnings;
     eventually(PATIENCE, text, look, |all| {
@@ -88,15 +99,7 @@ fn what_is_spared_stays_so_over_a_restart_until_the_peers_are_known() {
     let world = World::default();
     let desk = open_with(&world, routing(&["10.9.0.0/24"]));
     desk.set_peers(vec![peer("b", "192.0.2.2", "10.9.9.0/24")]);
-    let spares = |wanted: &[&str]| {
-        let wanted: Vec<IpNet> = wanted.iter().map(|text| text.parse().unwrap()).collect();
-        eventually(
-            PATIENCE,
-            "what is spared",
-            || world.spared(),
-            |now| *now == wanted,
-        );
-    };
+    let spares = |wanted: &[&str]| expect_spared(&world, wanted);
     spares(&["10.9.0.0/24", "10.9.9.0/24"]);
     world.forget_the_daemon();
     let published = world.published();
@@ -119,21 +122,30 @@ fn a_prefix_with_nodes_or_with_the_nodes_own_prefix_in_it_is_not_spared() {
         peer("c", "192.0.2.3", "192.0.0.0/3"),
         peer("d", "192.0.2.4", "10.8.0.0/14"),
     ]);
-    let wanted: Vec<IpNet> = ["10.9.0.0/24", "10.9.9.0/24"]
-        .map(|text| text.parse().unwrap())
-        .to_vec();
-    eventually(
-        PATIENCE,
-        "what is spared",
-        || world.spared(),
-        |now| *now == wanted,
-    );
+    expect_spared(&world, &["10.9.0.0/24", "10.9.9.0/24"]);
     let said = desk.node().warnings.join("\n");
     assert!(said.contains("peer c: 192.0.0.0/3 is not routed"), "{said}");
     assert!(
         said.contains("peer d: 10.8.0.0/14 overlaps 10.9.0.0/24"),
         "{said}"
     );
+}
+
+#[test]
+fn what_comes_is_spared_before_its_routes_and_what_goes_until_after_them() {
+    let world = World::default();
+    let desk = open_with(&world, routing(&["10.9.0.0/24"]));
+    desk.set_peers(vec![peer("b", "192.0.2.2", "10.9.9.0/24")]);
+    expect_spared(&world, &["10.9.0.0/24", "10.9.9.0/24"]);
+    eventually(PATIENCE, "routes", || world.roads().routes.len(), |n| *n == 1);
+    world.close(Place::Reroute);
+    desk.set_peers(vec![peer("c", "192.0.2.4", "10.9.8.0/24")]);
+    world.wait_at(Place::Reroute);
+    let meanwhile = world.spared();
+    world.open(Place::Reroute);
+    let all: Vec<String> = meanwhile.iter().map(ToString::to_string).collect();
+    assert_eq!(all, ["10.9.0.0/24", "10.9.8.0/24", "10.9.9.0/24"]);
+    expect_spared(&world, &["10.9.0.0/24", "10.9.8.0/24"]);
 }
 
 #[test]
