@@ -153,11 +153,9 @@ fn looks(past: &Past, tracked: usize) -> Vec<Message> {
         message.nest(FILTER, |flags| flags.u32(1, original).u32(2, reply))
     };
     let by_source = |address: &IpAddr| {
-        let family = Family::of(*address);
-        let kind = if address.is_ipv4() { 1 } else { 3 };
         let of = |tuple: u16, what: &str| {
-            dump(Some(family), &format!(" {what} {address}"))
-                .nest(tuple, |t| t.nest(1, |ips| ips.bytes(kind, &octets(*address))))
+            dump(Some(Family::V4), &format!(" {what} {address}"))
+                .nest(tuple, |t| t.nest(1, |ips| ips.bytes(1, &octets(*address))))
         };
         [
             filter(of(ORIGINAL, "--orig-src"), BY_SOURCE, 0),
@@ -175,12 +173,21 @@ fn looks(past: &Past, tracked: usize) -> Vec<Message> {
         });
         filter(message, BY_PROTOCOL | BY_PORT, 0)
     };
-    let filtered = 2 * past.addresses.len() + past.places.len();
+    let (v4, v6): (Vec<&IpAddr>, Vec<&IpAddr>) = past.addresses.iter().partition(|a| a.is_ipv4());
+    // A look by an address of IPv6 finds all but those of that address (`ctnetlink_filter_match_tuple` takes ipv6_addr_cmp for
+    // the opposite, net/netfilter/nf_conntrack_netlink.c of Linux 6.18), so that it finds nothing where it is needed.
+    let all_v6 = (!v6.is_empty()).then(|| dump(Some(Family::V6), " -f ipv6"));
+    let is_left = |place: &&Place| place.family == Family::V4 || all_v6.is_none();
+    let places: Vec<&Place> = past.places.iter().filter(is_left).collect();
+    let filtered = 2 * v4.len() + places.len();
     if tracked < filtered.saturating_mul(WORTH_A_LOOK) {
         return vec![dump(None, "")];
     }
-    let addresses = past.addresses.iter().flat_map(by_source);
-    addresses.chain(past.places.iter().map(by_port)).collect()
+    let filtered = v4.into_iter().flat_map(by_source);
+    filtered
+        .chain(places.into_iter().map(by_port))
+        .chain(all_v6.clone())
+        .collect()
 }
 
 /// A connection and its number, as IPCTNL_MSG_CT_NEW tells of it.
@@ -234,7 +241,9 @@ pub(crate) fn is_local(routes: &mut Socket, address: IpAddr) -> Result<bool, Fau
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encode;
     use crate::message::messages;
+    use std::os::fd::AsFd as _;
 
     #[test]
     fn few_connections_are_looked_through_once_and_many_by_filter() {
@@ -247,16 +256,89 @@ mod tests {
             all.iter().map(|look| look.describes().to_owned()).collect()
         };
         assert_eq!(told(0), Vec::<String>::new());
-        assert_eq!(told(39_999), ["conntrack -L"]);
+        assert_eq!(told(19_999), ["conntrack -L"]);
         assert_eq!(
-            told(40_000),
+            told(20_000),
             [
                 "conntrack -L --orig-src 10.77.0.5",
                 "conntrack -L --reply-src 10.77.0.5",
-                "conntrack -L --orig-src fd77::5",
-                "conntrack -L --reply-src fd77::5"
+                "conntrack -L -f ipv6"
             ]
         );
+    }
+
+    /// By the kernel itself.
+    #[test]
+    fn each_look_finds_all_that_it_is_about_and_one_by_filter_nothing_else() {
+        const NEW: u16 = 1 << 8;
+        let tuple = |message: Message, kind: u16, from: (&str, u16), to: (&str, u16)| {
+            let [source, destination] = [from.0, to.0].map(|text| text.parse::<IpAddr>().unwrap());
+            let (of_source, of_destination) = if source.is_ipv4() { (1, 2) } else { (3, 4) };
+            message.nest(kind, |t| {
+                t.nest(1, |ips| {
+                    ips.bytes(of_source, &octets(source))
+                        .bytes(of_destination, &octets(destination))
+                })
+                .nest(2, |p| {
+                    p.u8(1, 17)
+                        .bytes(2, &from.1.to_be_bytes())
+                        .bytes(3, &to.1.to_be_bytes())
+                })
+            })
+        };
+        // From 1001 on, by the port that it comes from: led elsewhere or not, from who is gone or to him.
+        let flow = |n: u16, source: &str, to: (&str, u16), answers: &str| {
+            let family = encode::family(source.parse().unwrap());
+            let message =
+                Message::new(NEW, flag::CREATE | flag::EXCL, "conntrack -I").fixed(&[family, 0, 0, 0]);
+            let message = tuple(message, ORIGINAL, (source, n), to);
+            // CTA_STATUS (confirmed), CTA_TIMEOUT.
+            tuple(message, REPLY, (answers, to.1), (source, n))
+                .be32(3, 1 << 3)
+                .be32(7, 60)
+        };
+        let flows = [
+            flow(1001, "10.77.0.5", ("192.0.2.9", 80), "192.0.2.9"),
+            flow(1002, "192.0.2.9", ("192.0.2.1", 8080), "10.77.0.5"),
+            flow(1003, "192.0.2.9", ("192.0.2.1", 53), "192.0.2.1"),
+            flow(1004, "10.77.0.6", ("192.0.2.9", 80), "192.0.2.9"),
+            flow(1005, "fd77::5", ("fd00::9", 80), "fd00::9"),
+            flow(1006, "fd00::9", ("fd00::1", 8080), "fd77::5"),
+            flow(1007, "fd00::9", ("fd00::1", 53), "fd00::1"),
+        ];
+        let place = |family| Place {
+            family,
+            protocol: model::ports::Protocol::Udp,
+            port: 53,
+            address: None,
+        };
+        let of_addresses = Past {
+            addresses: [[10, 77, 0, 5].into(), "fd77::5".parse().unwrap()].into(),
+            ..Past::default()
+        };
+        let of_places = Past {
+            places: Family::ALL.map(place).into(),
+            ..Past::default()
+        };
+        let node = crate::netns::create().unwrap();
+        let found = crate::netns::within(node.as_fd(), || {
+            let mut socket = Socket::open(crate::socket::NETFILTER).unwrap();
+            socket.batch(&flows).unwrap().ok().unwrap();
+            let each = |look: &Message| {
+                let mut from = Vec::new();
+                let mut tell = |payload: &[u8]| {
+                    let port = Attributes::after(payload, 4).inside(ORIGINAL).inside(2).value(2);
+                    from.push(u16::from_be_bytes(port.unwrap().try_into().unwrap()));
+                };
+                socket.walk(look, &mut tell).unwrap();
+                from.sort_unstable();
+                from
+            };
+            let all = [looks(&of_addresses, usize::MAX), looks(&of_places, usize::MAX)];
+            all.iter().flatten().map(each).collect::<Vec<_>>()
+        });
+        let wanted: [&[u16]; 5] = [&[1001], &[1002], &[1005, 1006, 1007], &[1003], &[1007]];
+        assert_eq!(found.unwrap(), wanted);
     }
 
     /// UDP from 1.1.1.1 to port 53, as the kernel tells of it.
