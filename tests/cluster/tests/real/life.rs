@@ -2,18 +2,19 @@
 
 use crate::cluster::Cluster;
 use crate::machine::{look, namespace_of, processes_in};
-use crate::scenes::{again, away, down, kills, ports, ready, rollout, services, traffic};
+use crate::scenes::{again, away, down, drift, kills, ports, ready, rollout, services, traffic};
 use std::time::Instant;
 
 type Scene = (&'static str, fn(&Cluster));
 
 /// In this order.
-const SCENES: [Scene; 10] = [
+const SCENES: [Scene; 11] = [
     ("not ready without a network", ready::not_without_a_network),
     ("ready with the daemon", ready::with_the_daemon),
     ("everybody reaches everybody", traffic::everybody),
     ("Services lead to pods", services::lead_to_pods),
     ("host ports lead to pods", ports::lead_to_pods),
+    ("drift is put back and told", drift::is_put_back_and_told),
     ("the API server is away", away::the_api_server),
     ("a rollout under traffic", rollout::under_traffic),
     ("kills while pods are made", kills::while_pods_are_made),

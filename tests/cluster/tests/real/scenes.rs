@@ -4,6 +4,7 @@
 pub(crate) mod again;
 pub(crate) mod away;
 pub(crate) mod down;
+pub(crate) mod drift;
 pub(crate) mod kills;
 pub(crate) mod ports;
 pub(crate) mod ready;
