@@ -5,16 +5,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod record;
+
 use kernel::linux::Linux;
 use kernel::netns;
 use model::address::Addresses;
 use model::datapath::{Datapath as _, Target};
-use model::key::{InterfaceName, Key, Owner, WorkloadId};
 use model::plan::{Plan, PlanSettings};
-use model::ports::{HostPort, Ports, Protocol};
-use model::record::{Asked, PathDigest, Record};
+use model::ports::{HostPort, Protocol};
 use model::ruleset::Ruleset;
 use model::survey::{FoundLink, Standing};
+use record::record;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
@@ -59,28 +60,14 @@ fn plan(linux: &Linux, path: &str, n: u8) -> (OwnedFd, Plan) {
     let (namespace, identity) = linux.open(path).unwrap();
     let v4 = [10, 77, 0, 5 + n].into();
     let v6 = format!("fd77::{}", 5 + n).parse().unwrap();
-    let record = Record {
-        key: Key::new(
-            Owner::default(),
-            WorkloadId::new(&format!("w{n}")).unwrap(),
-            InterfaceName::new("eth0").unwrap(),
-        )
-        .unwrap(),
-        addresses: Addresses::new(Some(v4), Some(v6)).unwrap(),
-        namespace: identity,
-        path: PathDigest::of("x"),
-        asked: Asked {
-            ports: Ports::new([HostPort {
-                protocol: Protocol::Tcp,
-                port: 8080 + u16::from(n),
-                address: None,
-                to: 80,
-            }])
-            .unwrap(),
-            ..Asked::default()
-        },
-        adopted: None,
+    let port = HostPort {
+        protocol: Protocol::Tcp,
+        port: 8080 + u16::from(n),
+        address: None,
+        to: 80,
     };
+    let addresses = Addresses::new(Some(v4), Some(v6)).unwrap();
+    let record = record(&format!("w{n}"), addresses, identity, "x", &[port]);
     let settings = PlanSettings {
         group: GROUP,
         mtu: 1400,

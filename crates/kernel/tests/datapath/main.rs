@@ -5,6 +5,8 @@
 mod adopt;
 mod ipv6;
 mod node;
+#[path = "../record/mod.rs"]
+mod record;
 mod refusals;
 mod routes;
 mod survey;

@@ -1,12 +1,11 @@
 //! A node and its workloads, as far as a test of the datapath needs them.
 
+use crate::record::record;
 use kernel::linux::Linux;
 use kernel::netns;
 use model::address::Addresses;
 use model::datapath::{Datapath as _, Target, WireError};
-use model::key::{InterfaceName, Key, Owner, WorkloadId};
 use model::plan::{Plan, PlanSettings};
-use model::record::{Asked, PathDigest, Record};
 use model::ruleset::Ruleset;
 use serde_json::Value;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -84,19 +83,8 @@ pub(crate) fn workload_with_mtu(
 ) -> Workload {
     let namespace = netns::create().unwrap();
     let (_, identity) = linux.open(&path(&namespace)).unwrap();
-    let record = Record {
-        key: Key::new(
-            Owner::default(),
-            WorkloadId::new(id).unwrap(),
-            InterfaceName::new("eth0").unwrap(),
-        )
-        .unwrap(),
-        addresses: Addresses::new(v4.map(|a| a.parse().unwrap()), v6.map(|a| a.parse().unwrap())).unwrap(),
-        namespace: identity,
-        path: PathDigest::of("x"),
-        asked: Asked::default(),
-        adopted: None,
-    };
+    let addresses = Addresses::new(v4.map(|a| a.parse().unwrap()), v6.map(|a| a.parse().unwrap())).unwrap();
+    let record = record(id, addresses, identity, "x", &[]);
     Workload {
         namespace,
         plan: Plan::new(record, &PlanSettings { group: 8, mtu }, index),

@@ -1,6 +1,7 @@
 //! What the kernel knows of ports: kept, put back, and nothing of what could not be done.
 
-use crate::world::{GROUP, ONE, OTHER, RULESET, World, all, key, of, seen};
+use crate::record::key;
+use crate::world::{GROUP, ONE, OTHER, RULESET, World, all, of, seen};
 use kernel::linux::Linux;
 use model::address::Family;
 use model::datapath::{Datapath as _, Target};

@@ -7,4 +7,6 @@ mod ledger;
 mod loopback;
 mod protocols;
 mod reach;
+#[path = "../record/mod.rs"]
+mod record;
 mod world;

@@ -1,12 +1,12 @@
 //! A node with a datapath and no daemon, workloads on it, and what asks for their ports.
 
+use crate::record::record;
 use kernel::linux::Linux;
 use model::address::{Addresses, Family};
 use model::datapath::{Datapath as _, Target, WireError};
-use model::key::{InterfaceName, Key, Owner, WorkloadId};
 use model::plan::{LinkPlan, Plan, PlanSettings};
-use model::ports::{HostPort, Ports, Protocol};
-use model::record::{Asked, PathDigest, Record};
+use model::ports::{HostPort, Protocol};
+use model::record::Record;
 use model::ruleset::Ruleset;
 use stage::tcp::Conversation;
 use stage::{Namespace, Node};
@@ -42,11 +42,6 @@ pub(crate) fn any(family: Family) -> IpAddr {
         Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
         Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
     }
-}
-
-pub(crate) fn key(id: &str) -> Key {
-    let interface = InterfaceName::new("eth0").unwrap();
-    Key::new(Owner::default(), WorkloadId::new(id).unwrap(), interface).unwrap()
 }
 
 /// A port of every address of the node.
@@ -103,17 +98,8 @@ impl World {
         let path = namespace.path();
         self.on_the_node(|| {
             let (file, identity) = self.linux.open(&path).unwrap();
-            let record = Record {
-                key: key(id),
-                addresses: Addresses::from_list(addresses.map(|a| a.parse().unwrap())).unwrap(),
-                namespace: identity,
-                path: PathDigest::of(&path),
-                asked: Asked {
-                    ports: Ports::new(ports.iter().copied()).unwrap(),
-                    ..Asked::default()
-                },
-                adopted: None,
-            };
+            let addresses = Addresses::from_list(addresses.map(|a| a.parse().unwrap())).unwrap();
+            let record = record(id, addresses, identity, &path, ports);
             let settings = PlanSettings {
                 group: GROUP,
                 mtu: 1500,

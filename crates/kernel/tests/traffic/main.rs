@@ -6,5 +6,7 @@ mod advertised;
 mod first_packet;
 mod neighbours;
 mod reach;
+#[path = "../record/mod.rs"]
+mod record;
 mod sources;
 mod world;

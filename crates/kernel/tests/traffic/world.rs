@@ -1,12 +1,11 @@
 //! A node with a datapath and no daemon, and workloads on it.
 
+use crate::record::record;
 use ipnet::IpNet;
 use kernel::linux::Linux;
 use model::address::{Addresses, Family};
 use model::datapath::Datapath as _;
-use model::key::{InterfaceName, Key, Owner, WorkloadId};
 use model::plan::{LinkPlan, Plan, PlanSettings};
-use model::record::{Asked, PathDigest, Record};
 use model::ruleset::Ruleset;
 use stage::change::Links;
 use stage::tcp::{Conversation, Server};
@@ -88,26 +87,14 @@ impl World {
     ) -> Workload {
         let path = namespace.path();
         let addresses = Addresses::from_list(addresses.iter().map(|a| a.parse().unwrap())).unwrap();
-        let (owner, interface) = (Owner::default(), InterfaceName::new("eth0").unwrap());
-        let key = Key::new(owner, WorkloadId::new(id).unwrap(), interface).unwrap();
         self.on_the_node(|| {
             let (file, identity) = self.linux.open(&path).unwrap();
-            let record = Record {
-                key,
-                addresses,
-                namespace: identity,
-                path: PathDigest::of(&path),
-                asked: Asked::default(),
-                adopted: None,
+            let settings = PlanSettings {
+                group: GROUP,
+                mtu: 1500,
             };
-            let plan = Plan::new(
-                record,
-                &PlanSettings {
-                    group: GROUP,
-                    mtu: 1500,
-                },
-                index,
-            );
+            let record = record(id, addresses, identity, &path, &[]);
+            let plan = Plan::new(record, &settings, index);
             self.linux.wire(&file, &plan).unwrap();
             Workload {
                 namespace,
