@@ -351,7 +351,8 @@ mod tests {
         };
         let message = Message::new(GET, 0, "x").fixed(&[2, 0, 0, 0]);
         let message = tuple(message, ORIGINAL, [1, 1, 1, 1], destination);
-        let message = tuple(message, REPLY, answers, [1, 1, 1, 1]).be32(ID, id);
+        let message = tuple(message, REPLY, answers, [1, 1, 1, 1]);
+        let message = message.bytes(ZONE, &[0, 7]).be32(ID, id);
         let mut wire = Vec::new();
         message.append_to(&mut wire, 1, false);
         messages(&wire).next().unwrap().payload.to_vec()
@@ -395,6 +396,10 @@ mod tests {
         let again = deletion(told, &flow);
         let original = |payload| Attributes::after(payload, 4).value(ORIGINAL).map(<[u8]>::to_vec);
         assert_eq!(original(again.payload()), original(told));
+        // And no other one that has come to be the same.
+        for (kind, value) in [(ZONE, &[0, 7][..]), (ID, &[0, 0, 0, 7])] {
+            assert_eq!(Attributes::after(again.payload(), 4).value(kind), Some(value));
+        }
         for length in 0..told.len() {
             assert!(parse(&told[..length]).is_none(), "{length}");
         }

@@ -4,7 +4,7 @@ use crate::api_server::{ApiServer, node};
 use cluster::{Notices, Settings, Told};
 use stage::wait::{PATIENCE, eventually};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -13,6 +13,8 @@ use tempfile::TempDir;
 pub(crate) struct Follower {
     told: Arc<Mutex<Vec<String>>>,
     pub(crate) is_ready: Arc<AtomicBool>,
+    /// How often that was asked.
+    pub(crate) asked: Arc<AtomicUsize>,
     pub(crate) notices: Notices,
     _stop: tokio::sync::oneshot::Sender<()>,
     pub(crate) folder: TempDir,
@@ -44,13 +46,19 @@ impl Follower {
         let (notices, queue) = cluster::notices(Duration::from_millis(100));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (heard, ready) = (Arc::clone(&told), Arc::clone(&is_ready));
+        let asked = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&asked);
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .unwrap();
             let tell = |what| heard.lock().unwrap().push(shown(&what));
-            let follow = cluster::follow(settings, tell, || ready.load(Ordering::Relaxed), queue);
+            let is_ready = || {
+                counted.fetch_add(1, Ordering::Relaxed);
+                ready.load(Ordering::Relaxed)
+            };
+            let follow = cluster::follow(settings, tell, is_ready, queue);
             runtime.block_on(async {
                 tokio::select! {
                     () = follow => {}
@@ -61,6 +69,7 @@ impl Follower {
         Self {
             told,
             is_ready,
+            asked,
             notices,
             _stop: stop,
             folder,

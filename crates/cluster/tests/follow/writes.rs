@@ -13,6 +13,8 @@ fn the_condition_is_false_when_the_node_is_ready_and_again_when_somebody_changes
     let follower = Follower::new(&server);
     server.put(a());
     follower.expect(PREFIXES, OF_A);
+    let asked = || follower.asked.load(Ordering::Relaxed);
+    eventually(PATIENCE, "asked, and once more after that", asked, |n| *n > 1);
     assert_eq!(condition(), None, "not before the node is ready");
     follower.is_ready.store(true, Ordering::Relaxed);
     eventually(PATIENCE, "False", condition, |now| {

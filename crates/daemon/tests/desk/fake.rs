@@ -30,6 +30,9 @@ pub(crate) struct Failure {
     pub(crate) leaves: bool,
 }
 
+/// Connections that are forgotten at once.
+const FORGOTTEN: usize = 3;
+
 /// Where a thread can be made to wait, or to panic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Place {
@@ -47,6 +50,10 @@ pub(crate) enum Place {
     Spare,
     /// Before routes to other nodes change.
     Reroute,
+    /// Before doors come to lead to a link that is there.
+    OpenDoors,
+    /// Before connections are forgotten.
+    Forget,
 }
 
 /// The datapath of one desk.
@@ -217,6 +224,9 @@ impl Datapath for Fake {
     }
 
     fn set_doors(&self, link: u32, doors: &[Door]) -> Result<(), Fault> {
+        if !doors.is_empty() {
+            self.world.pass(Place::OpenDoors);
+        }
         let mut noted = self.noted.lock().unwrap();
         let set = |all: &mut BTreeMap<u32, Vec<Door>>| match doors {
             [] => drop(all.remove(&link)),
@@ -285,11 +295,18 @@ impl Datapath for Fake {
     }
 
     fn forget(&self, past: &Past) -> Result<Forgotten, Fault> {
+        self.world.pass(Place::Forget);
         let mut forgotten = Forgotten::default();
         self.change(|held| {
-            let before = held.flows.len();
-            held.flows.retain(|flow| past.verdict(flow) == Verdict::Lives);
-            forgotten.flows = before - held.flows.len();
+            held.flows.retain(|flow| {
+                let lives = past.verdict(flow) == Verdict::Lives;
+                forgotten.more |= !lives && forgotten.flows == FORGOTTEN;
+                if lives || forgotten.flows == FORGOTTEN {
+                    return true;
+                }
+                forgotten.flows += 1;
+                false
+            });
         });
         Ok(forgotten)
     }

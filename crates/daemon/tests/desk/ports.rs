@@ -223,3 +223,57 @@ fn what_went_to_the_node_while_a_port_was_closed_is_forgotten_when_it_opens_agai
     world.wait_until_only(&[]);
     drop(desk);
 }
+
+/// The cleaner is held up, so that what it does next is known.
+#[test]
+fn connections_of_who_has_an_address_again_stay_and_however_many_there_are_those_of_the_past_go() {
+    let world = World::default();
+    let desk = open(&world);
+    let client = IpAddr::from([203, 0, 113, 1]);
+    let flow = |source: IpAddr, port: u16| Flow {
+        protocol: Protocol::Tcp.number(),
+        source,
+        destination: client,
+        port,
+        answers: client,
+    };
+    let each = [("first", "/n/1"), ("again", "/n/2"), ("gone", "/n/3")];
+    let [_, again, gone] = each.map(|(id, path)| attach(&desk, id, path).unwrap());
+    world.close(Place::Forget);
+    detach(&desk, "first", None).unwrap();
+    world.wait_at(Place::Forget);
+    detach(&desk, "again", None).unwrap();
+    detach(&desk, "gone", None).unwrap();
+    let v4 = again.addresses().v4().unwrap();
+    let asked = AttachOrder {
+        v4: Some(v4),
+        ..order("heir", "/n/4")
+    };
+    give(&desk, asked).outcome().unwrap();
+    let of_heir = flow(v4.into(), 1);
+    world.track(of_heir);
+    let of_gone = IpAddr::V4(gone.addresses().v4().unwrap());
+    (2..12).for_each(|port| world.track(flow(of_gone, port)));
+    world.open(Place::Forget);
+    world.wait_until_only(&[of_heir]);
+}
+
+#[test]
+fn ports_of_a_link_that_ends_while_they_are_put_back_lead_nowhere() {
+    let world = World::default();
+    let desk = open(&world);
+    give(&desk, one(None, Protocol::Tcp)).outcome().unwrap();
+    world.close(Place::OpenDoors);
+    world.tell(Event::Lost);
+    world.wait_at(Place::OpenDoors);
+    world.vanish("/n/2");
+    assert!(desk.get(&key("other")).unwrap().is_none());
+    // Where the next survey is, the sweep before it is over.
+    world.close(Place::Surveyed);
+    world.tell(Event::Lost);
+    world.open(Place::OpenDoors);
+    world.wait_at(Place::Surveyed);
+    let doors = world.doors();
+    world.open(Place::Surveyed);
+    assert_eq!(doors, Vec::<String>::new());
+}

@@ -371,6 +371,8 @@ fn what_is_no_question_is_refused_and_a_connection_has_one_answer() {
 fn those_who_are_slow_keep_nobody_out_and_are_not_waited_for() {
     let mut daemon = telling("");
     daemon.start();
+    let open = |daemon: &Daemon| value(&page(daemon), "process_open_fds");
+    let idle = open(&daemon);
     let slow: Vec<TcpStream> = (0..100)
         .map(|_| {
             let mut stream = connect(&daemon);
@@ -378,7 +380,8 @@ fn those_who_are_slow_keep_nobody_out_and_are_not_waited_for() {
             stream
         })
         .collect();
-    let open = |daemon: &Daemon| value(&page(daemon), "process_open_fds");
+    let (now, most) = (open(&daemon), idle + 50.0);
+    assert!(now < most, "the oldest are closed: {now} of {most}");
     assert_eq!(get(&daemon, "/healthz"), (200, "ok\n".to_owned()));
     assert_eq!(get(&daemon, "/readyz"), (200, "ok\n".to_owned()));
     // The last ones of them go after a while, too; and who reads nothing does.

@@ -132,12 +132,18 @@ fn ports_that_could_not_be_closed_are_not_said_to_be_closed() {
     world.detach(&one);
     let close = || world.on_the_node(|| world.linux.set_doors(100_000, &[]));
     assert!(close().is_err(), "nobody knows what the table holds");
+    // Nor are those that could not be opened.
+    let (namespace, ports) = (Namespace::new().unwrap(), [all(Protocol::Tcp, 9090, 80)]);
+    let refused = world.wire(&namespace, "refused", OTHER, 100_002, &ports);
+    assert!(refused.is_err());
     // A workload without ports is not concerned.
     let other = world.attach("other", OTHER, 100_001, &[]);
     drop(stdin);
     owner.wait().unwrap();
     assert_eq!(close(), Ok(()));
     assert_eq!(world.drift(), Vec::<String>::new());
+    let listed = world.run("nft", "list table inet workloadnet");
+    assert!(!listed.contains("8080") && !listed.contains("9090"), "{listed}");
     world.detach(&other);
 }
 
