@@ -87,6 +87,20 @@ impl Linux {
         locked(&self.reader)
     }
 
+    /// What a look finds, once packets flow if it is up: who asks may be about to say that they do, and a crash may have come
+    /// before that was so.
+    fn settled(
+        &self,
+        look: impl FnOnce(&mut Socket) -> Result<Option<FoundLink>, Fault>,
+    ) -> Result<Option<FoundLink>, Fault> {
+        let mut socket = self.reader();
+        let found = look(&mut socket)?;
+        if let Some(link) = found.as_ref().filter(|link| link.up) {
+            settle(&mut socket, link)?;
+        }
+        Ok(found)
+    }
+
     /// The link that is meant, if it is still there and not about to go.
     fn standing(socket: &mut Socket, target: &Target) -> Result<Option<FoundLink>, Fault> {
         // By its index, because of a link that was taken over others may have removed the name that we know it by.
@@ -277,22 +291,11 @@ impl Datapath for Linux {
     }
 
     fn find(&self, link: &HostLink) -> Result<Option<FoundLink>, Fault> {
-        let mut socket = self.reader();
-        let found = survey::find(&mut socket, link)?;
-        if let Some(link) = found.as_ref().filter(|link| link.up) {
-            // Who asks may be about to say that packets flow, and a crash may have come before that was so.
-            settle(&mut socket, link)?;
-        }
-        Ok(found)
+        self.settled(|socket| survey::find(socket, link))
     }
 
     fn find_at(&self, link: &HostLink, index: u32) -> Result<Option<FoundLink>, Fault> {
-        let mut socket = self.reader();
-        let found = survey::find_at(&mut socket, link, index)?;
-        if let Some(link) = found.as_ref().filter(|link| link.up) {
-            settle(&mut socket, link)?;
-        }
-        Ok(found)
+        self.settled(|socket| survey::find_at(socket, link, index))
     }
 
     fn look(&self, namespace: &OwnedFd, interface: &InterfaceName) -> Result<Seen, Fault> {

@@ -11,7 +11,6 @@ const DELLINK: u16 = 17;
 const GETLINK: u16 = 18;
 const SETLINK: u16 = 19;
 const NEWADDR: u16 = 20;
-const DELADDR: u16 = 21;
 const NEWROUTE: u16 = 24;
 const DELROUTE: u16 = 25;
 const DELNEIGH: u16 = 29;
@@ -64,20 +63,11 @@ impl Links {
 
     /// Gives a link an address, usable at once.
     pub fn add_address(&mut self, name: &str, address: IpNet) -> Result<()> {
-        self.address(NEWADDR, MAKE, name, address)
-    }
-
-    /// Takes an address from a link.
-    pub fn delete_address(&mut self, name: &str, address: IpNet) -> Result<()> {
-        self.address(DELADDR, 0, name, address)
-    }
-
-    fn address(&mut self, kind: u16, flags: u16, name: &str, address: IpNet) -> Result<()> {
         let index = self.index(name)?;
         let mut head = [family(address.addr()), address.prefix_len(), 0, 0, 0, 0, 0, 0];
         head[4..8].copy_from_slice(&index.to_ne_bytes());
         let bytes = octets(address.addr());
-        let message = Message::new(kind, flags, format!("change the address {address} of {name}"))
+        let message = Message::new(NEWADDR, MAKE, format!("ip address add {address} dev {name}"))
             .fixed(&head)
             .bytes(2, &bytes)
             .bytes(1, &bytes);
