@@ -1,7 +1,7 @@
 //! By which way, and as whom, a server is asked.
 
 use crate::api_server::{ApiServer, node};
-use crate::follower::{Follower, OF_A, PREFIXES, a};
+use crate::follower::{Follower, OF_A, PREFIXES, a, is_watched};
 
 #[test]
 fn a_token_that_is_rotated_is_read_again() {
@@ -10,6 +10,7 @@ fn a_token_that_is_rotated_is_read_again() {
     server.require("old");
     let follower = Follower::with(&server, "{tokenFile: FOLDER/token}", true);
     follower.expect(PREFIXES, OF_A);
+    is_watched(&server);
     server.require("new");
     server.go_away();
     server.come_back();
