@@ -3,6 +3,7 @@
 
 mod bare;
 mod cni;
+mod path;
 mod peers;
 mod product;
 mod samples;
@@ -41,11 +42,16 @@ const QUICK: Size = Size {
 
 fn main() -> Result<()> {
     let (mut size, mut part) = (FULL, None);
-    for word in std::env::args().skip(1) {
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|word| word == "path") {
+        words.remove(0);
+        return path::main(&words);
+    }
+    for word in words {
         match word.as_str() {
             "--quick" => size = QUICK,
             "peers" => part = Some(word),
-            other => bail!("{other:?}: there is the part peers, and the option --quick"),
+            other => bail!("{other:?}: there are the parts path and peers, and the option --quick"),
         }
     }
     if part.is_some() {

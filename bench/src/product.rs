@@ -57,6 +57,11 @@ impl Daemon {
         &self.node.node
     }
 
+    /// The host beyond the node's uplink.
+    pub(crate) fn outside(&self) -> &Namespace {
+        &self.node.outside
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("workloadnet.sock")
     }

@@ -96,6 +96,38 @@ pub(crate) const FOR_BENCH: &[Needed] = &[
     },
 ];
 
+/// What `cargo xtask bench path` needs beside that: who it compares with, and what makes its trials.
+pub(crate) const FOR_PATH: &[Needed] = &[
+    Needed {
+        program: "/usr/lib/podman/netavark",
+        package: "netavark",
+    },
+    Needed {
+        program: "iptables",
+        package: "iptables",
+    },
+    Needed {
+        program: "ip",
+        package: "iproute2",
+    },
+    Needed {
+        program: "ethtool",
+        package: "ethtool",
+    },
+    Needed {
+        program: "clang-14",
+        package: "clang-14",
+    },
+    Needed {
+        program: "/usr/include/bpf/bpf_helpers.h",
+        package: "libbpf-dev",
+    },
+    Needed {
+        program: "bpftool",
+        package: "bpftool",
+    },
+];
+
 /// Installs what is missing, and says so.
 pub(crate) fn ensure(needed: &[Needed]) -> Result<()> {
     let path = env::var_os("PATH").unwrap_or_default();

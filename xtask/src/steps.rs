@@ -91,6 +91,9 @@ pub(crate) fn cluster(args: &[String]) -> Result<ExitCode> {
 /// Measures in a release build.
 pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
     packages::ensure(packages::FOR_BENCH)?;
+    if args.first().is_some_and(|part| part == "path") {
+        packages::ensure(packages::FOR_PATH)?;
+    }
     let plugin = dist::plugin()?;
     run(cargo().args([
         "build",
