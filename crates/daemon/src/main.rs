@@ -6,11 +6,14 @@ use daemon::config::Config;
 use daemon::desk::Desk;
 use daemon::lock::NetworkLock;
 use daemon::service::{self, Service};
-use daemon::tally::Answers;
+use daemon::tally::{self, Answers};
 use daemon::{door, lock, metrics, socket, source};
+use kernel::confine::{Files, Needs};
 use kernel::linux::Linux;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::fs::DirBuilder;
 use std::io::IsTerminal as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -93,7 +96,16 @@ fn serve(args: &Args) -> anyhow::Result<()> {
     let linux = linux
         .with_settings_at(&config.network.proc_sys_net)
         .context("network.proc_sys_net")?;
+    // Before there is a second thread: each has what the one had that started it.
+    let (linux, confined) = linux
+        .confined(&needs(&config))
+        .context("the daemon cannot be confined")?;
+    tracing::info!(calls = confined.calls, files = %confined.files, "confined");
     let desk = Desk::open(linux, config.desk()?)?;
+    desk.work().say_confined(tally::Confined {
+        calls: confined.calls,
+        files: confined.files == Files::Wholly,
+    });
     if let Some(path) = &config.routes.peers {
         source::peers::follow(path, Arc::clone(&desk))?;
     }
@@ -109,6 +121,27 @@ fn serve(args: &Args) -> anyhow::Result<()> {
     // As long as there is a thread of ours that acts, no other daemon does: the kernel lets go of these with the process.
     std::mem::forget((network, listening.lock));
     outcome
+}
+
+/// What is written once the daemon serves: labels and cooling addresses, and deletions that were carried out.
+fn needs(config: &Config) -> Needs {
+    let files = [&config.network.state, &config.socket.path];
+    let mut folders: Vec<PathBuf> = files
+        .iter()
+        .filter_map(|file| file.parent())
+        .map(PathBuf::from)
+        .collect();
+    folders.retain(|folder| {
+        let made = DirBuilder::new().recursive(true).mode(0o755).create(folder);
+        if let Err(error) = &made {
+            tracing::warn!(folder = %folder.display(), %error, "nothing will be kept there");
+        }
+        made.is_ok()
+    });
+    Needs {
+        folders,
+        connects: config.prefixes.source == source::Kind::Kubernetes,
+    }
 }
 
 /// The usual soft limit of 1024 is for programs that use select(2).

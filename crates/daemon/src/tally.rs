@@ -174,6 +174,15 @@ impl fmt::Debug for EventsDropped {
     }
 }
 
+/// What the process has given up that not every kernel lets it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Confined {
+    /// System calls that are not needed.
+    pub calls: bool,
+    /// Files that are not needed, all of what was asked for.
+    pub files: bool,
+}
+
 /// What the desk does.
 #[derive(Debug, Default)]
 pub struct Work {
@@ -204,9 +213,20 @@ pub struct Work {
     pub routing_steps: Count,
     faults: Mutex<BTreeMap<i32, u64>>,
     events_dropped: OnceLock<EventsDropped>,
+    confined: OnceLock<Confined>,
 }
 
 impl Work {
+    /// This is so from the start on. Only the first call counts.
+    pub fn say_confined(&self, confined: Confined) {
+        self.confined.get_or_init(|| confined);
+    }
+
+    /// What was given up.
+    pub fn confined(&self) -> Confined {
+        self.confined.get().copied().unwrap_or_default()
+    }
+
     /// So many of a kind were put back.
     pub fn put_back(&self, what: PutBack, times: usize) {
         self.put_back[what as usize].up_by(times);

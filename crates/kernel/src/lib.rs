@@ -1,6 +1,7 @@
 //! The only crate that speaks to the kernel: netlink, network namespaces, nftables. It acts and holds no opinions:
 //! what is to be done arrives as a value of `model`.
 
+pub mod confine;
 pub mod linux;
 pub mod netns;
 pub mod socket;

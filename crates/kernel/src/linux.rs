@@ -4,6 +4,7 @@ mod adopt;
 mod unwire;
 mod wire;
 
+use crate::confine::{Confined, Needs, confine};
 use crate::encode::{self, link_by_index};
 use crate::message::Attributes;
 use crate::netns::Home;
@@ -81,6 +82,14 @@ impl Linux {
             sysctls: Writable::at(folder)?,
             ..self
         })
+    }
+
+    /// Confines the calling thread, and all that it starts, to what this datapath and the process's other parts need, for good.
+    /// Threads that are there already stay as they are.
+    pub fn confined(mut self, needs: &Needs) -> Result<(Self, Confined), Fault> {
+        let (confined, outside) = confine(needs, self.sysctls.pinned()?)?;
+        let home = self.home.looked_up(outside);
+        Ok((Self { home, ..self }, confined))
     }
 
     fn reader(&self) -> MutexGuard<'_, Socket> {

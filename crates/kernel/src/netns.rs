@@ -1,5 +1,6 @@
 //! Network namespaces: opened by a path without ever opening what is not one, entered for the length of a call.
 
+use crate::confine::{Outside, by_name};
 use crate::fault::sys;
 use model::datapath::{Fault, OpenError};
 use model::record::NamespaceId;
@@ -21,6 +22,8 @@ pub struct Home {
     own: OwnedFd,
     own_id: NamespaceId,
     init: Option<NamespaceId>,
+    /// Once this process is confined.
+    outside: Option<Outside>,
 }
 
 impl Home {
@@ -34,19 +37,37 @@ impl Home {
         let init = open_path("/proc/1/ns/net", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .and_then(|init| identity(init.as_fd()))
             .ok();
-        Ok(Self { own, own_id, init })
+        Ok(Self {
+            own,
+            own_id,
+            init,
+            outside: None,
+        })
+    }
+
+    /// Has paths opened by somebody else that this process may not look up any more.
+    pub(crate) fn looked_up(self, outside: Option<Outside>) -> Self {
+        Self { outside, ..self }
+    }
+
+    fn by_name(&self, path: &str) -> Result<OwnedFd, Errno> {
+        match (by_name(path), &self.outside) {
+            // Whatever the reason: a process that may not be looked at may also seem not to be there (hidepid, proc(5)).
+            (Err(_), Some(outside)) => outside.open(path),
+            (opened, _) => opened,
+        }
     }
 
     /// Opens a path that has to be a network namespace, and neither ours nor init's.
     ///
-    /// First only the name is opened (`O_PATH`): a FIFO would block, a device might act on being opened.
+    /// First only the name is opened: a FIFO would block, a device might act on being opened.
     pub fn open(&self, path: &str) -> Result<(OwnedFd, NamespaceId), OpenError> {
         let tried = |what: &str| format!("{what} {path:?}");
         let not = |what: &str| OpenError::NotANamespace {
             path: path.to_owned(),
             what: what.to_owned(),
         };
-        let name = match open_path(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        let name = match self.by_name(path) {
             Ok(name) => name,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::SRCH) => {
                 return Err(OpenError::NotFound {

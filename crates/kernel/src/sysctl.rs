@@ -5,7 +5,7 @@ use model::address::Family;
 use model::datapath::Fault;
 use model::plan::Sysctl;
 use model::survey::Forwarding;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 const FOLDER: &str = "/proc/sys/net";
@@ -33,12 +33,20 @@ pub(crate) fn forwarding() -> Forwarding {
 ///
 /// The kernel chooses the namespace by the thread that looks something up (`net_ctl_header_lookup`, net/sysctl_net.c), whichever
 /// mount of a proc file system that goes through.
-#[derive(Debug, Clone)]
-pub(crate) struct Writable(PathBuf);
+#[derive(Debug)]
+pub(crate) struct Writable {
+    folder: PathBuf,
+    /// Keeps the folder in the kernel's memory: Landlock's rule is about it, and another one of the same name would be made
+    /// (proc_sys_make_inode, fs/proc/proc_sysctl.c) once it had been forgotten.
+    pinned: Option<File>,
+}
 
 impl Default for Writable {
     fn default() -> Self {
-        Self(FOLDER.into())
+        Self {
+            folder: FOLDER.into(),
+            pinned: None,
+        }
     }
 }
 
@@ -46,12 +54,23 @@ impl Writable {
     pub(crate) fn at(folder: &Path) -> Result<Self, Fault> {
         let own = folder.join(FORWARDING_V4);
         match own.is_file() {
-            true => Ok(Self(folder.to_owned())),
+            true => Ok(Self {
+                folder: folder.to_owned(),
+                pinned: None,
+            }),
             false => Err(ours(
                 format!("use {} for settings", folder.display()),
                 format!("it is no /proc/sys/net: there is no {}", own.display()),
             )),
         }
+    }
+
+    /// The folder, which is this one for good.
+    pub(crate) fn pinned(&mut self) -> Result<&Path, Fault> {
+        let open = File::open(&self.folder);
+        let folder = open.map_err(|error| io_fault(format!("open {}", self.folder.display()), &error))?;
+        self.pinned = Some(folder);
+        Ok(&self.folder)
     }
 
     /// Writes one setting of a link.
@@ -60,7 +79,7 @@ impl Writable {
             Family::V4 => "ipv4",
             Family::V6 => "ipv6",
         };
-        let path = self.0.join(format!("{version}/conf/{link}/{}", sysctl.name));
+        let path = self.folder.join(format!("{version}/conf/{link}/{}", sysctl.name));
         fs::write(&path, sysctl.value.to_string())
             .map_err(|error| io_fault(format!("sysctl {}", sysctl.of(link)), &error))
     }
@@ -76,7 +95,7 @@ impl Writable {
     ) -> Result<(), Fault> {
         let stands = forwarding();
         let write = |path: &str| {
-            let path = self.0.join(path);
+            let path = self.folder.join(path);
             fs::write(&path, "1").map_err(|error| io_fault(format!("write 1 to {}", path.display()), &error))
         };
         if !stands.v4 {

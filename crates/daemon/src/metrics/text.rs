@@ -59,7 +59,7 @@ impl<D: Datapath> Collector for All<D> {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Page(encoder);
         let (figures, work) = (self.desk.figures(), self.desk.work());
-        of_process(&mut page)?;
+        of_process(&mut page, work)?;
         of_orders(&mut page, &figures, &self.answers, work)?;
         of_prefixes(&mut page, &figures, work)?;
         of_kernel(&mut page, &figures, work)?;
@@ -67,7 +67,7 @@ impl<D: Datapath> Collector for All<D> {
     }
 }
 
-fn of_process(page: &mut Page<'_>) -> fmt::Result {
+fn of_process(page: &mut Page<'_>, work: &Work) -> fmt::Result {
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     page.head(
         "workloadnet_build",
@@ -93,7 +93,19 @@ fn of_process(page: &mut Page<'_>) -> fmt::Result {
         "process_open_fds",
         "File descriptors that the daemon has open",
         &process.descriptors,
-    )
+    )?;
+    let mut head = page.head(
+        "workloadnet_confined",
+        "1 where the daemon has given up what it does not need after its start",
+        None,
+        MetricType::Gauge,
+    )?;
+    let confined = work.confined();
+    for (what, is_confined) in [("calls", confined.calls), ("files", confined.files)] {
+        head.encode_family(&[("what", what)])?
+            .encode_gauge(&u64::from(is_confined))?;
+    }
+    Ok(())
 }
 
 fn of_orders(page: &mut Page<'_>, figures: &Figures, answers: &Answers, work: &Work) -> fmt::Result {

@@ -195,6 +195,11 @@ impl Daemon {
         assert!(self.child.replace(child).is_none(), "a daemon is running");
     }
 
+    /// Of the process that runs.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a daemon is running").id()
+    }
+
     /// SIGKILL.
     pub(crate) fn crash(&mut self) {
         let mut child = self.child.take().expect("a daemon is running");

@@ -12,6 +12,7 @@ mod adopt_crash;
 )]
 mod api_server;
 mod bad_input;
+mod confined;
 mod container;
 mod crash;
 mod crash_of_routes;
