@@ -7,7 +7,10 @@ use std::fs;
 use std::path::Path;
 
 /// Documents that name the checks of what they say.
-const DOCUMENTS: [&str; 2] = ["ARCHITECTURE.md", "docs/decisions"];
+const DOCUMENTS: [&str; 3] = ["ARCHITECTURE.md", "docs/decisions", "docs/security.md"];
+
+/// What names of checks stand behind.
+const MARKS: [&str; 3] = ["## Invariants", "**Checked by**", "| held by |"];
 
 /// Everything that the documents name and that is not there.
 pub(crate) fn violations(root: &Path, sources: &[Source]) -> Result<Vec<String>> {
@@ -89,9 +92,9 @@ fn is_there(name: &str, tests: &BTreeSet<String>) -> bool {
     }
 }
 
-/// What looks like a test's name, in the table of invariants or behind "Checked by".
+/// What looks like a test's name, behind the first mark.
 fn named_checks(text: &str) -> Vec<String> {
-    let start = text.find("## Invariants").or_else(|| text.find("**Checked by**"));
+    let start = MARKS.iter().find_map(|mark| text.find(mark));
     let quoted = start
         .map_or("", |start| &text[start..])
         .split('`')
@@ -124,6 +127,10 @@ mod tests {
         assert_eq!(
             named_checks("**Checked by** `the_longest_record`."),
             ["the_longest_record"]
+        );
+        assert_eq!(
+            named_checks("`not_this_one`\n| claim | held by |\n| x | `a_socket_that_is` |"),
+            ["a_socket_that_is"]
         );
     }
 

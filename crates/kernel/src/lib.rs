@@ -2,6 +2,7 @@
 //! what is to be done arrives as a value of `model`.
 
 pub mod confine;
+pub mod frames;
 pub mod linux;
 pub mod netns;
 pub mod socket;

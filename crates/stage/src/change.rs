@@ -61,6 +61,13 @@ impl Links {
         self.send(Message::new(DELLINK, 0, format!("ip link delete {name}")).fixed(&ifinfo(index, 0, 0)))
     }
 
+    /// Takes a link of another namespace away, by the ID that it has in this one (IFLA_TARGET_NETNSID, linux/if_link.h).
+    pub fn delete_elsewhere(&mut self, namespace: u32, name: &str) -> Result<()> {
+        let tried = format!("ip link delete {name} in the namespace {namespace}");
+        let message = Message::new(DELLINK, 0, tried).fixed(&ifinfo(0, 0, 0));
+        self.send(message.u32(46, namespace).text(3, name))
+    }
+
     /// Gives a link an address, usable at once.
     pub fn add_address(&mut self, name: &str, address: IpNet) -> Result<()> {
         let index = self.index(name)?;

@@ -7,6 +7,7 @@
 //! The outside host has no route to the workloads: that it answers one proves that the node masquerades.
 
 pub mod change;
+pub mod frames;
 mod links;
 pub mod packets;
 pub mod pinger;

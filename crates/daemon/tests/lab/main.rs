@@ -18,6 +18,7 @@ mod crash;
 mod crash_of_routes;
 mod crossing;
 mod daemon;
+mod hostile;
 mod kubernetes;
 mod metrics;
 mod others;
