@@ -49,7 +49,7 @@ impl<D: Datapath> Desk<D> {
         id: NamespaceId,
         take: bool,
     ) -> Result<Adopted, Refusal> {
-        if let Some(standing) = self.get(&candidate.key)? {
+        if let Some(standing) = self.attached(&candidate.key)? {
             let same = standing.record.adopted.is_some()
                 && standing.namespace() == id
                 && standing.addresses() == candidate.addresses;
@@ -160,7 +160,7 @@ impl<D: Datapath> Desk<D> {
     }
 
     fn give_back(self: &Arc<Self>, key: &Key) -> Result<Adopted, Refusal> {
-        let Some(attachment) = self.get(key)? else {
+        let Some(attachment) = self.attached(key)? else {
             return Ok(Adopted::Undone);
         };
         if attachment.record.adopted.is_none() {
@@ -183,7 +183,7 @@ impl<D: Datapath> Desk<D> {
     }
 
     fn commit(&self, key: &Key) -> Result<Adopted, Refusal> {
-        let Some(attachment) = self.get(key)? else {
+        let Some(attachment) = self.attached(key)? else {
             return Ok(Adopted::Refused(vec!["it is not attached".to_owned()]));
         };
         if attachment.record.adopted.is_none() {

@@ -94,7 +94,7 @@ impl<D: Datapath> Desk<D> {
         order: &AttachOrder,
         id: NamespaceId,
     ) -> Result<Option<Attachment>, Refusal> {
-        let Some(mut attachment) = self.get(&order.key)? else {
+        let Some(mut attachment) = self.attached(&order.key)? else {
             return Ok(None);
         };
         let index = attachment.link.host_index;

@@ -108,7 +108,7 @@ impl<D: Datapath> Desk<D> {
     }
 
     fn verdict(&self, job: &Deleting) -> Result<Verdict, Refusal> {
-        match self.get(&job.order.key)? {
+        match self.attached(&job.order.key)? {
             Some(attachment) if job.order.before.is_some_and(|moment| attachment.since >= moment) => {
                 Ok(Verdict::Settled(Detached::IsNewer))
             }

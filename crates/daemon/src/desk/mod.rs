@@ -122,6 +122,9 @@ enum Phase {
     Recovering,
     /// The kernel was read; deletions that were left are carried out.
     Replaying,
+    /// They are once more, for those that came since the first look. Detaches are served, and nothing else: who leaves a
+    /// deletion asks once more, and is served from here on.
+    Closing,
     Serving,
     Stopping,
 }
@@ -351,14 +354,14 @@ impl<D: Datapath> Desk<D> {
     pub fn wait_until_recovered(&self) {
         let state = self.state();
         drop(self.changed.wait_while(state, |state| {
-            matches!(state.phase, Phase::Recovering | Phase::Replaying)
+            matches!(state.phase, Phase::Recovering | Phase::Replaying | Phase::Closing)
         }));
     }
 
     /// Refuses what comes, and returns when what runs has ended. The datapath stays as it is.
     pub fn stop(&self) {
         let mut state = self.state();
-        let knows_all = matches!(state.phase, Phase::Replaying | Phase::Serving);
+        let knows_all = matches!(state.phase, Phase::Replaying | Phase::Closing | Phase::Serving);
         state.phase = Phase::Stopping;
         self.tell_readiness(&mut state);
         let running = |state: &mut State<D>| state.turns.queued() > 0;

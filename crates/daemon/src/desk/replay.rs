@@ -1,5 +1,5 @@
 //! Carries out deletions that were left while the daemon was down: at its start before anybody is served, once more when it
-//! serves, for those that came between, and in each full round, for those that failed.
+//! serves detaches and nothing else, for those that came between, and in each full round, for those that failed.
 
 use super::order::Detached;
 use super::{Desk, Phase, now, turns};
@@ -8,12 +8,12 @@ use model::datapath::Datapath;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-/// How long the start waits for them. What is not done by then is in the queue still.
-const LIMIT: Duration = Duration::from_secs(30);
+/// How long anybody waits for them. What is not done by then is in the queue still.
+pub(super) const LIMIT: Duration = Duration::from_secs(30);
 
 impl<D: Datapath> Desk<D> {
-    /// Whether all of them succeeded.
-    pub(super) fn carry_out_deletions(self: &Arc<Self>) -> bool {
+    /// Whether all of them had succeeded before a moment.
+    pub(super) fn carry_out_deletions(self: &Arc<Self>, end: Instant) -> bool {
         let Some(folder) = &self.settings.queue else {
             return true;
         };
@@ -41,12 +41,11 @@ impl<D: Datapath> Desk<D> {
                 turns::Job::Detach(left.order.clone(), Instant::now(), done),
             );
         }
-        let end = Instant::now() + LIMIT;
         let mut failed = deletions.len();
         for _ in 0..deletions.len() {
             let Ok((n, outcome)) = outcomes.recv_timeout(end.saturating_duration_since(Instant::now()))
             else {
-                tracing::warn!(limit = ?LIMIT, "deletions that were left still run");
+                tracing::warn!("deletions that were left still run");
                 break;
             };
             let Some(left) = deletions.get(n) else { continue };

@@ -7,6 +7,7 @@ mod take_in;
 pub(super) use nudges::Nudges;
 pub(super) use take_in::attachment_of;
 
+use super::replay::LIMIT;
 use super::{Desk, Phase, vital};
 use model::datapath::{Datapath, Fault};
 use model::key::HostLink;
@@ -37,7 +38,11 @@ impl<D: Datapath> Desk<D> {
     pub(super) fn sweep_for_ever(self: Arc<Self>) {
         let mut again = AGAIN;
         let mut is_watching = false;
-        while let Err(fault) = self.recover(&mut is_watching) {
+        let is_replayed = loop {
+            let fault = match self.recover(&mut is_watching) {
+                Ok(is_replayed) => break is_replayed,
+                Err(fault) => fault,
+            };
             tracing::error!(%fault, "recovery failed, it is tried again");
             self.work.fault(fault.errno);
             let mut state = self.state();
@@ -45,7 +50,7 @@ impl<D: Datapath> Desk<D> {
             let stopping = |state: &mut super::State<D>| state.phase != Phase::Stopping;
             drop(self.changed.wait_timeout_while(state, again, stopping));
             again = (2 * again).min(self.settings.round);
-        }
+        };
         let start = Instant::now();
         let mut rounds = Rounds {
             full: start + self.settings.round,
@@ -53,9 +58,7 @@ impl<D: Datapath> Desk<D> {
             memory: None,
             saved: start,
         };
-        // What was left after the look of the start, by clients who were told then that nobody is served. Who leaves something
-        // from now on asks once more, and is served.
-        if !self.carry_out_deletions() {
+        if !is_replayed {
             rounds.full = start + AGAIN;
         }
         loop {
@@ -79,7 +82,7 @@ impl<D: Datapath> Desk<D> {
             match self.sweep() {
                 Ok(done) => {
                     self.work.sweeps.ended(done);
-                    is_good &= done & self.carry_out_deletions();
+                    is_good &= done & self.carry_out_deletions(Instant::now() + LIMIT);
                 }
                 Err(fault) => {
                     tracing::warn!(%fault, "sweep failed");
@@ -120,8 +123,8 @@ impl<D: Datapath> Desk<D> {
         }
     }
 
-    /// The first sweep: nothing is known but what the kernel holds.
-    fn recover(self: &Arc<Self>, is_watching: &mut bool) -> Result<(), Fault> {
+    /// The first sweep: nothing is known but what the kernel holds. Whether all deletions that were left are carried out.
+    fn recover(self: &Arc<Self>, is_watching: &mut bool) -> Result<bool, Fault> {
         if !*is_watching {
             let sink = Arc::clone(self);
             self.datapath.watch(Box::new(move |event| {
@@ -135,23 +138,28 @@ impl<D: Datapath> Desk<D> {
         self.hold_doors(&work.doors);
         self.publish();
         self.act_on(work);
-        let mut state = self.state();
-        state.unread = None;
-        if state.phase == Phase::Recovering {
-            state.phase = Phase::Replaying;
-        }
-        drop(state);
+        self.state().unread = None;
         // What fails is tried again in the rounds; nobody waits for it.
-        self.carry_out_deletions();
+        let end = Instant::now() + LIMIT;
+        self.enter(Phase::Recovering, Phase::Replaying);
+        self.carry_out_deletions(end);
+        self.enter(Phase::Replaying, Phase::Closing);
+        let is_replayed = self.carry_out_deletions(end);
+        self.enter(Phase::Closing, Phase::Serving);
         let mut state = self.state();
-        if state.phase == Phase::Replaying {
-            state.phase = Phase::Serving;
-        }
         tracing::info!(attachments = state.attachments.len(), "recovered");
         self.tell_readiness(&mut state);
         drop(state);
         self.changed.notify_all();
-        Ok(())
+        Ok(is_replayed)
+    }
+
+    /// The next phase of the start, unless the daemon is asked to stop.
+    fn enter(&self, from: Phase, to: Phase) {
+        let mut state = self.state();
+        if state.phase == from {
+            state.phase = to;
+        }
     }
 
     /// A later full survey; whether all that was missing was put back.

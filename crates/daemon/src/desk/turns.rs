@@ -306,7 +306,10 @@ impl<D: Datapath> Desk<D> {
     pub(super) fn submit(self: &Arc<Self>, job: Job) {
         let state = self.state();
         let refusal = match state.phase {
-            Phase::Recovering | Phase::Replaying => Some(Refusal::NotReady(self.unmet(&state))),
+            Phase::Closing if matches!(job, Job::Detach(..)) => None,
+            Phase::Recovering | Phase::Replaying | Phase::Closing => {
+                Some(Refusal::NotReady(self.unmet(&state)))
+            }
             Phase::Stopping => Some(Refusal::Stopping),
             Phase::Serving if state.turns.queued >= self.settings.max_queued => Some(Refusal::Overloaded {
                 waiting: state.turns.queued,

@@ -12,16 +12,21 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 impl<D: Datapath> Desk<D> {
-    /// Attachments in the order of their keys. Refused until the kernel has been read: who takes a list for the truth
-    /// must not be told that nothing is attached.
+    /// Attachments in the order of their keys. Refused until the kernel has been read, because who takes a list for the truth
+    /// must not be told that nothing is attached; and until what was to be taken off is.
     pub fn list(&self, owner: Option<&Owner>) -> Result<Vec<Attachment>, Refusal> {
-        let state = self.read()?;
+        let state = self.shown()?;
         let of = |a: &&Attachment| owner.is_none_or(|owner| a.key().owner() == owner);
         Ok(state.attachments.values().filter(of).cloned().collect())
     }
 
-    /// One attachment. Refused until the kernel has been read.
+    /// One attachment. Refused as [`Self::list`].
     pub fn get(&self, key: &Key) -> Result<Option<Attachment>, Refusal> {
+        Ok(self.shown()?.attachments.get(key).cloned())
+    }
+
+    /// One attachment, for orders.
+    pub(super) fn attached(&self, key: &Key) -> Result<Option<Attachment>, Refusal> {
         Ok(self.read()?.attachments.get(key).cloned())
     }
 
@@ -157,7 +162,18 @@ impl<D: Datapath> Desk<D> {
         let state = self.state();
         match state.phase {
             Phase::Recovering => Err(Refusal::NotReady(self.unmet(&state))),
-            Phase::Replaying | Phase::Serving | Phase::Stopping => Ok(state),
+            Phase::Replaying | Phase::Closing | Phase::Serving | Phase::Stopping => Ok(state),
+        }
+    }
+
+    /// The state once it is what callers were told.
+    fn shown(&self) -> Result<MutexGuard<'_, State<D>>, Refusal> {
+        let state = self.state();
+        match state.phase {
+            Phase::Recovering | Phase::Replaying | Phase::Closing => {
+                Err(Refusal::NotReady(self.unmet(&state)))
+            }
+            Phase::Serving | Phase::Stopping => Ok(state),
         }
     }
 
@@ -183,7 +199,9 @@ impl<D: Datapath> Desk<D> {
         let mut unmet = Vec::new();
         match state.phase {
             Phase::Recovering => unmet.push("recovering: the kernel is being read".to_owned()),
-            Phase::Replaying => unmet.push("recovering: deletions that were left are carried out".to_owned()),
+            Phase::Replaying | Phase::Closing => {
+                unmet.push("recovering: deletions that were left are carried out".to_owned())
+            }
             Phase::Stopping => unmet.push("the daemon is stopping".to_owned()),
             Phase::Serving => {}
         }

@@ -2,6 +2,7 @@
 
 use crate::fake::{Fake, Place, World};
 use crate::orders::{attach, key, open, settings};
+use daemon::desk::order::Refusal;
 use daemon::desk::{Desk, Settings};
 use queue::{Deletion, Queue};
 use std::sync::Arc;
@@ -85,7 +86,7 @@ fn a_deletion_that_fails_stays_and_is_tried_again_in_the_rounds() {
 
 /// No round helps here: the next one is an hour away.
 #[test]
-fn a_deletion_that_comes_between_the_look_and_the_service_does_not_wait_for_a_round() {
+fn a_deletion_that_comes_after_the_look_is_carried_out_before_anybody_is_served() {
     let world = World::default();
     let (_folder, queue) = left(&world, &[web("/n/1")]);
     world.close(Place::Unwire);
@@ -99,9 +100,29 @@ fn a_deletion_that_comes_between_the_look_and_the_service_does_not_wait_for_a_ro
     queue.put(&Deletion::new("", "other", "eth0", "")).unwrap();
     world.open(Place::Unwire);
     desk.wait_until_recovered();
-    until_nothing_waits(&queue);
     assert_eq!(desk.get(&key("other")).unwrap(), None);
-    assert_eq!(world.links(), 0);
+    assert_eq!((world.links(), waiting(&queue)), (0, 0));
+}
+
+/// Whoever left it was told that it is as good as gone.
+#[test]
+fn what_is_about_to_be_taken_off_is_shown_to_nobody() {
+    let world = World::default();
+    let (_folder, queue) = left(&world, &[web("/n/1")]);
+    world.close(Place::Unwire);
+    let settings = Settings {
+        queue: Some(queue.clone()),
+        ..settings()
+    };
+    let desk = Desk::open(Fake::on(&world), settings).unwrap();
+    world.wait_at(Place::Unwire);
+    let not_ready = |shown: Result<(), Refusal>| matches!(shown, Err(Refusal::NotReady(_)));
+    assert!(not_ready(desk.list(None).map(drop)));
+    assert!(not_ready(desk.get(&key("w")).map(drop)));
+    assert!(not_ready(desk.check(None).map(drop)));
+    world.open(Place::Unwire);
+    desk.wait_until_recovered();
+    assert_eq!(desk.list(None).unwrap().len(), 1);
 }
 
 /// What fails at the start is tried again soon, not with the next round.
