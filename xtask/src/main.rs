@@ -10,6 +10,7 @@ mod graph;
 mod guest;
 mod licences;
 mod modules;
+mod nemesis;
 mod packages;
 mod promises;
 mod rooms;
@@ -28,6 +29,7 @@ cargo xtask test            install what the tests need, then run every check an
 cargo xtask test --cluster  only the test with a Kubernetes cluster, whose parts it builds first (minutes)
 cargo xtask ci              the same, the plugin as it is shipped, and the demo
 cargo xtask clients [NAME]  only the tests with real clients, all or those with NAME in theirs
+cargo xtask nemesis [ARGS]  try to break the daemon: --seed N, --minutes M or --operations N (docs/reliability.md)
 cargo xtask bench [ARGS]    measure, in a release build (docs/figures.md)
 cargo xtask dist            build what is shipped into target/dist; the plugin static, and not too large
 cargo xtask libcni          the CNI plugin under the real libcni, in Go, and with Debian's plugins behind it
@@ -62,6 +64,7 @@ fn run(command: &str, rest: &[String]) -> Result<ExitCode> {
         },
         "ci" => steps::test(steps::Demo::With),
         "clients" => steps::clients(rest),
+        "nemesis" => nemesis::run(rest),
         "bench" => steps::bench(rest),
         "libcni" => steps::libcni(),
         "dist" => dist::dist(),

@@ -40,6 +40,7 @@ const CNI: &str = "workloadnet-cni";
 const DAEMON: &str = "workloadnet-daemon";
 const KERNEL: &str = "workloadnet-kernel";
 const MODEL: &str = "workloadnet-model";
+const NEMESIS: &str = "workloadnet-nemesis";
 const QUEUE: &str = "workloadnet-queue";
 const STAGE: &str = "workloadnet-stage";
 const XTASK: &str = "xtask";
@@ -58,6 +59,7 @@ const ROOMS: &[Room] = &[
     room(BENCH, &[API, CLIENT, KERNEL, MODEL, STAGE], &[]),
     room(CLIENT_TESTS, &[], &[API, CLIENT, KERNEL, MODEL, STAGE]),
     room(CLUSTER_TESTS, &[], &[STAGE]),
+    room(NEMESIS, &[CLIENT, STAGE], &[]),
     room(XTASK, &[], &[]),
 ];
 

@@ -218,6 +218,7 @@ pub(crate) fn test(demo: Demo) -> Result<ExitCode> {
         cargo().args(["test", "--locked", "--workspace", "--no-fail-fast"]),
         stdout(),
     );
+    report.step("nemesis", crate::nemesis::in_ci);
     for gated in gated_tests()? {
         report.tests(&gated.name, &mut gated.command(), stdout());
     }
