@@ -29,6 +29,7 @@ fn expression(list: Message, name: &str, data: impl FnOnce(Message) -> Message) 
 pub(super) fn condition(list: Message, condition: &Condition) -> Message {
     match *condition {
         Condition::FromGroup(group) => equal(meta(list, 21), &group.to_ne_bytes()),
+        Condition::FromOtherGroup(group) => compare(meta(list, 21), 1, &group.to_ne_bytes()),
         Condition::FromDying => {
             let list = masked(meta(list, 21), &0xffff_0000_u32.to_ne_bytes());
             equal(list, &DYING_GROUPS.start().to_ne_bytes())
@@ -62,6 +63,7 @@ pub(super) fn condition(list: Message, condition: &Condition) -> Message {
             // NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG.
             expression(list, "lookup", |e| e.text(1, set.name).be32(2, REGISTER))
         }
+        Condition::Carries(number) => equal(meta(list, 16), &[number]),
         // The destination port in a UDP header (RFC 768).
         Condition::UdpTo(port) => {
             let list = equal(meta(list, 16), &[UDP]);
@@ -70,15 +72,18 @@ pub(super) fn condition(list: Message, condition: &Condition) -> Message {
         // The operation in an ARP packet (RFC 826).
         Condition::ArpRequest => equal(payload(list, 1, 6, 2), &1_u16.to_be_bytes()),
         Condition::OverRate(meter) => over_rate(list, meter),
-        Condition::SourceNotRoutedBack => {
-            // NFT_FIB_RESULT_OIF; SADDR, IIF, PRESENT.
-            let list = expression(list, "fib", |e| {
-                e.be32(1, REGISTER).be32(2, 1).be32(3, 1 | 8 | 32)
-            });
-            // A boolean in a register of 32 bits.
-            equal(list, &[0; 4])
-        }
+        Condition::SourceRoutedBack => source_routed_back(list, true),
+        Condition::SourceNotRoutedBack => source_routed_back(list, false),
     }
+}
+
+fn source_routed_back(list: Message, is: bool) -> Message {
+    // NFT_FIB_RESULT_OIF; SADDR, IIF, PRESENT.
+    let list = expression(list, "fib", |e| {
+        e.be32(1, REGISTER).be32(2, 1).be32(3, 1 | 8 | 32)
+    });
+    // A boolean in a register of 32 bits.
+    equal(list, &u32::from(is).to_ne_bytes())
 }
 
 fn of(list: Message, family: Family) -> Message {
