@@ -193,6 +193,7 @@ impl KernelRoom {
             namespace: identity,
             path: PathDigest::of(path),
             asked: Asked::default(),
+            outward_mtu: None,
             adopted: None,
         };
         let plan = Plan::new(

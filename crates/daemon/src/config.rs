@@ -13,6 +13,7 @@ use crate::metrics::Listen;
 use crate::source::Kind;
 use anyhow::{Context as _, anyhow, bail};
 use ipnet::IpNet;
+use model::key::Owner;
 use model::prefix::Prefix;
 use model::routes;
 use queue::Queue;
@@ -114,6 +115,8 @@ pub struct Network {
     /// MTU of every link; not set: the uplink's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
+    /// Whose workloads get the largest MTU for the node's own prefixes.
+    pub large_mtu_owners: Vec<String>,
     /// Whether packets for the world get the node's address.
     pub masquerade: bool,
     /// Where packets keep their workload's address, beside the prefixes of this node and of its peers.
@@ -197,6 +200,7 @@ impl Default for Network {
             prefixes: None,
             group: 8,
             mtu: None,
+            large_mtu_owners: Vec::new(),
             masquerade: true,
             no_masquerade: Vec::new(),
             cool_down_seconds: 150,
@@ -260,6 +264,12 @@ impl Config {
         self.network.no_masquerade.iter().map(net).collect()
     }
 
+    fn large_mtu_owners(&self) -> anyhow::Result<Vec<Owner>> {
+        let owner =
+            |name: &String| Owner::new(name).with_context(|| format!("network.large_mtu_owners {name:?}"));
+        self.network.large_mtu_owners.iter().map(owner).collect()
+    }
+
     /// As TOML.
     pub fn to_toml(&self) -> String {
         let mut all = self.clone();
@@ -276,6 +286,7 @@ impl Config {
             source: self.prefixes.source,
             prefixes: self.prefixes()?,
             mtu: self.network.mtu,
+            large_mtu_owners: self.large_mtu_owners()?,
             cool_down: Duration::from_secs(self.network.cool_down_seconds),
             max_queued: self.limits.max_queued,
             masquerade: self.network.masquerade,

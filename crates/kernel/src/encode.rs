@@ -57,9 +57,13 @@ pub(crate) mod route {
     pub(crate) const GATEWAY: u16 = 5;
     pub(crate) const PRIORITY: u16 = 6;
     pub(crate) const PREFSRC: u16 = 7;
+    pub(crate) const METRICS: u16 = 8;
     pub(crate) const MULTIPATH: u16 = 9;
     pub(crate) const VIA: u16 = 18;
 }
+
+/// Inside the metrics of a route (linux/rtnetlink.h).
+const RTAX_MTU: u16 = 2;
 
 /// `IFLA_INET_CONF`, and `IPV4_DEVCONF_*` inside it.
 const INET_CONF: u16 = 1;
@@ -320,6 +324,7 @@ pub(crate) fn op(op: &Op, index: u32, name: &str, ipv6: bool) -> Option<Message>
             destination,
             gateway,
             source,
+            mtu,
         } => {
             let v4_on_link = gateway.is_none() && destination.addr().is_ipv4();
             let scope = if v4_on_link { SCOPE_LINK } else { SCOPE_GLOBAL };
@@ -347,6 +352,9 @@ pub(crate) fn op(op: &Op, index: u32, name: &str, ipv6: bool) -> Option<Message>
             let message = source
                 .iter()
                 .fold(message, |m, from| m.bytes(route::PREFSRC, &octets(*from)));
+            let message = mtu.iter().fold(message, |m, mtu| {
+                m.nest(route::METRICS, |metrics| metrics.u32(RTAX_MTU, u32::from(*mtu)))
+            });
             message.u32(route::OIF, index)
         }
         Op::Neighbour { address, mac } => {

@@ -220,6 +220,7 @@ pub fn decide(
         namespace,
         path: PathDigest::of(&candidate.path),
         asked: Asked::default(),
+        outward_mtu: None,
         adopted: Some(Adopted {
             host_mac,
             workload_mac,
@@ -362,6 +363,7 @@ pub(crate) fn host_end(record: &Record, adopted: &Adopted, link: &LinkPlan) -> V
         destination: host_net(address),
         gateway: None,
         source: None,
+        mtu: None,
     }));
     ops
 }

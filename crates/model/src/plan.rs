@@ -20,12 +20,15 @@ use std::net::IpAddr;
 /// The interface index that the workload's end gets where it is free (loopback has 1).
 pub const WORKLOAD_INDEX: u32 = 2;
 
+/// The MTU of a link with a large one inside the node: the largest that a veth takes. A packet has 65535 bytes at most, too.
+pub const LARGE_MTU: u16 = 65535;
+
 /// What a plan needs beside the key and the lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanSettings {
     /// Link group that marks our links.
     pub group: u32,
-    /// MTU of both ends, in bytes.
+    /// MTU of both ends, in bytes, where the record does not say that it is [`LARGE_MTU`].
     pub mtu: u16,
 }
 
@@ -149,6 +152,8 @@ pub enum Op {
         gateway: Option<IpAddr>,
         /// Preferred source address.
         source: Option<IpAddr>,
+        /// Of packets to there, in bytes; the link's where there is none.
+        mtu: Option<u16>,
     },
     /// A permanent neighbour.
     Neighbour {
@@ -189,7 +194,10 @@ impl Plan {
             workload_index: WORKLOAD_INDEX,
             host_mac: record.host_mac(),
             workload_mac: record.workload_mac(),
-            mtu: settings.mtu,
+            mtu: match record.outward_mtu {
+                Some(_) => LARGE_MTU,
+                None => settings.mtu,
+            },
             group: settings.group,
         };
         Self {
@@ -200,6 +208,24 @@ impl Plan {
             link,
             record,
         }
+    }
+}
+
+/// Where the link's MTU is large: what the workload sends to these prefixes of the node, it may send in packets as large. It goes
+/// by way of the first hop as everything else, whose route has the real MTU.
+pub fn routes_inside(record: &Record, own: impl Iterator<Item = IpNet>) -> Vec<Op> {
+    let to = |destination: IpNet| {
+        let family = Family::of(destination.addr());
+        Some(Op::Route {
+            destination,
+            gateway: Some(record.first_hop(family)),
+            source: Some(record.addresses.of(family)?),
+            mtu: None,
+        })
+    };
+    match record.outward_mtu {
+        Some(_) => own.filter_map(to).collect(),
+        None => Vec::new(),
     }
 }
 
@@ -258,11 +284,13 @@ pub fn workload_ops(record: &Record) -> Vec<Op> {
                 gateway: None,
                 // By scope the workload would choose its link-local address, to which the node has no route.
                 source: address.is_ipv6().then_some(address),
+                mtu: None,
             },
             Op::Route {
                 destination: default_net(Family::of(address)),
                 gateway: Some(first_hop),
                 source: Some(address),
+                mtu: record.outward_mtu,
             },
             Op::Neighbour {
                 address: first_hop,
@@ -296,6 +324,7 @@ pub fn host_ops(record: &Record) -> Vec<Op> {
                 destination: host_net(address),
                 gateway: None,
                 source: None,
+                mtu: None,
             },
             Op::Neighbour {
                 address,
@@ -416,6 +445,7 @@ impl Op {
                 destination,
                 gateway,
                 source,
+                mtu,
             } => {
                 write!(f, "route add {destination}")?;
                 if let Some(gateway) = gateway {
@@ -427,6 +457,9 @@ impl Op {
                 }
                 if gateway.is_none() && destination.addr().is_ipv4() {
                     write!(f, " scope link")?;
+                }
+                if let Some(mtu) = mtu {
+                    write!(f, " mtu {mtu}")?;
                 }
                 Ok(())
             }

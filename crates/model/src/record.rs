@@ -7,7 +7,8 @@
 //! |   |         |       |          |        |    | |    bytes of the owner
 //! |   |         |       |          |        |    | interface name
 //! |   |         |       |          |        |    addresses that were asked for: - 4 6 b(oth)
-//! |   |         |       |          |        MTU that was asked for, or -
+//! |   |         |       |          |        MTU that was asked for, or -; l and four hexadecimal digits: large inside, and the
+//! |   |         |       |          |        MTU of what leaves the node
 //! |   |         |       |          digest of the namespace's path
 //! |   |         |       identity of the namespace: device and inode, hexadecimal
 //! |   |         IPv6 address, or -
@@ -44,6 +45,7 @@ pub const ALIAS_BYTES: usize = 255;
 const VERSION: &str = "wl1";
 const WITH_MAC: &str = "wl2";
 const TAKEN_OVER: &str = "wla";
+const LARGE: char = 'l';
 
 /// Identity of a network namespace: `st_dev` and `st_ino` of its nsfs file. An inode is used again only after its
 /// namespace has died, and the link with it.
@@ -128,6 +130,9 @@ pub struct Record {
     pub path: PathDigest,
     /// What the request asked for.
     pub asked: Asked,
+    /// Where the link has the largest MTU for the node's own prefixes ([`crate::plan::LARGE_MTU`]): that of everything else. No
+    /// MTU is asked for then.
+    pub outward_mtu: Option<u16>,
     /// What another plugin made; `None`: all of it is ours.
     pub adopted: Option<Adopted>,
 }
@@ -197,7 +202,14 @@ impl Record {
             inode: hex(inode, "namespace")?,
         };
         let path = u32::from_str_radix(next("path digest")?, 16).map_err(|_| Unreadable("path digest"))?;
-        let mtu = optional(next("MTU")?, "MTU")?;
+        let mtu = next("MTU")?;
+        let (mtu, outward_mtu) = match mtu.strip_prefix(LARGE) {
+            Some(digits) => {
+                let outward = u16::from_str_radix(digits, 16).map_err(|_| Unreadable("MTU"))?;
+                (None, Some(outward))
+            }
+            None => (optional(mtu, "MTU")?, None),
+        };
         let mac = with_mac.then(|| mac(next("MAC")?)).transpose()?;
         let (asked_v4, asked_v6) = match next("asked addresses")? {
             "-" => (false, false),
@@ -233,6 +245,7 @@ impl Record {
                 mac,
                 ports: Ports::default(),
             },
+            outward_mtu,
             adopted: None,
         })
     }
@@ -339,7 +352,12 @@ impl fmt::Display for Record {
                 write!(f, "{WITH_MAC} {} {}", Or(v4), Or(v6))?;
             }
         }
-        write!(f, " {} {} {}", self.namespace, self.path, Or(self.asked.mtu))?;
+        write!(f, " {} {} ", self.namespace, self.path)?;
+        match self.outward_mtu {
+            // Not longer than the longest that can be asked for, so that the longest record fits.
+            Some(outward) => write!(f, "{LARGE}{outward:x}")?,
+            None => Or(self.asked.mtu).fmt(f)?,
+        }
         if let Some(mac) = self.asked.mac {
             write!(f, " {}", hex(&mac.0))?;
         }
@@ -404,6 +422,7 @@ mod tests {
                 mac: None,
                 ports: Ports::default(),
             },
+            outward_mtu: None,
             adopted: None,
         }
     }
@@ -415,6 +434,11 @@ mod tests {
         let longest = record(&"o".repeat(63), &"w".repeat(77), "abcdefghijklmno", true, true);
         assert_eq!(longest.to_string().len(), ALIAS_BYTES);
         assert_eq!(Record::parse(&longest.to_string()), Ok(longest.clone()));
+        let mut large = longest.clone();
+        large.asked.mtu = None;
+        large.outward_mtu = Some(65534);
+        assert_eq!(large.to_string().len(), ALIAS_BYTES);
+        assert_eq!(Record::parse(&large.to_string()), Ok(large));
         let mut with_mac = longest;
         with_mac.asked.mac = Some(ASKED_MAC);
         assert!(with_mac.to_string().len() <= ALIAS_BYTES, "{with_mac}");
@@ -438,6 +462,12 @@ mod tests {
         assert_eq!(plain.to_string(), text);
         assert_eq!(Record::parse(text), Ok(plain.clone()));
         assert_eq!(plain.workload_mac(), plain.key.workload_mac());
+
+        plain.outward_mtu = Some(1500);
+        let text = "wl1 10.77.0.5 fd77::5 4:f00000d1 1fb23846 l5dc - eth0 6 k8s.io/0c5d/ with a blank";
+        assert_eq!(plain.to_string(), text);
+        assert_eq!(Record::parse(text), Ok(plain.clone()));
+        plain.outward_mtu = None;
 
         plain.asked.mac = Some(ASKED_MAC);
         let text = "wl2 0a4d0005 fd770000000000000000000000000005 4:f00000d1 1fb23846 - acde48001122 - eth0 6 \

@@ -3,7 +3,7 @@
 
 use model::address::{Addresses, Mac};
 use model::key::{InterfaceName, Key, Owner, WorkloadId};
-use model::plan::{Op, Plan, PlanSettings};
+use model::plan::{Op, Plan, PlanSettings, routes_inside};
 use model::record::{Asked, NamespaceId, PathDigest, Record};
 
 fn plan(workload: &str, addresses: &[&str], asked: Asked) -> Plan {
@@ -22,6 +22,7 @@ fn plan(workload: &str, addresses: &[&str], asked: Asked) -> Plan {
         },
         path: PathDigest::of("/run/netns/a"),
         asked,
+        outward_mtu: None,
         adopted: None,
     };
     let settings = PlanSettings { group: 8, mtu: 1400 };
@@ -51,6 +52,34 @@ fn a_workload_without_ipv4_gets_nothing_of_ipv4() {
     // An id that is no plain word has no second name.
     let plan = plan("pod a/0", &["fd77::5"], Asked::default());
     assert_eq!(plan.to_string(), include_str!("golden/plan-v6.txt"));
+}
+
+/// To prefixes of a family that the workload has.
+#[test]
+fn a_large_mtu_is_for_the_nodes_own_prefixes_and_the_default_route_has_the_real_one() {
+    let mut record = plan("0c5d", &["fd77::5"], Asked::default()).record;
+    record.outward_mtu = Some(1400);
+    let settings = PlanSettings { group: 8, mtu: 1400 };
+    let plan = Plan::new(record.clone(), &settings, 4242);
+    assert_eq!(plan.link.mtu, 65535);
+    let own = ["10.77.0.0/24", "fd77::/64"].map(|prefix| prefix.parse().unwrap());
+    let all: Vec<Op> = plan
+        .workload
+        .into_iter()
+        .chain(routes_inside(&record, own.into_iter()))
+        .filter(|op| matches!(op, Op::Route { .. }))
+        .collect();
+    let shown: Vec<String> = all.iter().map(|op| op.on("eth0").to_string()).collect();
+    assert_eq!(
+        shown,
+        [
+            "ip route add fe80::1/128 dev eth0 src fd77::5",
+            "ip route add ::/0 via fe80::1 dev eth0 src fd77::5 mtu 1400",
+            "ip route add fd77::/64 via fe80::1 dev eth0 src fd77::5",
+        ]
+    );
+    record.outward_mtu = None;
+    assert_eq!(routes_inside(&record, own.into_iter()), Vec::new());
 }
 
 #[test]

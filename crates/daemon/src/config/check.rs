@@ -12,6 +12,7 @@ impl Config {
     pub fn check(&self) -> anyhow::Result<()> {
         self.prefixes()?;
         self.no_masquerade()?;
+        self.large_mtu_owners()?;
         self.check_source()?;
         self.socket_ids()?;
         self.allowed()?;

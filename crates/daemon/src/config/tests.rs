@@ -98,6 +98,10 @@ fn mistakes_are_named_with_their_place() {
             "network.no_masquerade \"x\": is not a prefix",
         ),
         (
+            "[network]\nlarge_mtu_owners = [\"a\\u0007b\"]",
+            "network.large_mtu_owners \"a\\u{7}b\"",
+        ),
+        (
             "[socket]\nowner = \"no one here\"",
             "socket.owner \"no one here\": /etc/passwd has no such name",
         ),

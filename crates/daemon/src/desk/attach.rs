@@ -6,7 +6,7 @@ use super::{Desk, Done, FIRST_INDEX, INDEX_SPAN, LAST_INDEX, State, Wiring, now}
 use model::address::{Family, IPV6_MTU};
 use model::datapath::{Datapath, Fault, Target, WireError};
 use model::ipam::{Granted, LeaseError, Wanted};
-use model::plan::{Plan, PlanSettings};
+use model::plan::{LARGE_MTU, Plan, PlanSettings, routes_inside};
 use model::ports::Ports;
 use model::record::{Asked, NamespaceId, PathDigest, Record};
 use model::survey::Standing;
@@ -227,8 +227,10 @@ impl<D: Datapath> Desk<D> {
                 mac: order.mac,
                 ports: order.ports.clone(),
             },
+            outward_mtu: self.outward_mtu(order, mtu),
             adopted: None,
         };
+        let inside = routes_inside(&record, state.ipam.prefixes().map(|prefix| prefix.net()));
         let lease = Lease {
             desk: self,
             granted: Some(granted),
@@ -255,17 +257,21 @@ impl<D: Datapath> Desk<D> {
                 )]),
             });
         }
-        Ok((
-            lease,
-            Plan::new(
-                record,
-                &PlanSettings {
-                    group: self.settings.group,
-                    mtu,
-                },
-                index,
-            ),
-        ))
+        let settings = PlanSettings {
+            group: self.settings.group,
+            mtu,
+        };
+        let mut plan = Plan::new(record, &settings, index);
+        plan.workload.extend(inside);
+        Ok((lease, plan))
+    }
+
+    /// Whether the link gets the largest MTU inside the node, and what then is that of everything else.
+    fn outward_mtu(&self, order: &AttachOrder, mtu: u16) -> Option<u16> {
+        let is_large = order.mtu.is_none()
+            && mtu < LARGE_MTU
+            && self.settings.large_mtu_owners.contains(order.key.owner());
+        is_large.then_some(mtu)
     }
 
     /// A link has the host end's name, and nothing is known of it: what is half-made goes, everything else stays.
@@ -324,7 +330,7 @@ fn differences(attachment: &Attachment, order: &AttachOrder, id: NamespaceId) ->
     }
     if record.asked.mtu != order.mtu {
         let asked = order.mtu.map_or("the default".to_owned(), |mtu| mtu.to_string());
-        all.push(format!("MTU {} instead of {asked}", attachment.link.mtu));
+        all.push(format!("MTU {} instead of {asked}", attachment.mtu()));
     }
     if record.asked.mac != order.mac {
         let asked = order.mac.map_or("the daemon's".to_owned(), |mac| mac.to_string());

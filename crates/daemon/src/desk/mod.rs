@@ -32,7 +32,7 @@ use crate::tally::Work;
 use ipnet::IpNet;
 use model::datapath::{Datapath, Event, Fault, Target};
 use model::ipam::Ipam;
-use model::key::{HostLink, Key};
+use model::key::{HostLink, Key, Owner};
 use model::peer::Peer;
 use model::ports::Protocol;
 use model::prefix::{MOST, Prefix};
@@ -72,6 +72,8 @@ pub struct Settings {
     pub prefixes: Vec<Prefix>,
     /// MTU of every link; `None`: the uplink's.
     pub mtu: Option<u16>,
+    /// Whose links have the largest MTU for the node's own prefixes, where none is asked for.
+    pub large_mtu_owners: Vec<Owner>,
     /// How long a freed address rests.
     pub cool_down: Duration,
     /// Orders that may wait.

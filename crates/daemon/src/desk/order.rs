@@ -90,6 +90,11 @@ impl Attachment {
         self.record.addresses
     }
 
+    /// The MTU that the workload has to go by, in bytes: its link's, or a smaller one of what leaves the node.
+    pub fn mtu(&self) -> u16 {
+        self.record.outward_mtu.unwrap_or(self.link.mtu)
+    }
+
     /// Where the workload's end is.
     pub fn namespace(&self) -> NamespaceId {
         self.record.namespace

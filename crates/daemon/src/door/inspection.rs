@@ -269,7 +269,7 @@ fn attachment_of(attachment: &Attachment) -> inspect::Attachment {
         host_index: link.host_index,
         host_mac: link.host_mac.to_string(),
         workload_mac: link.workload_mac.to_string(),
-        mtu: link.mtu.into(),
+        mtu: attachment.mtu().into(),
         gateway: record
             .addresses
             .iter()

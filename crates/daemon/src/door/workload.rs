@@ -138,7 +138,7 @@ fn response(attachment: &Attachment) -> AttachResponse {
         host_link: link.host.to_string(),
         host_mac: link.host_mac.0.to_vec(),
         workload_mac: link.workload_mac.0.to_vec(),
-        mtu: link.mtu.into(),
+        mtu: attachment.mtu().into(),
         gateway: record
             .addresses
             .iter()

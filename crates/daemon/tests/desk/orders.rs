@@ -20,6 +20,7 @@ pub(crate) fn settings() -> Settings {
             .map(|prefix| prefix.parse().unwrap())
             .to_vec(),
         mtu: None,
+        large_mtu_owners: Vec::new(),
         cool_down: Duration::from_secs(30),
         max_queued: 100,
         masquerade: true,

@@ -126,6 +126,7 @@ pub(crate) fn attachment(order: &AttachOrder) -> Attachment {
         namespace: NamespaceId { device: 4, inode: 77 },
         path: PathDigest::of(&order.path),
         asked: Asked::default(),
+        outward_mtu: None,
         adopted: None,
     };
     let settings = PlanSettings { group: 8, mtu: 1400 };

@@ -20,6 +20,7 @@ mod crossing;
 mod daemon;
 mod hostile;
 mod kubernetes;
+mod large_mtu;
 mod metrics;
 mod others;
 mod packets;

@@ -8,7 +8,7 @@ use kernel::linux::Linux;
 use kernel::netns;
 use model::address::Mac;
 use model::datapath::Datapath as _;
-use model::plan::{Plan, PlanSettings};
+use model::plan::{LARGE_MTU, Op, Plan, PlanSettings, routes_inside};
 use model::survey::Standing;
 use std::os::fd::AsFd as _;
 
@@ -123,6 +123,46 @@ fn a_workload_has_the_mac_that_was_asked_for() {
         for address in ["10.77.0.5", "fd77::5"] {
             run(&format!("ping -c1 -W1 {address}"));
         }
+    });
+}
+
+/// 60000 bytes go across in one piece, and what leaves the node is told its MTU by the route.
+#[test]
+fn a_large_mtu_is_inside_the_node_and_is_put_back() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        linux.publish(&RULESET).unwrap();
+        let own = ["10.77.0.0/24", "fd77::/64"].map(|prefix| prefix.parse().unwrap());
+        let large = |id, v4, v6, index| {
+            let mut one = workload(&linux, id, Some(v4), Some(v6), index);
+            one.plan.record.outward_mtu = Some(1400);
+            let settings = PlanSettings { group: 8, mtu: 1400 };
+            one.plan = Plan::new(one.plan.record, &settings, index);
+            let routes = routes_inside(&one.plan.record, own.into_iter());
+            one.plan.workload.extend(routes);
+            wire(&linux, &one).unwrap();
+            one
+        };
+        let a = large("a", "10.77.0.5", "fd77::5", 100_000);
+        let b = large("b", "10.77.0.6", "fd77::6", 100_001);
+        for address in ["10.77.0.6", "fd77::6"] {
+            inside(&a.namespace, &format!("ping -c1 -W5 -M do -s 60000 {address}"));
+        }
+        for elsewhere in ["198.18.0.1", "2001:db8::1"] {
+            let route = inside(&a.namespace, &format!("ip route get {elsewhere}"));
+            assert!(route.contains("mtu 1400"), "{route}");
+        }
+
+        run(&format!("ip link set {} mtu 1400", b.plan.link.host));
+        let found = linux.find(&b.plan.link.host).unwrap().unwrap();
+        let Standing::Attached(record) = found.standing(8) else {
+            panic!("{found:?}")
+        };
+        assert_eq!(*record, b.plan.record);
+        let missing = found.missing(&record, &b.plan.link);
+        assert_eq!(missing, [Op::Mtu(LARGE_MTU)]);
+        assert_eq!(linux.restore(&target(&b, 100_001), &missing), Vec::new());
+        inside(&b.namespace, "ping -c1 -W5 -M do -s 60000 10.77.0.5");
     });
 }
 

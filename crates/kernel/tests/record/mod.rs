@@ -28,6 +28,7 @@ pub(crate) fn record(
             ports: Ports::new(ports.iter().copied()).unwrap(),
             ..Asked::default()
         },
+        outward_mtu: None,
         adopted: None,
     }
 }

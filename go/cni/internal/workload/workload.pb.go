@@ -590,11 +590,12 @@ type AttachResponse struct {
 	HostMac []byte `protobuf:"bytes,17,opt,name=host_mac,json=hostMac,proto3" json:"host_mac,omitempty"`
 	// MAC of the workload's end (6 bytes): the same for the same key, always.
 	WorkloadMac []byte `protobuf:"bytes,18,opt,name=workload_mac,json=workloadMac,proto3" json:"workload_mac,omitempty"`
-	// MTU of both ends, in bytes.
+	// MTU of both ends, in bytes. Where the owner's links have a larger one inside the node (network.large_mtu_owners): that of
+	// what leaves it, which the default routes have.
 	Mtu uint32 `protobuf:"varint,19,opt,name=mtu,proto3" json:"mtu,omitempty"`
 	// The first hop of each address in ip, in the same order.
 	Gateway [][]byte `protobuf:"bytes,20,rep,name=gateway,proto3" json:"gateway,omitempty"`
-	// The routes that were made inside the namespace.
+	// The routes that were made inside the namespace; without those that only let packets inside the node be larger.
 	Route []*Route `protobuf:"bytes,21,rep,name=route,proto3" json:"route,omitempty"`
 	// The namespace that the workload's end was put into.
 	Namespace *NamespaceIdentity `protobuf:"bytes,22,opt,name=namespace,proto3" json:"namespace,omitempty"`
