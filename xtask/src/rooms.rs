@@ -4,6 +4,7 @@
 //!  cni, cli -> client -> api, queue        bench -> anything, known by nobody
 //!   '---> stage --> kernel -> model        stage: known by the demo and by tests
 //!  daemon -> api, cluster, model, queue; its main -> kernel
+//!  daemon, kernel, queue -> mishap, which is empty in the product
 //!  cluster -> model
 //! ```
 
@@ -39,6 +40,7 @@ const CLUSTER_TESTS: &str = "workloadnet-cluster-tests";
 const CNI: &str = "workloadnet-cni";
 const DAEMON: &str = "workloadnet-daemon";
 const KERNEL: &str = "workloadnet-kernel";
+const MISHAP: &str = "workloadnet-mishap";
 const MODEL: &str = "workloadnet-model";
 const NEMESIS: &str = "workloadnet-nemesis";
 const QUEUE: &str = "workloadnet-queue";
@@ -47,15 +49,20 @@ const XTASK: &str = "xtask";
 
 const ROOMS: &[Room] = &[
     room(MODEL, &[], &[]),
-    room(KERNEL, &[MODEL], &[STAGE]),
+    room(MISHAP, &[], &[]),
+    room(KERNEL, &[MISHAP, MODEL], &[STAGE]),
     room(API, &[], &[]),
-    room(QUEUE, &[], &[]),
+    room(QUEUE, &[MISHAP], &[]),
     room(CLIENT, &[API, QUEUE], &[STAGE]),
     room(CLUSTER, &[MODEL], &[STAGE]),
     room(STAGE, &[KERNEL, MODEL], &[]),
     room(CLI, &[CLIENT, STAGE], &[]),
     room(CNI, &[CLIENT], &[QUEUE, STAGE]),
-    room(DAEMON, &[API, CLUSTER, KERNEL, MODEL, QUEUE], &[CLIENT, STAGE]),
+    room(
+        DAEMON,
+        &[API, CLUSTER, KERNEL, MISHAP, MODEL, QUEUE],
+        &[CLIENT, STAGE],
+    ),
     room(BENCH, &[API, CLIENT, KERNEL, MODEL, STAGE], &[]),
     room(CLIENT_TESTS, &[], &[API, CLIENT, KERNEL, MODEL, STAGE]),
     room(CLUSTER_TESTS, &[], &[STAGE]),

@@ -7,6 +7,7 @@
 //! Why two, and whom the first one believes: `docs/decisions/0014-a-lock-per-network-and-one-per-socket.md`.
 
 use anyhow::Context as _;
+use mishap::Kind;
 use rustix::fs::{FlockOperation, Mode, OFlags, fchmod, flock};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -74,7 +75,8 @@ pub async fn network(patience: Duration) -> anyhow::Result<NetworkLock> {
     let mut waiting = Waiting::new(patience);
     let mut unknown: Option<Instant> = None;
     loop {
-        match UnixListener::bind_addr(&address) {
+        let bound = mishap::at(Kind::File, "bind the network's lock");
+        match bound.and_then(|()| UnixListener::bind_addr(&address)) {
             Ok(listener) => {
                 return Ok(NetworkLock {
                     listener: Some(listener),
@@ -127,6 +129,11 @@ fn may_hold(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
+/// Whether a call is made: always, but in tests.
+fn may(tried: &str) -> Result<(), Errno> {
+    mishap::at(Kind::File, tried).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
 /// Where the lock of a socket is.
 pub fn file_of(socket: &Path) -> PathBuf {
     let mut path = socket.as_os_str().to_owned();
@@ -138,12 +145,15 @@ pub fn file_of(socket: &Path) -> PathBuf {
 pub async fn socket(socket: &Path, patience: Duration) -> anyhow::Result<File> {
     let path = file_of(socket);
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let lock = rustix::fs::open(&path, flags, FILE_MODE)
+    let lock = may("open the socket's lock")
+        .and_then(|()| rustix::fs::open(&path, flags, FILE_MODE))
         .and_then(|lock| fchmod(&lock, FILE_MODE).map(|()| File::from(lock)))
         .with_context(|| format!("cannot open the lock {}", path.display()))?;
     let mut waiting = Waiting::new(patience);
     loop {
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        match may("lock the socket's lock")
+            .and_then(|()| flock(&lock, FlockOperation::NonBlockingLockExclusive))
+        {
             Ok(()) => return Ok(lock),
             Err(Errno::WOULDBLOCK) => {
                 let (socket, path) = (socket.display(), path.display());

@@ -2,6 +2,7 @@
 //! /run, written whole and renamed; lost, torn or garbage it is as good as empty.
 
 use crate::source::Kind;
+use mishap::{Kind as Of, at};
 use model::ipam::{Moment, Past};
 use model::prefix::{Prefix, PrefixError};
 use serde::{Deserialize, Serialize};
@@ -183,15 +184,20 @@ impl Memory {
     /// Writes the file whole, beside itself, and renames it. The name is always the same: what is left of a crash meanwhile
     /// is gone with the next time, and only one at a time may do so.
     pub fn save(&self, path: &Path) -> io::Result<()> {
+        at(Of::File, "make the folder of the file below /run")?;
         if let Some(folder) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
         }
         let beside = beside(path);
+        at(Of::File, "remove what was left beside the file below /run")?;
         match std::fs::remove_file(&beside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let written = self.write(&beside).and_then(|()| std::fs::rename(&beside, path));
+        let written = self
+            .write(&beside)
+            .and_then(|()| at(Of::File, "rename the file below /run"))
+            .and_then(|()| std::fs::rename(&beside, path));
         if written.is_err() {
             // A full disk gets its room back; the first error is the one that counts.
             drop(std::fs::remove_file(&beside));
@@ -200,13 +206,16 @@ impl Memory {
     }
 
     fn write(&self, path: &Path) -> io::Result<()> {
+        at(Of::File, "open the file below /run anew")?;
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(path)?;
+        at(Of::File, "write the file below /run")?;
         let mut file = BufWriter::new(file);
         serde_json::to_writer(&mut file, self)?;
+        at(Of::File, "flush the file below /run")?;
         file.flush()
     }
 }

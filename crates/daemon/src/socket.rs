@@ -3,6 +3,7 @@
 
 use crate::lock;
 use anyhow::{Context as _, bail};
+use mishap::{Kind, at};
 use rustix::fs::Mode;
 use rustix::process::umask;
 use std::fs::{DirBuilder, File, Permissions};
@@ -67,8 +68,8 @@ fn make_folder(path: &Path) -> anyhow::Result<()> {
     };
     let mut maker = DirBuilder::new();
     maker.recursive(true).mode(0o755);
-    maker
-        .create(folder)
+    at(Kind::File, "make the socket's folder")
+        .and_then(|()| maker.create(folder))
         .with_context(|| format!("cannot make the folder of {}", path.display()))
 }
 
@@ -82,10 +83,11 @@ pub(crate) async fn bind(
     make_folder(path)?;
     remove_stale(path).await?;
     let before = umask(Mode::from_raw_mode(0o117));
-    let bound = UnixListener::bind(path);
+    let bound = at(Kind::File, "bind the socket").and_then(|()| UnixListener::bind(path));
     umask(before);
     let listener = bound.with_context(|| format!("cannot listen on {shown}"))?;
-    std::fs::set_permissions(path, Permissions::from_mode(MODE))
+    at(Kind::File, "set the socket's mode")
+        .and_then(|()| std::fs::set_permissions(path, Permissions::from_mode(MODE)))
         .and_then(|()| {
             if owner.or(group).is_some() {
                 chown(path, owner, group)
@@ -109,7 +111,8 @@ async fn remove_stale(path: &Path) -> anyhow::Result<()> {
     }
     match UnixStream::connect(path).await {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).with_context(|| format!("cannot remove the old socket {shown}"))
+            let removed = at(Kind::File, "remove the old socket").and_then(|()| std::fs::remove_file(path));
+            removed.with_context(|| format!("cannot remove the old socket {shown}"))
         }
         // WouldBlock: its queue is full.
         Ok(_) => bail!(

@@ -1,5 +1,6 @@
 //! A file that is read whole, whoever put it there: a regular one, of a bounded size, and without waiting for anybody.
 
+use mishap::{Kind, at};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -7,6 +8,7 @@ use std::path::Path;
 
 /// Its bytes, at most so many.
 pub(crate) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    at(Kind::File, format_args!("open {}", path.display()))?;
     // A FIFO would block.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
@@ -14,6 +16,7 @@ pub(crate) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     if !found.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
+    at(Kind::File, format_args!("read {}", path.display()))?;
     let mut bytes = Vec::new();
     // It may have grown since.
     let all = match found.len() {

@@ -159,6 +159,26 @@ pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Received<'_>> {
     })
 }
 
+/// Whether the last message of a datagram ends with it. What was larger than the buffer is cut short by the kernel, without an
+/// error (MSG_TRUNC, recv(2)).
+pub(crate) fn is_whole(mut datagram: &[u8]) -> bool {
+    while !datagram.is_empty() {
+        let length = u32_at(datagram, 0).map_or(0, |length| length as usize);
+        if length < HEADER || length > datagram.len() {
+            return false;
+        }
+        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    true
+}
+
+/// Makes a message one that the kernel does not know, and so refuses: no kind of route netlink or of a netfilter subsystem
+/// has this low byte.
+pub(crate) fn spoil(message: &mut [u8]) {
+    let kind = u16_at(message, 4).unwrap_or_default() | 0xff;
+    message[4..6].copy_from_slice(&kind.to_ne_bytes());
+}
+
 /// The attributes of a message; ends at the first that is cut short.
 #[derive(Debug, Clone, Copy)]
 pub struct Attributes<'a>(&'a [u8]);
@@ -240,6 +260,22 @@ mod tests {
         let attributes = Attributes::after(all[0].payload, 4);
         assert_eq!(attributes.text(3), Some("eth0"));
         assert_eq!(attributes.inside(18).u32(2), Some(9));
+    }
+
+    #[test]
+    fn a_datagram_that_was_cut_short_is_known() {
+        let mut wire = Vec::new();
+        for text in ["eth0", "wk0123456789abc"] {
+            Message::new(16, 0, "x")
+                .text(3, text)
+                .append_to(&mut wire, 1, false);
+        }
+        let first = u32_at(&wire, 0).map(|length| length as usize);
+        for length in 0..wire.len() {
+            let is_whole = length == 0 || Some(length) == first;
+            assert_eq!(super::is_whole(&wire[..length]), is_whole, "{length}");
+        }
+        assert!(super::is_whole(&wire));
     }
 
     #[test]

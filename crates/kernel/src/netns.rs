@@ -2,6 +2,7 @@
 
 use crate::confine::{Outside, by_name};
 use crate::fault::sys;
+use mishap::Kind;
 use model::datapath::{Fault, OpenError};
 use model::record::NamespaceId;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -67,7 +68,8 @@ impl Home {
             path: path.to_owned(),
             what: what.to_owned(),
         };
-        let name = match self.by_name(path) {
+        let opened = may(Kind::Path, "open").and_then(|()| self.by_name(path));
+        let name = match opened {
             Ok(name) => name,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::SRCH) => {
                 return Err(OpenError::NotFound {
@@ -76,20 +78,23 @@ impl Home {
             }
             Err(errno) => return Err(sys(tried("open"), errno).into()),
         };
-        let system = fstatfs(&name).map_err(|errno| sys(tried("statfs"), errno))?;
+        let system = may(Kind::Path, "statfs").and_then(|()| fstatfs(&name));
+        let system = system.map_err(|errno| sys(tried("statfs"), errno))?;
         if system.f_type.cast_unsigned() != NSFS_MAGIC {
             let mode = fstat(&name).map_err(|errno| sys(tried("stat"), errno))?.st_mode;
             return Err(not(kind_of(mode)));
         }
         let again = format!("/proc/self/fd/{}", name.as_raw_fd());
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = open_path(again, flags, Mode::empty()).map_err(|errno| sys(tried("open"), errno))?;
-        match namespace_type(file.as_fd()) {
+        let file = may(Kind::Path, "open").and_then(|()| open_path(again, flags, Mode::empty()));
+        let file = file.map_err(|errno| sys(tried("open"), errno))?;
+        match may(Kind::Path, "ask for the kind of").and_then(|()| namespace_type(file.as_fd())) {
             Ok(CLONE_NEWNET) => {}
             Ok(_) => return Err(not("a namespace of another kind")),
             Err(errno) => return Err(sys(tried("ask for the kind of"), errno).into()),
         }
-        let id = identity(file.as_fd()).map_err(|errno| sys(tried("stat"), errno))?;
+        let id = may(Kind::Path, "stat").and_then(|()| identity(file.as_fd()));
+        let id = id.map_err(|errno| sys(tried("stat"), errno))?;
         let forbidden = |whose| OpenError::Forbidden {
             path: path.to_owned(),
             whose,
@@ -105,7 +110,9 @@ impl Home {
 
     /// Does something in a namespace, on this thread, which must not be one of a pool, and comes back, whatever happens.
     pub(crate) fn visit<T>(&self, namespace: BorrowedFd<'_>, visit: impl FnOnce() -> T) -> Result<T, Fault> {
-        enter(namespace).map_err(|errno| sys("setns into the workload's namespace", errno))?;
+        let tried = "setns into the workload's namespace";
+        let entered = may(Kind::Enter, tried).and_then(|()| enter(namespace));
+        entered.map_err(|errno| sys(tried, errno))?;
         let _way_back = WayBack(self.own.as_fd());
         Ok(visit())
     }
@@ -122,6 +129,11 @@ impl Drop for WayBack<'_> {
             std::process::abort();
         }
     }
+}
+
+/// Whether a call is made: always, but in tests.
+fn may(kind: Kind, tried: &str) -> Result<(), Errno> {
+    mishap::at(kind, tried).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
 fn kind_of(mode: u32) -> &'static str {

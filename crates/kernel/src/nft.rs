@@ -106,7 +106,8 @@ impl Nft {
         let mut tables = ruleset.tables();
         tables.retain(|table| self.can(table.family));
         let replaced = self.replace(ruleset, doors, &tables);
-        if replaced.as_ref().is_err_and(is_lacking) && self.can(TableFamily::Arp) {
+        let lacks_arp = |fault: &Fault| is_lacking(fault) && is_about(TableFamily::Arp, fault);
+        if replaced.as_ref().is_err_and(lacks_arp) && self.can(TableFamily::Arp) {
             // Some kernels have no such tables.
             tables.retain(|table| table.family != TableFamily::Arp);
             if self.replace(ruleset, doors, &tables).is_ok() {
@@ -298,6 +299,11 @@ fn explained(mut fault: Fault) -> Fault {
 
 fn is_lacking(fault: &Fault) -> bool {
     [ENOENT, EOPNOTSUPP, EAFNOSUPPORT].contains(&fault.errno)
+}
+
+/// Whether the message that was refused is one for a table of this family.
+fn is_about(family: TableFamily, fault: &Fault) -> bool {
+    fault.tried.contains(&format!(" {family} {TABLE}"))
 }
 
 fn number(family: TableFamily) -> u8 {

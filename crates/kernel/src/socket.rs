@@ -1,8 +1,9 @@
 //! A blocking netlink socket: several messages in one send, one acknowledgement at the end, and every error with the
 //! message that it belongs to and the kernel's own words (NLMSGERR_ATTR_MSG, linux/netlink.h).
 
-use crate::fault::{fault, io as io_fault, sys};
-use crate::message::{Attributes, HEADER, Message, Received, flag, messages, u32_at};
+use crate::fault::{fault, io as io_fault, ours, sys};
+use crate::message::{self, Attributes, HEADER, Message, Received, flag, messages, u32_at};
+use mishap::Kind;
 use model::datapath::Fault;
 use netlink_sys::{Socket as Raw, SocketAddr};
 use rustix::fd::BorrowedFd;
@@ -95,6 +96,7 @@ impl Socket {
     pub fn open(protocol: isize) -> Result<Self, Fault> {
         let tried = "open a netlink socket";
         let open = || {
+            mishap::at(Kind::Socket, tried)?;
             let mut raw = Raw::new(protocol)?;
             raw.bind_auto()?;
             raw.connect(&SocketAddr::new(0, 0))?;
@@ -152,9 +154,25 @@ impl Socket {
         };
         let first = self.sequence.wrapping_add(1);
         let mut wire = Vec::with_capacity(batch.len() * 128);
+        let mut spoilt = Spoilt::default();
         for (n, message) in batch.iter().enumerate() {
             self.sequence = self.sequence.wrapping_add(1);
+            let start = wire.len();
             message.append_to(&mut wire, self.sequence, n == last);
+            // What ends a transaction is never refused alone.
+            if n <= last {
+                spoilt.may_be(n, message, &mut wire[start..]);
+            }
+        }
+        // Without its first message a transaction is nothing.
+        if last + 1 < batch.len()
+            && let Some(fault) = spoilt.instead(0, described.describes())
+        {
+            let refused = vec![Refused { position: 0, fault }];
+            return Ok(Answer {
+                refused,
+                ..Answer::default()
+            });
         }
         SENT.fetch_add(batch.len() as u64, Ordering::Relaxed);
         self.send(&wire, described.describes())?;
@@ -173,6 +191,7 @@ impl Socket {
                     continue;
                 }
                 if let Some(fault) = refusal(&received, message.describes()) {
+                    let fault = spoilt.instead(position, message.describes()).unwrap_or(fault);
                     answer.refused.push(Refused { position, fault });
                 }
                 // Without its first message a transaction is nothing, and nothing else is answered.
@@ -214,6 +233,8 @@ impl Socket {
         self.sequence = self.sequence.wrapping_add(1);
         let mut wire = Vec::new();
         request.append_to(&mut wire, self.sequence, false);
+        let mut spoilt = Spoilt::default();
+        spoilt.may_be(0, request, &mut wire);
         SENT.fetch_add(1, Ordering::Relaxed);
         self.send(&wire, request.describes())?;
         let mut interrupted = false;
@@ -235,7 +256,7 @@ impl Socket {
                     NLMSG_ERROR => {
                         self.unread = false;
                         return match refusal(&received, request.describes()) {
-                            Some(fault) => Err(fault),
+                            Some(fault) => Err(spoilt.instead(0, request.describes()).unwrap_or(fault)),
                             None => Ok(true),
                         };
                     }
@@ -262,8 +283,8 @@ impl Socket {
             }
         }
         self.unread = true;
-        self.raw
-            .send(wire, 0)
+        mishap::at(Kind::Send, tried)
+            .and_then(|()| self.raw.send(wire, 0))
             .map(drop)
             .map_err(|error| io_fault(tried, &error))
     }
@@ -271,12 +292,37 @@ impl Socket {
     fn receive(&mut self, tried: &str) -> Result<(), Fault> {
         loop {
             self.buffer.clear();
-            match self.raw.recv(&mut self.buffer, 0) {
-                Ok(_) => return Ok(()),
+            let received = mishap::at(Kind::Receive, tried)
+                .and_then(|()| self.raw.recv(&mut self.buffer, 0))
+                .and_then(|_| mishap::received(Kind::Answer, &mut self.buffer));
+            match received {
+                Ok(()) if message::is_whole(&self.buffer) => return Ok(()),
+                // A dump would be taken for all there is.
+                Ok(()) => return Err(ours(tried, "the kernel's answer was cut short".to_owned())),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(io_fault(tried, &error)),
             }
         }
+    }
+}
+
+/// Messages that tests have the kernel refuse: made into such as it does not know, so that it does nothing of them.
+#[derive(Default)]
+struct Spoilt(Vec<(usize, i32)>);
+
+impl Spoilt {
+    fn may_be(&mut self, position: usize, message: &Message, wire: &mut [u8]) {
+        let Err(error) = mishap::at(Kind::Message, message.describes()) else {
+            return;
+        };
+        self.0.push((position, error.raw_os_error().unwrap_or_default()));
+        message::spoil(wire);
+    }
+
+    /// What is told instead of the kernel's refusal.
+    fn instead(&self, position: usize, tried: &str) -> Option<Fault> {
+        let (_, errno) = self.0.iter().find(|(spoilt, _)| *spoilt == position)?;
+        Some(fault(tried, *errno, None))
     }
 }
 

@@ -5,7 +5,7 @@ use crate::encode::{
     link, link_by_altname, link_by_index, link_by_name, route, route_to,
 };
 use crate::message::{Attributes, Message, text, u16_at, u32_at};
-use crate::socket::{Socket, dump_of};
+use crate::socket::{Answer, Socket, dump_of};
 use crate::sysctl;
 use ipnet::IpNet;
 use model::address::{Mac, is_link_local};
@@ -198,7 +198,13 @@ fn lost_altname(link: &FoundLink) -> Option<String> {
 fn contested(socket: &mut Socket, index: u32, routes: &[IpNet]) -> Result<Vec<IpNet>, Fault> {
     let singles: Vec<IpNet> = routes.iter().copied().filter(|net| is_single(*net)).collect();
     let questions: Vec<Message> = singles.iter().map(|net| route_to(net.addr())).collect();
-    let replies = socket.batch(&questions)?.replies;
+    let Answer { refused, replies } = socket.batch(&questions)?;
+    if let Some(other) = refused
+        .into_iter()
+        .find(|refused| !is_no_way(refused.fault.errno))
+    {
+        return Err(other.fault);
+    }
     let over_it = |n: usize| {
         let reply = replies.iter().find(|reply| reply.position == n);
         reply.and_then(|reply| way(&reply.payload)) == Some((UNICAST, index))
@@ -278,6 +284,12 @@ fn uplink_over(link: &FoundLink) -> Uplink {
         name: link.name.clone(),
         mtu: link.mtu,
     }
+}
+
+/// What RTM_GETROUTE answers where no packet goes: EINVAL of a blackhole, EACCES of a prohibition, EHOSTUNREACH, ENETUNREACH
+/// and EAGAIN of a route that throws (`fib_props`, net/ipv4/fib_semantics.c).
+pub(crate) fn is_no_way(errno: i32) -> bool {
+    [11, 13, 22, 101, 113].contains(&errno)
 }
 
 pub(crate) fn is_single(net: IpNet) -> bool {

@@ -1,6 +1,7 @@
 //! Settings below /proc/sys/net, which shows the network namespace of the thread that looks.
 
 use crate::fault::{io as io_fault, ours};
+use mishap::Kind;
 use model::address::Family;
 use model::datapath::Fault;
 use model::plan::Sysctl;
@@ -80,7 +81,8 @@ impl Writable {
             Family::V6 => "ipv6",
         };
         let path = self.folder.join(format!("{version}/conf/{link}/{}", sysctl.name));
-        fs::write(&path, sysctl.value.to_string())
+        mishap::at(Kind::Setting, sysctl.of(link))
+            .and_then(|()| fs::write(&path, sysctl.value.to_string()))
             .map_err(|error| io_fault(format!("sysctl {}", sysctl.of(link)), &error))
     }
 
@@ -96,7 +98,8 @@ impl Writable {
         let stands = forwarding();
         let write = |path: &str| {
             let path = self.folder.join(path);
-            fs::write(&path, "1").map_err(|error| io_fault(format!("write 1 to {}", path.display()), &error))
+            let written = mishap::at(Kind::Setting, path.display()).and_then(|()| fs::write(&path, "1"));
+            written.map_err(|error| io_fault(format!("write 1 to {}", path.display()), &error))
         };
         if !stands.v4 {
             write(FORWARDING_V4)?;

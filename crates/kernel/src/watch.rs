@@ -9,11 +9,12 @@ mod stock;
 
 use crate::encode::{AF_INET, AF_INET6, DELADDR, DELLINK, DELROUTE, NEWADDR, NEWLINK, NEWROUTE};
 use crate::fault::{io as io_fault, sys};
-use crate::message::{Attributes, Received, messages, u32_at};
+use crate::message::{Attributes, Received, is_whole, messages, u32_at};
 use crate::nft::{self, NEWGEN, SUBSYSTEM};
 use crate::socket::{NETFILTER, ROUTE, Socket, borrowed};
 use crate::survey::{is_single, parse_address, parse_neighbour, parse_route_of_all, parse_route_told};
 use ipnet::IpNet;
+use mishap::Kind;
 use model::address::is_link_local;
 use model::datapath::{Event, Fault};
 use netlink_sys::Socket as Raw;
@@ -80,6 +81,7 @@ pub(crate) fn watch(
 fn listen(protocol: isize, groups: &[u32]) -> Result<Raw, Fault> {
     let tried = "listen to the kernel's notifications";
     let open = || {
+        mishap::at(Kind::Socket, tried)?;
         let mut raw = Raw::new(protocol)?;
         raw.bind_auto()?;
         for group in groups {
@@ -117,8 +119,12 @@ impl Watch {
     fn drain(&mut self, socket: &Raw, buffer: &mut Vec<u8>, on: fn(&mut Self, &Received<'_>)) {
         loop {
             buffer.clear();
-            match socket.recv(buffer, 0) {
-                Ok(_) => messages(buffer).for_each(|message| on(self, &message)),
+            let received = socket.recv(buffer, 0);
+            match received.and_then(|_| mishap::received(Kind::Notice, buffer)) {
+                Ok(()) => {
+                    self.lost |= !is_whole(buffer);
+                    messages(buffer).for_each(|message| on(self, &message));
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.raw_os_error() == Some(ENOBUFS) => self.lost = true,
                 Err(_) => return,

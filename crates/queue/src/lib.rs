@@ -12,6 +12,7 @@
 //!
 //! Whoever attaches a key settles its file first: else a deletion from before would be carried out after.
 
+use mishap::{Kind, at};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::ffi::OsStr;
@@ -130,6 +131,7 @@ impl Queue {
     /// Leaves a deletion. When this returns, it outlives a crash of the machine, where the file system does.
     pub fn put(&self, deletion: &Deletion) -> io::Result<()> {
         // The folder above is the daemon's own, and readable as the daemon would make it.
+        at(Kind::File, "make the queue's folder")?;
         if let Some(above) = self.folder.parent() {
             DirBuilder::new().recursive(true).mode(0o755).create(above)?;
         }
@@ -145,9 +147,11 @@ impl Queue {
         }
         let name = deletion.file_name();
         let (temporary, mut file) = self.temporary(&name)?;
-        let written = file
-            .write_all(&deletion.to_json())
+        let written = at(Kind::File, "write a deletion")
+            .and_then(|()| file.write_all(&deletion.to_json()))
+            .and_then(|()| at(Kind::File, "sync a deletion"))
             .and_then(|()| file.sync_all())
+            .and_then(|()| at(Kind::File, "rename a deletion"))
             .and_then(|()| fs::rename(&temporary, self.folder.join(&name)));
         if let Err(error) = written {
             let _ = fs::remove_file(&temporary);
@@ -157,6 +161,7 @@ impl Queue {
     }
 
     fn temporary(&self, name: &str) -> io::Result<(PathBuf, File)> {
+        at(Kind::File, "open a new deletion")?;
         let own = std::process::id();
         let mut tries = 0;
         loop {
@@ -179,6 +184,7 @@ impl Queue {
 
     /// All that waits. A folder that is not there holds nothing.
     pub fn look(&self) -> io::Result<Found> {
+        at(Kind::File, "list the queue")?;
         let entries = match fs::read_dir(&self.folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::default()),
             entries => entries?,
@@ -209,7 +215,9 @@ impl Queue {
     pub fn remove(&self, done: &Waiting) -> io::Result<()> {
         let name = done.deletion.file_name();
         let outcome = match self.content(&name) {
-            Ok(content) if content == done.content => fs::remove_file(self.folder.join(name)),
+            Ok(content) if content == done.content => {
+                at(Kind::File, "remove a deletion").and_then(|()| fs::remove_file(self.folder.join(name)))
+            }
             Ok(_) => Ok(()),
             Err(error) => Err(error),
         };
@@ -221,6 +229,7 @@ impl Queue {
 
     /// Gives a file that cannot be read another name, so that it is looked at by people and not again.
     pub fn put_aside(&self, name: &str) -> io::Result<PathBuf> {
+        at(Kind::File, "put a deletion aside")?;
         let aside = self.folder.join(format!("{name}.unreadable"));
         fs::rename(self.folder.join(name), &aside)?;
         Ok(aside)
@@ -236,6 +245,7 @@ impl Queue {
     }
 
     fn content(&self, name: &str) -> io::Result<Vec<u8>> {
+        at(Kind::File, "read a deletion")?;
         let path = self.folder.join(name);
         // Looked at before it is opened: opening a pipe waits for whoever writes into it.
         let metadata = fs::symlink_metadata(&path)?;

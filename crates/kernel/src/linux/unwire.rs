@@ -97,7 +97,11 @@ fn standing(
 
 /// Sends messages, each of which may find that its link is gone already.
 fn send(socket: &mut Socket, batch: &[Message]) -> Result<(), Fault> {
-    let together = if crash::STEPWISE { 1 } else { batch.len().max(1) };
+    let together = if crash::is_stepwise() {
+        1
+    } else {
+        batch.len().max(1)
+    };
     for messages in batch.chunks(together) {
         let answer = socket.batch(messages)?;
         if let Some(refused) = answer.refused.into_iter().find(|r| r.fault.errno != ENODEV) {

@@ -4,6 +4,7 @@ use super::{EACCES, EEXIST, ENODEV, Linux, no_second_name};
 use crate::encode::{
     self, LOCAL, LOOPBACK, UNICAST, UP, link_by_index, link_by_name, route_over, route_to, set_up,
 };
+use crate::fault::ours;
 use crate::message::Message;
 use crate::netns::Home;
 use crate::socket::{Answer, ROUTE, Refused, Reply, Socket};
@@ -18,6 +19,8 @@ use std::time::{Duration, Instant};
 
 const ENOENT: i32 = 2;
 const EBUSY: i32 = 16;
+/// errno.h.
+const EADDRNOTAVAIL: i32 = 99;
 /// How many interface indexes are tried before the kernel's refusal is believed.
 const INDEX_TRIES: u32 = 64;
 const LOCAL_ROUTE_LIMIT: Duration = Duration::from_secs(5);
@@ -33,7 +36,18 @@ struct Wiring<'a> {
     plan: &'a Plan,
     host_index: u32,
     workload_index: u32,
-    loopback_was_down: bool,
+    loopback: Loopback,
+}
+
+/// What is to become of the workload's loopback if the rest fails.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Loopback {
+    /// It is as it was.
+    AsItWas,
+    /// It was down.
+    WasDown,
+    /// The answer that would tell was lost, and it may have been set up.
+    Unknown,
 }
 
 /// Makes a plan true, or undoes what was done.
@@ -53,7 +67,7 @@ pub(super) fn wire(
         plan,
         host_index,
         workload_index,
-        loopback_was_down: false,
+        loopback: Loopback::AsItWas,
     };
     match wiring.finish(home, namespace).and_then(|()| wiring.open_doors()) {
         Ok(()) => Ok(host_index),
@@ -218,9 +232,16 @@ impl Wiring<'_> {
             first: 1,
             ops: &plan.workload,
         };
+        self.loopback = Loopback::Unknown;
         let sent = batch.send(self.inside(), switch_ipv6_on)?;
+        if let Some(refused) = sent.unanswered.into_iter().next() {
+            return Err(gone_or_refused(refused.fault));
+        }
         let loopback = sent.before.first().ok_or_else(|| vanished("lo"))?;
-        self.loopback_was_down = survey::flags_of(&loopback.payload) & UP == 0;
+        self.loopback = match survey::flags_of(&loopback.payload) & UP {
+            0 => Loopback::WasDown,
+            _ => Loopback::AsItWas,
+        };
         match sent.refused.into_iter().next() {
             None => Ok(()),
             Some(Refused { position, fault }) => Err(match plan.workload.get(position) {
@@ -249,6 +270,11 @@ impl Wiring<'_> {
             ops: &plan.host,
         };
         let sent = batch.send(self.host, || self.linux.sysctls.write(name, &IPV6_ON))?;
+        // That there is no way to an address is an answer, too.
+        let unanswered = |refused: &Refused| !survey::is_no_way(refused.fault.errno);
+        if let Some(refused) = sent.unanswered.into_iter().find(unanswered) {
+            return Err(gone_or_refused(refused.fault));
+        }
         for Refused { position, fault } in sent.refused {
             match plan.host.get(position) {
                 Some(Op::AltName(_)) if no_second_name(fault.errno) => {}
@@ -301,15 +327,22 @@ impl Wiring<'_> {
             Err(fault) if fault.errno == ENODEV => {}
             Err(fault) => left.push(fault),
         }
-        if let (Some(inside), true) = (&mut self.inside, self.loopback_was_down) {
+        if let (Some(inside), Loopback::Unknown) = (&mut self.inside, self.loopback)
+            && survey::find_link(inside, "lo").map_or(true, |lo| lo.is_some_and(|lo| lo.up))
+        {
+            // Who else may have set it up needs it.
+            let reason = "it stays up, as it is not known whether it was down".to_owned();
+            left.push(ours("ip link set lo down", reason));
+        }
+        if let (Some(inside), Loopback::WasDown) = (&mut self.inside, self.loopback) {
             match inside.batch(&[set_up(LOOPBACK, "lo", false), encode::delete_loopback_address()]) {
-                // It never went up, or had an address before.
                 Ok(answer) => left.extend(
                     answer
                         .refused
                         .into_iter()
-                        .filter(|r| r.position == 0)
-                        .map(|r| r.fault),
+                        .map(|refused| refused.fault)
+                        // It never went up.
+                        .filter(|fault| fault.errno != EADDRNOTAVAIL),
                 ),
                 Err(fault) => left.push(fault),
             }
@@ -388,8 +421,10 @@ struct Batch<'a> {
 /// What came back. Positions count from the first of the ops, or of the questions of either kind.
 #[derive(Default)]
 struct Sent {
-    /// Of the ops; a question that has no answer is no refusal.
+    /// Of the ops.
     refused: Vec<Refused>,
+    /// What the kernel had against questions.
+    unanswered: Vec<Refused>,
     before: Vec<Reply>,
     after: Vec<Reply>,
 }
@@ -420,6 +455,8 @@ impl Batch<'_> {
         let refused = positions.iter().map(|n| &self.messages[self.first + n]);
         let again: Vec<Message> = refused.chain(&self.messages[end..]).cloned().collect();
         sent.after.clear();
+        // Those behind the ops are asked once more.
+        sent.unanswered.retain(|refused| refused.position < self.first);
         sent.add(send_all(socket, &again)?, 0, positions.len());
         for refused in &mut sent.refused {
             refused.position = positions[refused.position];
@@ -432,9 +469,12 @@ impl Sent {
     /// An answer to messages of which those from `first` up to `end` are ops.
     fn add(&mut self, answer: Answer, first: usize, end: usize) {
         for Refused { position, fault } in answer.refused {
-            if (first..end).contains(&position) {
-                let position = position - first;
-                self.refused.push(Refused { position, fault });
+            match (first..end).contains(&position) {
+                true => {
+                    let position = position - first;
+                    self.refused.push(Refused { position, fault });
+                }
+                false => self.unanswered.push(Refused { position, fault }),
             }
         }
         for Reply { position, payload } in answer.replies {
@@ -448,7 +488,7 @@ impl Sent {
 
 /// Sends messages together, or in a build with crash points one by one.
 fn send_all(socket: &mut Socket, batch: &[Message]) -> Result<Answer, WireError> {
-    if !crash::STEPWISE {
+    if !crash::is_stepwise() {
         return socket.batch(batch).map_err(refused);
     }
     let mut all = Answer::default();

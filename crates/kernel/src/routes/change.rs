@@ -181,7 +181,11 @@ impl<'a> Changes<'a> {
 
     fn send(&mut self) -> Result<(), Fault> {
         let (steps, batch): (Vec<&Step>, Vec<Message>) = self.batch.drain(..).unzip();
-        let together = if crash::STEPWISE { 1 } else { batch.len().max(1) };
+        let together = if crash::is_stepwise() {
+            1
+        } else {
+            batch.len().max(1)
+        };
         for (steps, batch) in steps.chunks(together).zip(batch.chunks(together)) {
             for refused in self.socket.batch(batch)?.refused {
                 if !is_true_already(steps[refused.position], refused.fault.errno) {
