@@ -12,5 +12,6 @@ pub mod queue;
 pub mod service;
 pub mod socket;
 pub mod source;
+pub mod sync;
 pub mod tally;
 mod whole;

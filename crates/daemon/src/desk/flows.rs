@@ -3,10 +3,11 @@
 
 use super::order::Attachment;
 use super::{Desk, vital};
+use crate::sync::{Condvar, Mutex, instant};
 use model::datapath::{Datapath, Fault};
 use model::flows::Past;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 /// What comes close together is looked for together.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -42,11 +43,11 @@ impl Cleaner {
 
     /// All there is, once it has settled, and no sooner than after a rest from now.
     fn wait(&self, rest: Duration) -> Past {
-        let until = Instant::now() + rest;
+        let until = instant() + rest;
         let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         let past = self.wake.wait_while(past, |past| past.is_empty());
         let past = past.unwrap_or_else(PoisonError::into_inner);
-        let settles = until.saturating_duration_since(Instant::now()).max(SETTLE);
+        let settles = until.saturating_duration_since(instant()).max(SETTLE);
         let (mut past, _) = self
             .wake
             .wait_timeout_while(past, settles, |_| true)
@@ -62,9 +63,9 @@ impl<D: Datapath> Desk<D> {
             let (mut rest, mut fault) = (Duration::ZERO, None);
             loop {
                 let past = desk.cleaner.wait(rest);
-                let began = Instant::now();
+                let began = instant();
                 desk.clean(past, &mut fault);
-                rest = began.elapsed() * REST;
+                rest = (instant() - began) * REST;
             }
         })
     }
@@ -93,14 +94,14 @@ impl<D: Datapath> Desk<D> {
                     });
                 }
             }
-            Err(now) => {
-                if fault.as_ref() != Some(&now) {
+            Err(found) => {
+                if fault.as_ref() != Some(&found) {
                     tracing::warn!(
-                        fault = %now,
+                        fault = %found,
                         "connections of the past are not forgotten: a port or an address may get what was sent to who had it"
                     );
                 }
-                *fault = Some(now);
+                *fault = Some(found);
             }
         }
     }

@@ -28,6 +28,7 @@ pub(crate) mod vital;
 use crate::clock::now;
 use crate::memory::{Lost, Memory, Remembered};
 use crate::source::Kind;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::tally::Work;
 use ipnet::IpNet;
 use model::datapath::{Datapath, Event, Fault, Target};
@@ -46,7 +47,7 @@ use queue::Queue;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use turns::{Lanes, Turns};
 

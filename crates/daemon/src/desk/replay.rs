@@ -4,8 +4,9 @@
 use super::order::Detached;
 use super::{Desk, Phase, now, turns};
 use crate::queue;
+use crate::sync::mpsc;
 use model::datapath::Datapath;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long anybody waits for them. What is not done by then is in the queue still.

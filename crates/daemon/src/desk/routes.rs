@@ -6,6 +6,7 @@
 
 use super::order::{Notable, Routes};
 use super::{Desk, State, vital};
+use crate::sync::{Condvar, Mutex, MutexGuard, instant};
 use crate::tally::PutBack;
 use ipnet::IpNet;
 use model::address::Family;
@@ -18,7 +19,7 @@ use model::ruleset::Ruleset;
 use model::spared::Spared;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Touches that come close together are handled together.
@@ -61,7 +62,7 @@ impl Nudges {
     fn wait(&self, kernel: Instant, round: Instant) -> Pending {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let now = Instant::now();
+            let now = instant();
             if round <= now || pending.kernel && kernel <= now {
                 pending.kernel = true;
             }
@@ -75,7 +76,7 @@ impl Nudges {
                 .wait_timeout(pending, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
-            if pending.kernel && kernel <= Instant::now() && !pending.peers {
+            if pending.kernel && kernel <= instant() && !pending.peers {
                 let settled = |_: &mut Pending| true;
                 let waited = self.wake.wait_timeout_while(pending, SETTLE, settled);
                 pending = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -142,16 +143,16 @@ impl<D: Datapath> Desk<D> {
     pub(super) fn route_for_ever(self: Arc<Self>) {
         self.wait_until_recovered();
         let mut router = Router::default();
-        let (mut kernel, mut round) = (Instant::now(), Instant::now());
+        let (mut kernel, mut round) = (instant(), instant());
         loop {
             let pending = self.router.wait(kernel, round);
             if pending.kernel {
-                (router.is_old, kernel) = (true, Instant::now() + PACE);
+                (router.is_old, kernel) = (true, instant() + PACE);
                 router.reach.clear();
             }
-            let began = Instant::now();
+            let began = instant();
             let is_good = self.route(&mut router);
-            self.work.routing_times.took(began.elapsed());
+            self.work.routing_times.took(instant() - began);
             self.work.routings.ended(*is_good.as_ref().unwrap_or(&false));
             let is_good = match is_good {
                 Ok(is_good) => is_good,
@@ -165,7 +166,7 @@ impl<D: Datapath> Desk<D> {
             if !is_good {
                 router.held = None;
             }
-            round = Instant::now() + if is_good { self.settings.round } else { AGAIN };
+            round = instant() + if is_good { self.settings.round } else { AGAIN };
         }
     }
 

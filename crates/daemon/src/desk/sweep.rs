@@ -9,6 +9,7 @@ pub(super) use take_in::attachment_of;
 
 use super::replay::LIMIT;
 use super::{Desk, Phase, vital};
+use crate::sync::instant;
 use model::datapath::{Datapath, Fault};
 use model::key::HostLink;
 use model::survey::Survey;
@@ -51,7 +52,7 @@ impl<D: Datapath> Desk<D> {
             drop(self.changed.wait_timeout_while(state, again, stopping));
             again = (2 * again).min(self.settings.round);
         };
-        let start = Instant::now();
+        let start = instant();
         let mut rounds = Rounds {
             full: start + self.settings.round,
             again: AGAIN,
@@ -71,7 +72,7 @@ impl<D: Datapath> Desk<D> {
     }
 
     fn sweep_what(self: &Arc<Self>, touched: Pending, rounds: &mut Rounds) {
-        let now = Instant::now();
+        let now = instant();
         let all = touched.all || rounds.full <= now;
         let mut is_good = true;
         if touched.ruleset || all {

@@ -2,13 +2,14 @@
 
 use super::order::{Attachment, Finding, Garbage, Node, PrefixUse, Refusal, SourceState};
 use super::{Desk, Phase, State, USUAL_MTU, now};
+use crate::sync::MutexGuard;
 use model::address::{Family, IPV6_MTU};
 use model::datapath::Datapath;
 use model::ipam::Moment;
 use model::key::{Key, Owner};
 use model::routes::Mode;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 impl<D: Datapath> Desk<D> {

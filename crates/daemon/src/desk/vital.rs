@@ -2,6 +2,7 @@
 //! another one, which reads everything back from the kernel. A desk that goes on with a thread less would take orders in
 //! and never answer.
 
+use crate::sync::Builder;
 use std::io;
 use std::thread;
 
@@ -10,7 +11,8 @@ struct Vital;
 
 impl Drop for Vital {
     fn drop(&mut self) {
-        if thread::panicking() {
+        // A checker ends what is left of a run by unwinding it, and tells of panics itself.
+        if thread::panicking() && !cfg!(feature = "schedules") {
             let name = thread::current().name().unwrap_or_default().to_owned();
             tracing::error!(thread = name, "a thread panicked, the daemon ends");
             std::process::abort();
@@ -26,6 +28,6 @@ pub(super) fn guarded<T>(act: impl FnOnce() -> T) -> T {
 
 /// Starts a thread that lives as long as the process.
 pub(crate) fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name(name).spawn(move || guarded(run))?;
+    Builder::new().name(name).spawn(move || guarded(run))?;
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! What the sweeper is to look at, and when.
 
+use crate::sync::{Condvar, Mutex, instant};
 use std::collections::BTreeSet;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 /// Touches that come close together are handled together.
@@ -60,7 +61,7 @@ impl Nudges {
     /// What was touched, once it has settled, or nothing at a moment.
     pub(super) fn wait(&self, until: Instant) -> Pending {
         let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = until.saturating_duration_since(Instant::now());
+        let left = until.saturating_duration_since(instant());
         let (pending, timeout) = self
             .wake
             .wait_timeout_while(pending, left, |pending| pending.is_empty())
