@@ -18,8 +18,8 @@ pub fn instant() -> std::time::Instant {
 #[cfg(feature = "schedules")]
 mod checked {
     pub use shuttle::sync::{Mutex, MutexGuard, mpsc};
-    pub use shuttle::thread::Builder;
     use std::cell::Cell;
+    use std::io;
     use std::sync::LockResult;
     use std::time::{Duration, Instant};
 
@@ -47,6 +47,30 @@ mod checked {
             let (start, passed) = clock.get();
             clock.set((start, passed + time));
         });
+    }
+
+    /// As std's, without a handle: what is started lives as long as the process, and the checker waits for the end of threads,
+    /// but not of such tasks.
+    #[derive(Debug, Default)]
+    pub struct Builder;
+
+    impl Builder {
+        /// As std's.
+        pub fn new() -> Self {
+            Self
+        }
+
+        /// As std's; nobody sees it.
+        #[must_use]
+        pub fn name(self, _: String) -> Self {
+            self
+        }
+
+        /// As std's.
+        pub fn spawn(self, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+            drop(shuttle::future::spawn(async move { run() }));
+            Ok(())
+        }
     }
 
     /// As std's.

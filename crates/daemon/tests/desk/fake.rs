@@ -5,6 +5,7 @@ mod world;
 
 pub(crate) use world::World;
 
+use daemon::sync::Mutex;
 use ipnet::IpNet;
 use model::address::Family;
 use model::datapath::{Datapath, Event, Fault, FoundRoutes, OpenError, Target, WireError};
@@ -18,7 +19,7 @@ use model::ruleset::Ruleset;
 use model::survey::{Forwarding, FoundLink, Survey, Uplink};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use world::{Held, Link, apply, inode};
 
 /// How a wire is to fail.
@@ -143,7 +144,11 @@ impl Datapath for Fake {
     }
 
     fn wire(&self, namespace: &u64, plan: &Plan) -> Result<u32, WireError> {
+        let _alone = self.world.only_one_writes();
+        let _hand = self.world.take_in_hand(&[plan.link.host.as_str()]);
         self.world.pass(Place::Wire);
+        // What is noted and what the table has change together.
+        let mut noted = self.noted.lock().unwrap();
         let mut held = self.world.held();
         held.planned = Some(plan.record.addresses);
         let name = plan.link.host.as_str();
@@ -171,6 +176,7 @@ impl Datapath for Fake {
                     let index = held.links.get(name).map(|link| link.found.index);
                     index.and_then(|index| held.doors.remove(&index));
                     drop(held);
+                    drop(noted);
                     if left.is_empty() {
                         self.world.delete(name);
                     }
@@ -183,13 +189,16 @@ impl Datapath for Fake {
         let index = held.links[name].found.index;
         drop(held);
         if !plan.doors.is_empty() {
-            self.noted.lock().unwrap().doors.insert(index, plan.doors.clone());
+            noted.doors.insert(index, plan.doors.clone());
         }
+        drop(noted);
         self.world.wake();
         Ok(index)
     }
 
     fn unwire(&self, links: &[Target]) -> Vec<Result<(), Fault>> {
+        let names: Vec<&str> = links.iter().map(|target| target.link.as_str()).collect();
+        let mut hand = self.world.take_in_hand(&names);
         self.world.pass(Place::Unwire);
         for target in links {
             self.set_doors(target.index, &[]).unwrap();
@@ -204,7 +213,10 @@ impl Datapath for Fake {
                 let name = target.link.as_str();
                 let is_meant =
                     |link: &Link| link.found.index == target.index && link.found.group == target.group;
-                if self.world.held().links.get(name).is_some_and(is_meant) {
+                let is_there = self.world.held().links.get(name).is_some_and(is_meant);
+                // Once its end is told of, the next order has its turn.
+                hand.let_go(name);
+                if is_there {
                     self.world.delete(name);
                 }
                 Ok(())

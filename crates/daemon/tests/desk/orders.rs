@@ -3,10 +3,11 @@
 use crate::fake::{Fake, World};
 use daemon::desk::order::{AttachOrder, Attachment, DetachOrder, Detached, Refusal};
 use daemon::desk::{Desk, Done, Settings};
+use daemon::sync::mpsc;
 use model::key::{InterfaceName, Key, Owner, WorkloadId};
 use model::ports::{HostPort, Ports, Protocol};
 use std::collections::BTreeMap;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A test that waits this long hangs.

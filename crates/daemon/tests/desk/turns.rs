@@ -2,9 +2,11 @@
 
 use crate::fake::{Place, World};
 use crate::orders::{
-    attach, detach, detach_order, give, give_detach, key, listed, open, open_with, order, pools, settings,
+    attach, detach, detach_order, give, give_detach, key, listed, open, open_with, order, order_with, pools,
+    settings,
 };
 use daemon::desk::order::{Detached, Refusal};
+use model::datapath::Event;
 use stage::wait::{PATIENCE, eventually};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -87,6 +89,28 @@ fn what_is_too_much_is_refused_at_once_and_what_waits_is_answered() {
     )
     .unwrap();
     assert_eq!(listed(&desk), ["a", "b", "c", "d"]);
+}
+
+#[test]
+fn ends_that_are_told_by_a_thread_of_its_own_are_answered_and_what_is_put_back_meanwhile_has_every_port() {
+    let world = World::default();
+    world.tell_later();
+    let desk = open(&world);
+    for (id, path) in [("a", "/n/1"), ("b", "/n/2"), ("c", "/n/3")] {
+        attach(&desk, id, path).unwrap();
+    }
+    let all = ["a", "b", "c"].map(|id| give_detach(&desk, id, None));
+    let published = world.published();
+    let with_a_port = give(&desk, order_with("d", "/n/4", &[8080]));
+    world.lose_ruleset();
+    world.tell(Event::RulesetTouched);
+    for detaching in all {
+        assert_eq!(detaching.outcome().unwrap(), Detached::Done);
+    }
+    with_a_port.outcome().unwrap();
+    world.wait_for_the_table(published, "10.9.0.0/28".parse().unwrap(), 1);
+    assert!((1..=3).contains(&world.most_together()));
+    assert_eq!(listed(&desk), ["d"]);
 }
 
 /// What happened, in its order.

@@ -1,6 +1,7 @@
 //! What a kernel would hold, as values and as text; and what a test does to it, waits for in it, and lets threads wait at.
 
 use super::{Failure, Place, Step};
+use daemon::sync::{Builder, Condvar, Mutex, MutexGuard};
 use ipnet::IpNet;
 use model::address::Addresses;
 use model::datapath::Event;
@@ -12,7 +13,7 @@ use model::routes::Held as Roads;
 use model::survey::FoundLink;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A test that waits this long hangs.
@@ -58,6 +59,13 @@ pub(super) struct Held {
     waiting: BTreeMap<Place, usize>,
     /// Shared, so that who tells an event need not hold the world meanwhile.
     pub(super) sink: Option<Sink>,
+    /// Links that somebody makes or deletes, and somebody who makes one.
+    in_hand: BTreeSet<String>,
+    somebody_writes: bool,
+    /// Links that were deleted at once, at most.
+    most_together: usize,
+    /// Whoever tells of a link's end does so on a thread of its own.
+    tells_later: bool,
     /// Daemons that have ended. Their threads live on, unlike those of a process.
     pub(super) lives: usize,
 }
@@ -70,7 +78,80 @@ pub(super) struct Link {
     rest: Vec<String>,
 }
 
+/// Links that are made or deleted by somebody until this is dropped.
+pub(super) struct InHand {
+    world: World,
+    names: Vec<String>,
+    writes: bool,
+}
+
+impl InHand {
+    /// One of them is not any more.
+    pub(super) fn let_go(&mut self, name: &str) {
+        self.world.held().in_hand.remove(name);
+        self.names.retain(|other| other != name);
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        // Who panics need not leave it in order.
+        if std::thread::panicking() {
+            return;
+        }
+        let mut held = self.world.held();
+        for name in &self.names {
+            held.in_hand.remove(name);
+        }
+        held.somebody_writes &= !self.writes;
+    }
+}
+
 impl World {
+    /// Nobody else makes or deletes any of these meanwhile: one order of a key at a time.
+    pub(super) fn take_in_hand(&self, names: &[&str]) -> InHand {
+        let mut held = self.held();
+        for name in names {
+            let is_free = held.in_hand.insert((*name).to_owned());
+            assert!(is_free, "two at once are about {name}");
+        }
+        held.most_together = held.most_together.max(names.len());
+        InHand {
+            world: self.clone(),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            writes: false,
+        }
+    }
+
+    /// Nobody else makes anything meanwhile.
+    pub(super) fn only_one_writes(&self) -> InHand {
+        let is_taken = std::mem::replace(&mut self.held().somebody_writes, true);
+        assert!(!is_taken, "two write at once");
+        InHand {
+            world: self.clone(),
+            names: Vec::new(),
+            writes: true,
+        }
+    }
+
+    /// Links that were deleted at once, at most.
+    pub(crate) fn most_together(&self) -> usize {
+        self.held().most_together
+    }
+
+    /// As a kernel does, whose notifications are read by a thread that has nothing else to do.
+    pub(crate) fn tell_later(&self) {
+        self.held().tells_later = true;
+    }
+
+    /// Returns when a ruleset was put in place once more, and the table has this net and so many doors.
+    #[track_caller]
+    pub(crate) fn wait_for_the_table(&self, published: usize, net: IpNet, doors: usize) {
+        self.wait("the table has all of it", |held| {
+            held.published > published && held.spared.contains(&net) && held.doors.len() == doors
+        });
+    }
+
     pub(super) fn held(&self) -> MutexGuard<'_, Held> {
         self.0.held.lock().unwrap()
     }
@@ -258,10 +339,16 @@ impl World {
         let Some(link) = self.change(|held| held.links.remove(name)) else {
             return;
         };
-        self.tell(Event::LinkGone {
+        let event = Event::LinkGone {
             link: HostLink::parse(name).unwrap(),
             index: link.found.index,
-        });
+        };
+        if !self.held().tells_later {
+            return self.tell(event);
+        }
+        let world = self.clone();
+        let teller = Builder::new().spawn(move || world.tell(event));
+        _ = teller.unwrap();
     }
 
     pub(crate) fn text(&self) -> String {
