@@ -6,14 +6,23 @@
 //!  workload's socket   lo up | eth0 up | per family: address, on-link route, default route | two neighbours
 //!  node's socket       the link again: its answer means that packets flow
 //! ```
+//!
+//! An end has two times: until the kernel announces it (RTM_DELLINK), when the link is gone and its addresses are free, and
+//! until the kernel acknowledges it, after a grace period of RCU. A second thread asks for it, because who asks is held up.
 
 use anyhow::{Context as _, Result};
+use kernel::Message;
 use kernel::socket::{Answer, ROUTE, Socket};
-use kernel::{Attributes, Message};
+use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::sockopt::{Timeout, set_socket_recv_buffer_size_force, set_socket_timeout};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
 
 const NEWLINK: u16 = 16;
 const DELLINK: u16 = 17;
@@ -39,12 +48,31 @@ const FIRST_INDEX: u32 = 200_000;
 /// The workload's end, after loopback.
 const INSIDE: u32 = 2;
 
+/// The group of links that go together.
+const LEAVING: u32 = 4_242_424;
+/// `1 << (RTNLGRP_LINK - 1)`.
+const LINKS: u32 = 1;
+/// Holds the announcements of thousands of links.
+const BUFFER: usize = 16 << 20;
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// A loop in the namespace of the thread that made it, which is the only one that may use it.
 #[derive(Debug)]
 pub(crate) struct Bare {
     home: File,
     host: Socket,
     made: u32,
+    announcements: OwnedFd,
+    deleter: Deleter,
+}
+
+/// A thread that deletes links; it ends with this value.
+#[derive(Debug)]
+struct Deleter {
+    orders: Sender<u32>,
+    /// When an order went out, before the kernel has done anything, and what became of it.
+    began: Receiver<Instant>,
+    done: Receiver<Result<()>>,
 }
 
 impl Bare {
@@ -54,6 +82,8 @@ impl Bare {
             home: File::open("/proc/thread-self/ns/net").context("open the thread's own namespace")?,
             host: Socket::open(ROUTE)?,
             made: 0,
+            announcements: announcements()?,
+            deleter: Deleter::here()?,
         })
     }
 
@@ -93,11 +123,51 @@ impl Bare {
         Ok(index)
     }
 
+    /// Deletes a link; how long it took until the kernel announced its end. The kernel still works on it afterwards.
+    pub(crate) fn end(&mut self, index: u32) -> Result<Duration> {
+        let mut buffer = [0; 8192];
+        // What is there already is of the past.
+        while received(&self.announcements, &mut buffer, RecvFlags::DONTWAIT)?.is_some() {}
+        let Deleter { orders, began, .. } = &self.deleter;
+        orders.send(index).context("the deleting thread has ended")?;
+        loop {
+            let length = received(&self.announcements, &mut buffer, RecvFlags::empty())?
+                .with_context(|| format!("the end of link {index} is not announced within {PATIENCE:?}"))?;
+            if ends(&buffer[..length], index) {
+                let ended = Instant::now();
+                return Ok(ended - began.recv().context("the deleting thread has ended")?);
+            }
+        }
+    }
+
+    /// Waits until the kernel has acknowledged the last [`Bare::end`].
+    pub(crate) fn settle(&self) -> Result<()> {
+        self.deleter
+            .done
+            .recv()
+            .context("the deleting thread has ended")?
+    }
+
     /// Deletes a link and waits for the kernel's acknowledgement.
     pub(crate) fn detach(&mut self, index: u32) -> Result<()> {
         self.host
             .batch(&[link(DELLINK, 0, index, 0, 0)])
             .and_then(Answer::ok)?;
+        Ok(())
+    }
+
+    /// Deletes many links, as quickly as that goes: all at once, by a group that nobody else has.
+    pub(crate) fn clear(&mut self, links: &[u32]) -> Result<()> {
+        for some in links.chunks(100) {
+            let moves: Vec<_> = some
+                .iter()
+                .map(|index| link(SETLINK, 0, *index, 0, 0).u32(27, LEAVING))
+                .collect();
+            self.host.batch(&moves)?.ok()?;
+            self.host
+                .batch(&[link(DELLINK, 0, 0, 0, 0).u32(27, LEAVING)])?
+                .ok()?;
+        }
         Ok(())
     }
 
@@ -114,6 +184,64 @@ impl Bare {
     }
 }
 
+impl Deleter {
+    /// In the thread's network namespace, which a thread that it starts inherits.
+    fn here() -> Result<Self> {
+        let (orders, received) = channel::<u32>();
+        let (tell, began) = channel();
+        let (finish, done) = channel();
+        let mut socket = Socket::open(ROUTE)?;
+        std::thread::Builder::new()
+            .name("deleter".to_owned())
+            .spawn(move || {
+                for index in received {
+                    let message = [link(DELLINK, 0, index, 0, 0)];
+                    // Who listens may have ended with an error.
+                    let _ = tell.send(Instant::now());
+                    let outcome = socket.batch(&message).and_then(Answer::ok);
+                    let _ = finish.send(outcome.map(drop).map_err(Into::into));
+                }
+            })
+            .context("start the deleting thread")?;
+        Ok(Self { orders, began, done })
+    }
+}
+
+/// Hears of every link of the thread's namespace.
+fn announcements() -> Result<OwnedFd> {
+    let socket = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        // NETLINK_ROUTE is 0.
+        None,
+    )
+    .context("open a socket for announcements")?;
+    set_socket_recv_buffer_size_force(&socket, BUFFER).context("enlarge its buffer")?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+    bind(&socket, &SocketAddrNetlink::new(0, LINKS)).context("listen to announcements")?;
+    Ok(socket)
+}
+
+/// The length of what came, if anything did.
+fn received(socket: &OwnedFd, buffer: &mut [u8], flags: RecvFlags) -> Result<Option<usize>> {
+    loop {
+        match recv(socket, &mut *buffer, flags) {
+            Ok((length, _)) => return Ok(Some(length)),
+            Err(Errno::AGAIN) => return Ok(None),
+            // Too much came while nobody listened, and of the past nothing is needed.
+            Err(Errno::INTR | Errno::NOBUFS) => {}
+            Err(error) => return Err(error).context("listen to announcements"),
+        }
+    }
+}
+
+/// Whether an announcement is that of a link's end (`struct nlmsghdr`, `struct ifinfomsg`).
+fn ends(message: &[u8], index: u32) -> bool {
+    let (kind, of) = (message.get(4..6), message.get(20..24));
+    kind == Some(&DELLINK.to_ne_bytes()[..]) && of == Some(&index.to_ne_bytes()[..])
+}
+
 /// Takes loopback down again, so that each attach finds a namespace as a runtime makes it. Leaves everything else.
 pub(crate) fn as_new(namespace: &stage::Namespace) -> Result<()> {
     namespace.within(|| {
@@ -122,17 +250,6 @@ pub(crate) fn as_new(namespace: &stage::Namespace) -> Result<()> {
             .and_then(Answer::ok)
     })??;
     Ok(())
-}
-
-/// Indexes of links whose names begin with `prefix`, in the thread's namespace.
-pub(crate) fn indexes(prefix: &str) -> Result<Vec<u32>> {
-    let all = Socket::open(ROUTE)?.dump(&link(GETLINK, 0x300, 0, 0, 0))?;
-    let index = |payload: &Vec<u8>| {
-        let name = Attributes::after(payload, 16).text(3)?;
-        let index = u32::from_ne_bytes(payload.get(4..8)?.try_into().ok()?);
-        name.starts_with(prefix).then_some(index)
-    };
-    Ok(all.iter().filter_map(index).collect())
 }
 
 /// `struct ifinfomsg` behind a header.
@@ -249,5 +366,22 @@ fn unspecified(like: IpAddr) -> IpAddr {
     match like {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_end_of_the_link_itself_is_its_end() {
+        let mut message = [0; 32];
+        message[4..6].copy_from_slice(&DELLINK.to_ne_bytes());
+        message[20..24].copy_from_slice(&7_u32.to_ne_bytes());
+        assert!(ends(&message, 7));
+        assert!(!ends(&message, 8));
+        message[4..6].copy_from_slice(&NEWLINK.to_ne_bytes());
+        assert!(!ends(&message, 7));
+        assert!(!ends(&message[..10], 7));
     }
 }

@@ -1,306 +1,216 @@
-//! Figures of attach and detach, beside the bare kernel and beside CNI plugins, in one run on one machine: what counts is
-//! the ratios. Prints Markdown. Everything happens in network namespaces of its own.
+//! Figures of attach and detach, beside the bare kernel and beside what else makes such networks, in one run on one machine:
+//! what counts is the ratios. Writes a report. Everything happens in network namespaces of its own.
+//!
+//! ```text
+//!  cargo xtask bench [PART..] [--quick] [--into FOLDER]   measures parts, all where none is named, and writes the report anew;
+//!                                                          what is not measured stays, where it is of this machine
+//!  cargo xtask bench compare OLD.json NEW.json             two reports of one machine
+//!  cargo xtask bench path [..]                             what packets cost
+//!  cargo xtask bench peers [--quick]                       5000 other nodes (docs/figures.md)
+//! ```
 
 mod bare;
+mod callers;
+mod charts;
 mod cni;
+mod figures;
+mod first;
+mod flame;
+mod goals;
+mod graphs;
+mod growth;
+mod inside;
+mod latency;
 mod path;
 mod peers;
+mod perf;
+mod plot;
+mod plugins;
 mod product;
+mod report;
 mod samples;
+mod stacks;
 mod stand;
+mod strace;
+mod waits;
 
 use anyhow::{Context as _, Result, bail};
-use samples::{Samples, ms, ratio, table};
-use stand::{EightCallers, Executed, OneCaller, Stand, Thousand, Way};
-use std::path::PathBuf;
-use std::time::Duration;
+use figures::{Figures, Machine, Report};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// How much is measured.
 struct Size {
-    blocks: usize,
-    plugins: usize,
-    attachments: usize,
+    name: &'static str,
+    rounds: usize,
+    /// Of what takes seconds.
+    slow_rounds: usize,
+    /// Of blocks by several callers.
+    block_rounds: usize,
+    /// How long callers attach and detach in a round.
+    churn: Duration,
+    packets: usize,
+    /// Attachments at which costs are measured.
+    counts: &'static [usize],
+    growth_rounds: usize,
+    growth_block: usize,
     starts: usize,
+    /// Of these counts the one at which nothing is done for a while.
+    idle_at: usize,
+    /// Attaches and detaches for the flame graphs.
+    samples: usize,
     peers: peers::Size,
 }
 
+/// What a part says.
+#[derive(Debug, Default)]
+struct Told {
+    figures: Figures,
+    /// By their names, as SVG.
+    pictures: Vec<(&'static str, String)>,
+    /// What could not be measured here.
+    note: String,
+}
+
 const FULL: Size = Size {
-    blocks: 25,
-    plugins: 4,
-    attachments: 1000,
+    name: "full",
+    rounds: 10,
+    slow_rounds: 3,
+    block_rounds: 3,
+    churn: Duration::from_secs(2),
+    packets: 1000,
+    counts: &[10, 100, 1000, 5000],
+    growth_rounds: 3,
+    growth_block: 20,
     starts: 5,
+    idle_at: 1000,
+    samples: 1000,
     peers: peers::FULL,
 };
-/// To see that it runs; its figures mean little.
+/// To see that it runs, and for a first look; its figures mean little.
 const QUICK: Size = Size {
-    blocks: 2,
-    plugins: 2,
-    attachments: 200,
+    name: "quick",
+    rounds: 2,
+    slow_rounds: 1,
+    block_rounds: 1,
+    churn: Duration::from_millis(500),
+    packets: 50,
+    counts: &[10, 100, 1000],
+    growth_rounds: 2,
+    growth_block: 5,
     starts: 2,
+    idle_at: 1000,
+    samples: 100,
     peers: peers::QUICK,
 };
 
+/// A part measures something, on the thread of a node of its own.
+type Part = fn(&Size, &mut Told) -> Result<()>;
+
+const PARTS: &[(&str, Part)] = &[
+    ("latency", |size, told| latency::measure(size, &mut told.figures)),
+    ("plugins", |size, told| plugins::measure(size, &mut told.figures)),
+    ("callers", |size, told| callers::measure(size, &mut told.figures)),
+    ("inside", |size, told| inside::measure(size, &mut told.figures)),
+    ("graphs", graphs::measure),
+    ("growth", |size, told| growth::measure(size, &mut told.figures)),
+];
+
+const USAGE: &str = "cargo xtask bench [PART..] [--quick] [--into FOLDER] | compare OLD.json NEW.json | path [..] | peers [--quick]";
+
 fn main() -> Result<()> {
-    let (mut size, mut part) = (FULL, None);
-    let mut words: Vec<String> = std::env::args().skip(1).collect();
-    if words.first().is_some_and(|word| word == "path") {
-        words.remove(0);
-        return path::main(&words);
-    }
-    for word in words {
-        match word.as_str() {
-            "--quick" => size = QUICK,
-            "peers" => part = Some(word),
-            other => bail!("{other:?}: there are the parts path and peers, and the option --quick"),
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["compare", old, new] => {
+            let (old, new) = (Report::read(Path::new(old))?, Report::read(Path::new(new))?);
+            print!("{}", old.compare(&new)?);
+            Ok(())
+        }
+        ["path", words @ ..] => path::main(words),
+        ["peers"] => peers::run(&FULL.peers),
+        ["peers", "--quick"] => peers::run(&QUICK.peers),
+        words => {
+            let Asked { size, folder, parts } = Asked::of(words)?;
+            measure(size, &folder, &parts)
         }
     }
-    if part.is_some() {
-        return peers::run(&size.peers);
-    }
-    let node = stage::Node::new()?;
-    node.node.within(|| run(&size))?
 }
 
-fn run(size: &Size) -> Result<()> {
-    // As it is shipped, which cargo xtask bench builds.
-    let plugin: PathBuf = std::env::var_os("WORKLOADNET_CNI")
-        .context("WORKLOADNET_CNI has to name the plugin")?
-        .into();
-    let data = tempfile::tempdir_in("/dev/shm").context("make a folder in memory for host-local")?;
-    let mut stand = Stand::here(data.path())?;
-    let one = stand.one_caller(size.blocks, size.plugins)?;
-    let executed = stand.executed(&plugin, size.blocks.div_ceil(2))?;
-    let eight = stand.eight_callers(size.blocks.div_ceil(5), size.plugins)?;
-    let thousand = stand.thousand(size.attachments, size.starts)?;
-    let bytes = std::fs::metadata(&plugin).context("look at the plugin")?.len();
-    let plugins = plugins(&executed, bytes);
-    print!("{}", report(&one, &eight, &plugins, &thousand, size));
+struct Asked {
+    size: &'static Size,
+    folder: PathBuf,
+    parts: Vec<&'static (&'static str, Part)>,
+}
+
+impl Asked {
+    fn of(words: &[&str]) -> Result<Self> {
+        let mut asked = Self {
+            size: &FULL,
+            // Below the repository's root, where cargo xtask runs it.
+            folder: "bench/report".into(),
+            parts: Vec::new(),
+        };
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            match *word {
+                "--quick" => asked.size = &QUICK,
+                "--into" => asked.folder = words.next().context(USAGE)?.into(),
+                name => match PARTS.iter().find(|(part, _)| *part == name) {
+                    Some(part) => asked.parts.push(part),
+                    None => {
+                        let parts: Vec<_> = PARTS.iter().map(|(part, _)| *part).collect();
+                        bail!("{name:?} is no part, but {}: {USAGE}", parts.join(", "))
+                    }
+                },
+            }
+        }
+        if asked.parts.is_empty() {
+            asked.parts = PARTS.iter().collect();
+        }
+        Ok(asked)
+    }
+}
+
+fn measure(size: &Size, folder: &Path, parts: &[&(&str, Part)]) -> Result<()> {
+    let machine = Machine::this()?;
+    let mut report = match Report::read(&folder.join("report.json")) {
+        Ok(report) if report.machine == machine => report,
+        _ => Report::of(machine),
+    };
+    for (name, part) in parts {
+        let began = Instant::now();
+        let mut told = Told::default();
+        let node = stage::Node::new()?;
+        node.node
+            .within(|| part(size, &mut told))?
+            .with_context(|| format!("measure {name}"))?;
+        eprintln!("{name}: {:.0} s", began.elapsed().as_secs_f64());
+        for (name, picture) in &told.pictures {
+            report::put(folder, &format!("{name}.svg"), picture)?;
+        }
+        report.take(name, size.name, told);
+    }
+    report::write(folder, &report)?;
+    println!("{}", goals::report(&report.figures));
+    println!("{}", folder.join("README.md").display());
     Ok(())
 }
 
-fn report(one: &OneCaller, eight: &EightCallers, plugins: &str, thousand: &Thousand, size: &Size) -> String {
-    [
-        machine(),
-        "## Attach and detach, dual stack\n\nMilliseconds. Ratios are to the bare sequence of the same run.\n".to_owned(),
-        latencies(one, eight),
-        "## Plugins, executed for every call\n".to_owned(),
-        plugins.to_owned(),
-        format!("## With up to {} attachments\n", size.attachments),
-        growth(thousand),
-        costs(one, thousand, size),
-        "## Goals\n".to_owned(),
-        goals(one, thousand),
-    ]
-    .join("\n")
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn machine() -> String {
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
-    format!(
-        "# Figures\n\nMeasured by `cargo xtask bench` on Linux {} with {cpus} CPUs, all ways interleaved in one run. Compare ratios, not \
-         milliseconds; p99 is partly the machine's noise.\n",
-        kernel.trim()
-    )
-}
-
-fn latencies(one: &OneCaller, eight: &EightCallers) -> String {
-    let floor = (one.bare.attach.p50(), one.bare.detach.p50());
-    let row = |what: &str, way: &Way| {
-        let cells = |samples: &Samples, floor| {
-            let (p50, p99) = (samples.p50(), samples.percentile(99));
-            [ms(p50), ms(p99), format!("{:.2}", ratio(p50, floor))]
-        };
-        let mut row = vec![what.to_owned(), way.attach.len().to_string()];
-        row.extend(cells(&way.attach, floor.0));
-        row.extend(cells(&way.detach, floor.1));
-        row
-    };
-    let rows = [
-        row("bare sequence, no daemon; detach: awaited DELLINK", &one.bare),
-        row("kernel room alone, no daemon", &one.room),
-        row("**workloadnetd over gRPC, 1 caller**", &one.daemon),
-        row("**workloadnetd over gRPC, 8 callers**", &eight.daemon),
-        row("ptp + host-local, DAD off, 1 caller", &one.ptp),
-        row("ptp + host-local, DAD off, 8 callers", &eight.ptp),
-        row("ptp + host-local, as usual, 1 caller", &one.ptp_with_dad),
-    ];
-    let head = [
-        "what",
-        "n",
-        "attach p50",
-        "p99",
-        "ratio",
-        "detach p50",
-        "p99",
-        "ratio",
-    ];
-    let rate =
-        |samples: &Samples, took: Duration| format!("{:.0}", samples.len() as f64 / took.as_secs_f64());
-    let rates = [
-        vec![
-            "workloadnetd".to_owned(),
-            rate(&eight.daemon.attach, eight.daemon_took[0]),
-            rate(&eight.daemon.detach, eight.daemon_took[1]),
-        ],
-        vec![
-            "ptp + host-local, DAD off".to_owned(),
-            rate(&eight.ptp.attach, eight.ptp_took[0]),
-            rate(&eight.ptp.detach, eight.ptp_took[1]),
-        ],
-    ];
-    format!(
-        "{}\n{}",
-        table(&head, &rows),
-        table(
-            &["8 callers", "attaches per second", "detaches per second"],
-            &rates
-        )
-    )
-}
-
-/// Fork to exit, as a runtime sees it.
-fn plugins(executed: &Executed, bytes: u64) -> String {
-    let Executed {
-        nothing,
-        version,
-        ours,
-        ptp,
-    } = executed;
-    let row = |what: &str, samples: &Samples| {
-        let p50 = samples.p50();
-        let ratio = format!("{:.2}", ratio(p50, nothing.p50()));
-        vec![
-            what.to_owned(),
-            samples.len().to_string(),
-            ms(p50),
-            ms(samples.percentile(99)),
-            ratio,
-        ]
-    };
-    let rows = [
-        row("a static program that does nothing", nothing),
-        row("**workloadnet-cni** VERSION", &version[0]),
-        row("ptp VERSION", &version[1]),
-        row("**workloadnet-cni** ADD, dual stack", &ours.attach),
-        row("ptp + host-local ADD, dual stack, DAD off", &ptp.attach),
-        row("**workloadnet-cni** DEL", &ours.detach),
-        row("ptp + host-local DEL", &ptp.detach),
-    ];
-    format!(
-        "{}\nThe plugin has {bytes} bytes. It comes {:.1} times as fast as ptp for an ADD, and {:.1} times for a DEL.\n",
-        table(&["what", "n", "p50", "p99", "beside nothing"], &rows),
-        ratio(ptp.attach.p50(), ours.attach.p50()),
-        ratio(ptp.detach.p50(), ours.detach.p50()),
-    )
-}
-
-fn growth(thousand: &Thousand) -> String {
-    let rows: Vec<_> = thousand
-        .growth
-        .iter()
-        .map(|(standing, bare, daemon)| {
-            vec![
-                standing.to_string(),
-                ms(*bare),
-                ms(*daemon),
-                format!("{:.2}", ratio(*daemon, *bare)),
-            ]
-        })
-        .collect();
-    table(
-        &["standing", "bare attach p50", "workloadnetd attach p50", "ratio"],
-        &rows,
-    )
-}
-
-fn costs(one: &OneCaller, thousand: &Thousand, size: &Size) -> String {
-    let mib = |kib: u64| format!("{:.1} MiB", kib as f64 / 1024.0);
-    let row = |what: String, value: String| vec![what, value];
-    let count = size.attachments;
-    let [awaited, one_by_one, at_once] = &thousand.hundred;
-    let rows = [
-        row(
-            "a gRPC call that does nothing (Status)".to_owned(),
-            format!("{} ms", ms(one.status.p50())),
-        ),
-        row(
-            "resident memory, none attached".to_owned(),
-            mib(thousand.resident[0]),
-        ),
-        row(
-            format!("resident memory, {count} attached"),
-            mib(thousand.resident[1]),
-        ),
-        row(
-            "start until ready, none to recover".to_owned(),
-            format!("{} ms", ms(thousand.start[0].p50())),
-        ),
-        row(
-            format!("start after kill -9 until ready, {count} to recover"),
-            format!("{} ms", ms(thousand.start[1].p50())),
-        ),
-        row(
-            "100 awaited DELLINKs, one by one".to_owned(),
-            format!("{} ms", ms(awaited.p50())),
-        ),
-        row(
-            "100 detaches over gRPC, one by one".to_owned(),
-            format!("{} ms", ms(one_by_one.p50())),
-        ),
-        row(
-            "each of those".to_owned(),
-            format!(
-                "{} ms (p99 {} ms)",
-                ms(thousand.each.p50()),
-                ms(thousand.each.percentile(99))
-            ),
-        ),
-        row(
-            "100 detaches over gRPC, at once".to_owned(),
-            format!("{} ms", ms(at_once.p50())),
-        ),
-    ];
-    table(&["what", "p50"], &rows)
-}
-
-fn goals(one: &OneCaller, thousand: &Thousand) -> String {
-    let [awaited, _, at_once] = &thousand.hundred;
-    let row = |goal: &str, limit: f64, is: f64| {
-        let verdict = if is <= limit { "met" } else { "missed" };
-        vec![
-            goal.to_owned(),
-            format!("{limit}"),
-            format!("{is:.3}"),
-            verdict.to_owned(),
-        ]
-    };
-    let rows = [
-        row(
-            "attach p50 over gRPC / bare sequence",
-            1.5,
-            ratio(one.daemon.attach.p50(), one.bare.attach.p50()),
-        ),
-        row(
-            "detach p50 over gRPC / awaited DELLINK",
-            0.1,
-            ratio(one.daemon.detach.p50(), one.bare.detach.p50()),
-        ),
-        row(
-            "each of 100 detaches over gRPC in a row, p50 / awaited DELLINK",
-            0.1,
-            ratio(thousand.each.p50(), one.bare.detach.p50()),
-        ),
-        row(
-            "100 detaches at once / 100 awaited one by one",
-            0.1,
-            ratio(at_once.p50(), awaited.p50()),
-        ),
-        row(
-            "start with all to recover, in ms",
-            100.0,
-            thousand.start[1].p50().as_secs_f64() * 1000.0,
-        ),
-    ];
-    table(&["goal", "at most", "is", ""], &rows)
+    #[test]
+    fn all_parts_are_measured_where_none_is_named_and_no_other_than_there_are() {
+        let parts = |words: &[&str]| Asked::of(words).map(|asked| asked.parts.len());
+        assert_eq!(parts(&["--quick"]).unwrap(), PARTS.len());
+        assert_eq!(parts(&["latency", "--into", "there", "growth"]).unwrap(), 2);
+        let refused = parts(&["latencies"]).unwrap_err().to_string();
+        assert!(
+            refused.starts_with("\"latencies\" is no part, but latency, "),
+            "{refused}"
+        );
+        assert!(parts(&["--into"]).is_err());
+    }
 }

@@ -43,10 +43,10 @@ const QUICK: Size = Size {
 type Series = BTreeMap<(Test, Unit, usize), Vec<Vec<f64>>>;
 
 /// `path [workload | outside] [--quick]`: both scopes, or one of them, and the report keeps the other's last run.
-pub(crate) fn main(words: &[String]) -> Result<()> {
+pub(crate) fn main(words: &[&str]) -> Result<()> {
     let (mut size, mut scopes) = (&FULL, vec![Scope::Workload, Scope::Outside]);
     for word in words {
-        match word.as_str() {
+        match *word {
             "--quick" => size = &QUICK,
             "workload" => scopes = vec![Scope::Workload],
             "outside" => scopes = vec![Scope::Outside],

@@ -12,9 +12,7 @@ use model::datapath::Datapath as _;
 use model::routes::Reach;
 use stage::Namespace;
 use std::fmt::Write as _;
-use std::io::{Read as _, Write as _};
 use std::net::IpAddr;
-use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -308,16 +306,8 @@ impl Stand {
     }
 
     fn told(&self) -> Result<Told> {
-        let path = self.daemon.folder().join("metrics.sock");
-        let mut stream = UnixStream::connect(path).context("ask for metrics")?;
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page)?;
-        let sum = |name: &str| {
-            let of = page.lines().filter(|line| line.starts_with(name));
-            of.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-                .sum()
-        };
+        let counts = self.daemon.counts()?;
+        let sum = |begin: &str| counts.sum(begin);
         Ok(Told {
             peers: sum("workloadnet_peers "),
             ways: sum("workloadnet_peer_routes{family=\"ipv4\",way=\"direct\"}")

@@ -1,8 +1,8 @@
 //! What is measured: the daemon as a process on a node of its own, asked over gRPC, and its kernel room alone.
 
 use anyhow::{Context as _, Result, ensure};
-use client::Client;
 use client::workload::{AttachRequest, DetachRequest, NetNsAttachment};
+use client::{Client, Deadlines};
 use kernel::linux::Linux;
 use model::address::Addresses;
 use model::datapath::{Datapath as _, Target};
@@ -11,7 +11,9 @@ use model::plan::{Plan, PlanSettings};
 use model::record::{Asked, PathDigest, Record};
 use stage::{Namespace, Node};
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -30,7 +32,11 @@ pub(crate) struct Daemon {
     child: Option<Child>,
     /// Settings, as TOML.
     settings: String,
+    prefixes: &'static [&'static str],
 }
+
+/// What workloads get addresses of.
+const PREFIXES: &[&str] = &["10.64.0.0/14", "fd64::/64"];
 
 impl Daemon {
     /// Not started yet.
@@ -41,7 +47,15 @@ impl Daemon {
             program: stage::sibling("workloadnetd")?,
             child: None,
             settings: String::new(),
+            prefixes: PREFIXES,
         })
+    }
+
+    /// Gives out addresses of IPv4 only. Not started yet.
+    pub(crate) fn of_ipv4() -> Result<Self> {
+        let mut daemon = Self::new()?;
+        daemon.prefixes = &PREFIXES[..1];
+        Ok(daemon)
     }
 
     /// Before it is started.
@@ -68,8 +82,7 @@ impl Daemon {
 
     /// A connection of its own.
     pub(crate) fn client(&self, runtime: &Runtime) -> Result<Client> {
-        let _inside = runtime.enter();
-        Ok(Client::new(self.socket())?)
+        client(runtime, &self.socket())
     }
 
     /// Starts it; how long it took until an Attach could succeed, from before the process was made.
@@ -80,7 +93,8 @@ impl Daemon {
         command
             .arg("--config")
             .arg(settings)
-            .args(["--prefix", "10.64.0.0/14", "--prefix", "fd64::/64", "--socket"])
+            .args(self.prefixes.iter().flat_map(|prefix| ["--prefix", prefix]))
+            .arg("--socket")
             .arg(self.socket())
             .arg("--state")
             .arg(self.folder.path().join("state.json"))
@@ -116,6 +130,28 @@ impl Daemon {
         Ok(())
     }
 
+    /// The process.
+    pub(crate) fn pid(&self) -> Result<u32> {
+        Ok(self.child.as_ref().context("no daemon runs")?.id())
+    }
+
+    /// What it counts, where it was made [`Daemon::with_counts`].
+    pub(crate) fn counts(&self) -> Result<Counts> {
+        let path = self.folder.path().join("metrics.sock");
+        let mut stream = UnixStream::connect(path).context("ask for metrics")?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        Ok(Counts(page))
+    }
+
+    /// Settings with which it tells what it counts.
+    pub(crate) fn with_counts(mut self) -> Self {
+        let socket = self.folder.path().join("metrics.sock");
+        self.settings = format!("[metrics]\nlisten = \"unix:{}\"\n", socket.display());
+        self
+    }
+
     /// Resident memory, in KiB.
     pub(crate) fn resident(&self) -> Result<u64> {
         let child = self.child.as_ref().context("no daemon runs")?;
@@ -132,6 +168,28 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         // It may have ended already.
         let _ = self.kill();
+    }
+}
+
+/// A client that a loaded machine does not hurry.
+pub(crate) fn client(runtime: &Runtime, socket: &Path) -> Result<Client> {
+    let _inside = runtime.enter();
+    Ok(Client::new(socket)?.with_deadlines(Deadlines {
+        orders: PATIENCE,
+        questions: PATIENCE,
+    }))
+}
+
+/// A page of metrics.
+#[derive(Debug)]
+pub(crate) struct Counts(String);
+
+impl Counts {
+    /// The sum of all that begins with this.
+    pub(crate) fn sum(&self, begin: &str) -> f64 {
+        let of = self.0.lines().filter(|line| line.starts_with(begin));
+        of.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
     }
 }
 

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Modules that are checked.
-pub(crate) const MODULES: [&str; 3] = ["go/cni", "go/dev", "tests/charts"];
+pub(crate) const MODULES: [&str; 4] = ["go/cni", "go/dev", "tests/charts", FIRST];
+/// What `cargo xtask bench` measures the daemon beside.
+const FIRST: &str = "bench/first";
 /// The one that runtimes link.
 pub(crate) const LINKED: &str = "go/cni";
 /// The build tag of tests that start the daemon. Modules without such tests do not mind it.
@@ -40,7 +42,7 @@ pub(crate) fn is_there() -> Result<()> {
 pub(crate) fn format() -> Result<()> {
     let root = answer(Command::new("go").args(["env", "GOROOT"]))?;
     let mut gofmt = Command::new(Path::new(root.trim()).join("bin/gofmt"));
-    match answer(gofmt.args(["-l", "go", "tests"]))?.trim() {
+    match answer(gofmt.args(["-l", "go", "tests", "bench"]))?.trim() {
         "" => Ok(()),
         files => bail!("gofmt would write these otherwise:\n{files}"),
     }
@@ -126,6 +128,16 @@ pub(crate) fn containerd(target: &Path, release: &str) -> Result<PathBuf> {
         .arg("tool");
     run(&mut build)?;
     Ok(folder)
+}
+
+/// Builds the first version's sequence of calls, and says where it is.
+pub(crate) fn first(target: &Path) -> Result<PathBuf> {
+    let program = target.join("go/first");
+    let mut build = go(FIRST);
+    build.env("CGO_ENABLED", "0");
+    build.args(["build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o"]);
+    run(build.arg(&program).arg("."))?;
+    Ok(program)
 }
 
 /// Builds what a cluster is made of, unmodified, and says where the programs are. Go's own cache knows what is current.

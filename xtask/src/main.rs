@@ -30,7 +30,7 @@ cargo xtask test --cluster  only the test with a Kubernetes cluster, whose parts
 cargo xtask ci              the same, the plugin as it is shipped, and the demo
 cargo xtask clients [NAME]  only the tests with real clients, all or those with NAME in theirs
 cargo xtask nemesis [ARGS]  try to break the daemon: --seed N, --minutes M or --operations N (docs/reliability.md)
-cargo xtask bench [ARGS]    measure, in a release build (docs/figures.md)
+cargo xtask bench [ARGS]    measure, in a release build, and write bench/report (docs/figures.md)
 cargo xtask dist            build what is shipped into target/dist; the plugin static, and not too large
 cargo xtask libcni          the CNI plugin under the real libcni, in Go, and with Debian's plugins behind it
 cargo xtask deps            who knows whom: the rooms' dependencies and their source text; what documents promise

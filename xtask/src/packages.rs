@@ -91,21 +91,31 @@ pub(crate) const FOR_BENCH: &[Needed] = &[
         package: "containernetworking-plugins",
     },
     Needed {
-        program: "/bin/busybox",
-        package: "busybox-static",
-    },
-];
-
-/// What `cargo xtask bench path` needs beside that: who it compares with, and what makes its trials.
-pub(crate) const FOR_PATH: &[Needed] = &[
-    Needed {
         program: "/usr/lib/podman/netavark",
         package: "netavark",
     },
+    // netavark's firewall.
     Needed {
         program: "iptables",
         package: "iptables",
     },
+    Needed {
+        program: "/bin/busybox",
+        package: "busybox-static",
+    },
+    // What calls are made of.
+    Needed {
+        program: "/usr/bin/strace",
+        package: "strace",
+    },
+    Needed {
+        program: "/usr/bin/perf",
+        package: "linux-perf",
+    },
+];
+
+/// What `cargo xtask bench path` needs beside that: what makes its trials.
+pub(crate) const FOR_PATH: &[Needed] = &[
     Needed {
         program: "ip",
         package: "iproute2",

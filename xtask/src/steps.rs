@@ -88,14 +88,22 @@ pub(crate) fn cluster(args: &[String]) -> Result<ExitCode> {
     Ok(exit(status.success()))
 }
 
-/// Measures in a release build.
+/// Measures in a release build, beside what others make, which it installs and builds.
 pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
     packages::ensure(packages::FOR_BENCH)?;
     if args.first().is_some_and(|part| part == "path") {
         packages::ensure(packages::FOR_PATH)?;
     }
+    go::is_there()?;
     let plugin = dist::plugin()?;
-    run(cargo().args([
+    let first = go::first(&graph()?.target)?;
+    // Graphs want the names of functions, which change no instruction.
+    let release = || {
+        let mut cargo = cargo();
+        cargo.env("CARGO_PROFILE_RELEASE_STRIP", "none");
+        cargo
+    };
+    run(release().args([
         "build",
         "--locked",
         "--release",
@@ -103,7 +111,7 @@ pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
         "workloadnet-daemon",
         "--bins",
     ]))?;
-    let mut bench = cargo();
+    let mut bench = release();
     bench.args([
         "run",
         "--locked",
@@ -113,6 +121,7 @@ pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
         "--",
     ]);
     bench.env("WORKLOADNET_CNI", plugin);
+    bench.env("WORKLOADNET_FIRST", first);
     let status = bench.args(args).status().context("start the bench")?;
     Ok(exit(status.success()))
 }
