@@ -140,6 +140,13 @@ fn thread(line: &str) -> Option<(&str, u32)> {
     Some((before.first()?, before.last()?.parse().ok()?))
 }
 
+/// Threads that do the same have names that end with a number.
+fn kind(name: &str) -> String {
+    let alone = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    let alone = alone.strip_suffix('-').unwrap_or(name);
+    alone.to_owned()
+}
+
 fn seconds(line: &str) -> Option<f64> {
     line.split_whitespace()
         .find_map(|word| word.strip_suffix(':')?.parse().ok())
@@ -151,7 +158,7 @@ pub(crate) fn on_cpu(text: &str) -> Folded {
     for event in events(text) {
         if let Some((name, _)) = thread(event.line) {
             let outermost_first = event.functions.into_iter().rev();
-            folded.add([name.to_owned()].into_iter().chain(outermost_first), 1);
+            folded.add([kind(name)].into_iter().chain(outermost_first), 1);
         }
     }
     folded
@@ -182,7 +189,7 @@ pub(crate) fn waits(text: &str, threads: &[u32]) -> Vec<Wait> {
             });
         }
         if threads.contains(&previous) && !state.starts_with('R') {
-            let name = field("prev_comm=").unwrap_or("?").to_owned();
+            let name = kind(field("prev_comm=").unwrap_or("?"));
             let outermost_first = event.functions.into_iter().rev();
             gone.insert(
                 previous,
@@ -252,6 +259,12 @@ other 9 10.003000: sched:sched_switch: prev_comm=other prev_pid=9 prev_prio=120 
                 2
             )])
         );
+    }
+
+    #[test]
+    fn threads_that_do_the_same_are_one() {
+        let kinds = ["deleter-13", "opener", "tokio-rt-worker", "e2"].map(kind);
+        assert_eq!(kinds, ["deleter", "opener", "tokio-rt-worker", "e2"]);
     }
 
     #[test]
