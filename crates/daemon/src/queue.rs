@@ -14,15 +14,31 @@ pub struct Left {
     waiting: Waiting,
 }
 
+/// What was found to wait.
+#[derive(Debug)]
+pub struct Looked {
+    /// In the order of the files' names.
+    pub left: Vec<Left>,
+    /// Nothing else waits.
+    pub is_all: bool,
+}
+
 /// All that waits. It concerns only what was attached before a moment, which was before the look.
-pub fn look(queue: &Queue, before: Moment) -> Vec<Left> {
+pub fn look(queue: &Queue, before: Moment) -> Looked {
     let found = match queue.look() {
         Ok(found) => found,
         Err(error) => {
             tracing::warn!(folder = %queue.folder().display(), %error, "deletions that may wait cannot be read");
-            return Vec::new();
+            return Looked {
+                left: Vec::new(),
+                is_all: false,
+            };
         }
     };
+    for (file, error) in &found.failed {
+        tracing::warn!(folder = %queue.folder().display(), file, %error, "a deletion cannot be read for now");
+    }
+    let is_all = found.failed.is_empty();
     for (name, error) in found.unreadable {
         put_aside(queue, &name, &error.to_string());
     }
@@ -33,14 +49,16 @@ pub fn look(queue: &Queue, before: Moment) -> Vec<Left> {
             Err(error) => put_aside(queue, &waiting.deletion.file_name(), &error.to_string()),
         }
     }
-    left
+    Looked { left, is_all }
 }
 
-/// It was carried out, and is not to be again.
-pub fn settle(queue: &Queue, left: &Left) {
-    if let Err(error) = queue.remove(&left.waiting) {
+/// It was carried out, and is not to be again; whether its file is gone.
+pub fn settle(queue: &Queue, left: &Left) -> bool {
+    let removed = queue.remove(&left.waiting);
+    if let Err(error) = &removed {
         tracing::warn!(key = %left.order.key, %error, "a deletion was carried out and its file stays");
     }
+    removed.is_ok()
 }
 
 fn order(deletion: &Deletion, before: Moment) -> Result<DetachOrder, KeyError> {

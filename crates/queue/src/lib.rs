@@ -113,6 +113,8 @@ pub struct Found {
     pub waiting: Vec<Waiting>,
     /// Files that are none of ours, and why.
     pub unreadable: Vec<(String, io::Error)>,
+    /// Files that could not be read this time: they may hold a deletion all the same.
+    pub failed: Vec<(String, io::Error)>,
 }
 
 impl Queue {
@@ -205,6 +207,8 @@ impl Queue {
                 Ok(waiting) => found.waiting.push(waiting),
                 // It was settled meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Too many open files, a disk that fails: that says nothing of what the file holds.
+                Err(error) if error.raw_os_error().is_some() => found.failed.push((name, error)),
                 Err(error) => found.unreadable.push((name, error)),
             }
         }

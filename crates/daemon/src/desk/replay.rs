@@ -18,9 +18,12 @@ impl<D: Datapath> Desk<D> {
         let Some(folder) = &self.settings.queue else {
             return true;
         };
-        let deletions = queue::look(folder, now());
+        let queue::Looked {
+            left: deletions,
+            is_all,
+        } = queue::look(folder, now());
         if deletions.is_empty() {
-            return true;
+            return is_all;
         }
         tracing::info!(
             deletions = deletions.len(),
@@ -57,12 +60,11 @@ impl<D: Datapath> Desk<D> {
                         Detached::Done => tracing::info!(%key, "detached, as was left to do"),
                         Detached::WasAbsent | Detached::IsNewer => tracing::debug!(%key, "nothing to detach"),
                     }
-                    queue::settle(folder, left);
-                    failed -= 1;
+                    failed -= usize::from(queue::settle(folder, left));
                 }
                 Err(error) => tracing::warn!(%key, %error, "not detached, though it was left to do"),
             }
         }
-        failed == 0
+        failed == 0 && is_all
     }
 }

@@ -20,7 +20,6 @@ const EMFILE: i32 = 24;
 const ENOSPC: i32 = 28;
 const EROFS: i32 = 30;
 const ELOOP: i32 = 40;
-const EOPNOTSUPP: i32 = 95;
 pub(crate) const ENOBUFS: i32 = 105;
 
 /// One call that fails in one way.
@@ -71,18 +70,15 @@ fn effects(call: &Call) -> Vec<Effect> {
         Kind::Receive => &[EINTR, EAGAIN, ENOMEM, ENOBUFS],
         // The answer itself was lost: what was asked for may be done.
         Kind::Answer | Kind::Notice => &[EAGAIN, ENOBUFS],
-        // net/core/rtnetlink.c and what is behind it, net/netfilter/nf_tables_api.c.
+        // net/core/rtnetlink.c and what is behind it, net/netfilter/nf_tables_api.c. EOPNOTSUPP and ENOENT of a table would mean
+        // that the kernel has none for ARP, and the others are put in place.
         Kind::Message if is_undoing(&call.what) => &[EPERM, ENOMEM, EBUSY],
-        // EOPNOTSUPP and ENOENT mean that the kernel has no such tables, and the others are put in place.
-        Kind::Message if call.what.contains(" arp ") => &[EPERM, ENOMEM, EBUSY, EEXIST, EINVAL, ENOSPC],
-        // With EEXIST and EOPNOTSUPP a workload goes without its second name.
+        // With EEXIST a workload goes without its second name.
         Kind::Message if call.what.ends_with(" altname wk-w0") => &[EPERM, ENOMEM, ENODEV, EINVAL],
         // There already is as good as made.
         Kind::Message if call.what.contains("proto 77") => &[EPERM, ENOMEM, ENODEV, EINVAL],
         Kind::Message if is_look(&call.what) => &[EPERM, ENOMEM, ENOBUFS],
-        Kind::Message => &[
-            EPERM, ENOMEM, EACCES, EBUSY, EEXIST, ENODEV, EINVAL, ENOSPC, EOPNOTSUPP,
-        ],
+        Kind::Message => &[EPERM, ENOMEM, EACCES, EBUSY, EEXIST, ENODEV, EINVAL, ENOSPC],
         // setns(2).
         Kind::Enter => &[EPERM, ENOMEM, EINVAL],
         // open(2), fstatfs(2), ioctl_nsfs(2).
