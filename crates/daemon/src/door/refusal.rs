@@ -197,13 +197,23 @@ pub fn refused(refusal: &Refusal) -> Status {
             )
         }
         Refusal::Wire(error) => wire(error, text),
-        Refusal::Kernel(fault) => status(
-            Code::Internal,
-            "KERNEL",
+        Refusal::Kernel(fault) => kernel(fault, text),
+    }
+}
+
+/// The node's fault for the moment, or the kernel's.
+fn kernel(fault: &Fault, text: String) -> Status {
+    let errno = fault.errno.to_string();
+    match Errno::from_raw_os_error(fault.errno) {
+        // Too many open files here or on the node, no memory.
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS => status(
+            Code::Unavailable,
+            "NODE_EXHAUSTED",
             text,
-            &[("errno", &fault.errno.to_string())],
-            None,
+            &[("errno", &errno)],
+            Some(LATER),
         ),
+        _ => status(Code::Internal, "KERNEL", text, &[("errno", &errno)], None),
     }
 }
 
@@ -217,7 +227,7 @@ fn namespace(error: &OpenError, text: String) -> Status {
     blamed(code, reason, &text, &[("value", path)])
 }
 
-/// The path's fault, the node's for the moment, or the kernel's.
+/// The path's fault, or as [`kernel`].
 fn unreadable(fault: &Fault, text: String) -> Status {
     let errno = fault.errno.to_string();
     match Errno::from_raw_os_error(fault.errno) {
@@ -227,15 +237,7 @@ fn unreadable(fault: &Fault, text: String) -> Status {
             &text,
             &[("errno", &errno)],
         ),
-        // Too many open files here or on the node, no memory.
-        Errno::MFILE | Errno::NFILE | Errno::NOMEM => status(
-            Code::Unavailable,
-            "NODE_EXHAUSTED",
-            text,
-            &[("errno", &errno)],
-            Some(LATER),
-        ),
-        _ => status(Code::Internal, "KERNEL", text, &[("errno", &errno)], None),
+        _ => kernel(fault, text),
     }
 }
 
@@ -280,12 +282,6 @@ fn wire(error: &WireError, text: String) -> Status {
             )
         }
         WireError::Vanished(_) => status(Code::FailedPrecondition, "NAMESPACE_VANISHED", text, &[], None),
-        WireError::Refused { fault, .. } => status(
-            Code::Internal,
-            "KERNEL",
-            text,
-            &[("errno", &fault.errno.to_string())],
-            None,
-        ),
+        WireError::Refused { fault, .. } => kernel(fault, text),
     }
 }

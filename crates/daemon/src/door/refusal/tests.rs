@@ -241,6 +241,33 @@ fn a_path_that_cannot_be_opened_is_the_callers_fault_only_where_it_can_be() {
 }
 
 #[test]
+fn what_the_node_has_run_out_of_may_be_asked_for_again_whatever_was_tried() {
+    for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS] {
+        let fault = || Fault {
+            tried: "open a netlink socket".to_owned(),
+            reason: errno.to_string(),
+            errno: errno.raw_os_error(),
+        };
+        let refusals: [Refusal; 3] = [
+            fault().into(),
+            OpenError::Fault(fault()).into(),
+            WireError::Refused {
+                fault: fault(),
+                left: vec![],
+            }
+            .into(),
+        ];
+        for refusal in refusals {
+            let expected = format!(
+                "Unavailable NODE_EXHAUSTED again in 1s errno={}",
+                errno.raw_os_error()
+            );
+            assert_eq!(line(&refused(&refusal)).trim_end(), expected);
+        }
+    }
+}
+
+#[test]
 fn a_refusal_says_in_words_what_it_is() {
     for (refusal, status) in all().iter().map(|refusal| (refusal, refused(refusal))) {
         // The field comes first where one is to blame; then what the desk says.
