@@ -30,6 +30,7 @@ cargo xtask test --cluster  only the test with a Kubernetes cluster, whose parts
 cargo xtask ci              the same, the plugin as it is shipped, and the demo
 cargo xtask clients [NAME]  only the tests with real clients, all or those with NAME in theirs
 cargo xtask nemesis [ARGS]  try to break the daemon: --seed N, --minutes M or --operations N (docs/reliability.md)
+cargo xtask soak [ARGS]     attach and detach for --minutes 60, in a release build; bench/report/soak shows how flat it was
 cargo xtask bench [ARGS]    measure, in a release build, and write bench/report (docs/figures.md)
 cargo xtask dist            build what is shipped into target/dist; the plugin static, and not too large
 cargo xtask libcni          the CNI plugin under the real libcni, in Go, and with Debian's plugins behind it
@@ -65,6 +66,7 @@ fn run(command: &str, rest: &[String]) -> Result<ExitCode> {
         "ci" => steps::test(steps::Demo::With),
         "clients" => steps::clients(rest),
         "nemesis" => nemesis::run(rest),
+        "soak" => nemesis::soak(rest),
         "bench" => steps::bench(rest),
         "libcni" => steps::libcni(),
         "dist" => dist::dist(),

@@ -12,7 +12,7 @@ const SEEDS: [u64; 4] = [1, 2, 3, 4];
 /// Runs it with these arguments.
 pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
     packages::ensure(packages::FOR_TESTS)?;
-    let program = build()?;
+    let program = build(false)?;
     let status = Command::new(program)
         .args(args)
         .status()
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
 
 /// Five minutes of it.
 pub(crate) fn in_ci() -> Result<()> {
-    let program = build()?;
+    let program = build(false)?;
     let mut failed = Vec::new();
     for seed in SEEDS.map(Some).into_iter().chain([None]) {
         let mut nemesis = Command::new(&program);
@@ -42,17 +42,30 @@ pub(crate) fn in_ci() -> Result<()> {
     }
 }
 
-fn build() -> Result<PathBuf> {
-    run_step(cargo().args([
-        "build",
-        "--locked",
-        "--package",
-        "workloadnet-daemon",
-        "--package",
-        "workloadnet-cni",
-        "--package",
-        "workloadnet-nemesis",
-        "--bins",
-    ]))?;
-    Ok(graph()?.target.join("debug/nemesis"))
+/// An hour of attaches and detaches, unless the arguments say otherwise.
+pub(crate) fn soak(args: &[String]) -> Result<ExitCode> {
+    packages::ensure(packages::FOR_TESTS)?;
+    let mut soak = Command::new(build(true)?);
+    soak.args(["--soak", "bench/report/soak"]);
+    if args.is_empty() {
+        soak.args(["--minutes", "60"]);
+    }
+    let status = soak.args(args).status().context("start the soak")?;
+    Ok(match status.success() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+fn build(is_release: bool) -> Result<PathBuf> {
+    let mut build = cargo();
+    build
+        .args(["build", "--locked"])
+        .args(is_release.then_some("--release"));
+    for package in ["workloadnet-daemon", "workloadnet-cni", "workloadnet-nemesis"] {
+        build.args(["--package", package]);
+    }
+    run_step(build.arg("--bins"))?;
+    let folder = if is_release { "release" } else { "debug" };
+    Ok(graph()?.target.join(folder).join("nemesis"))
 }

@@ -19,4 +19,6 @@ pub mod quiet;
 pub mod random;
 pub mod room;
 pub mod run;
+pub mod shrink;
+pub mod soak;
 pub mod witness;

@@ -5,9 +5,16 @@ use clap::Parser;
 use nemesis::plan::{Kind, Scope};
 use nemesis::room;
 use nemesis::run::{Length, Outcome, run};
-use std::path::PathBuf;
+use nemesis::shrink::shrink;
+use nemesis::soak;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How often a scope is tried before it counts as one that does not fail.
+const TRIES: u32 = 3;
+/// Threads that call in a soak.
+const SOAKERS: usize = 4;
 
 /// Tries to break the daemon for as long as one likes.
 #[derive(Debug, Parser)]
@@ -39,6 +46,12 @@ struct Args {
     /// The first round.
     #[arg(long, default_value_t = 0)]
     round: u64,
+    /// Looks for the least scope of one round that fails, where this one does; each is tried up to three times.
+    #[arg(long)]
+    shrink: bool,
+    /// A soak instead, which leaves its report in this folder.
+    #[arg(long)]
+    soak: Option<PathBuf>,
     /// Where everything that is known of a failure is written.
     #[arg(long, default_value = "target/nemesis")]
     report: PathBuf,
@@ -66,10 +79,86 @@ fn main() -> Result<ExitCode> {
         Some(operations) => Length::Operations(operations),
         None => Length::Time(Duration::try_from_secs_f64(args.minutes * 60.0)?),
     };
+    if let Some(folder) = &args.soak {
+        return soak_for(Duration::try_from_secs_f64(args.minutes * 60.0)?, folder);
+    }
     println!("seed {seed}");
     let began = Instant::now();
+    if args.shrink {
+        return shrunk(&scope, args.round, &args.report);
+    }
     let outcome = run(&scope, args.round, length, &args.report)?;
     Ok(tell(&outcome, seed, began.elapsed()))
+}
+
+/// Prints how little is needed for a round to fail.
+fn shrunk(scope: &Scope, round: u64, report: &Path) -> Result<ExitCode> {
+    let trial = |scope: &Scope| -> Result<bool> {
+        for _ in 0..TRIES {
+            // As many calls as there are, and those are one round.
+            let outcome = run(scope, round, Length::Operations(1), report)?;
+            if !outcome.complaints.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    if !trial(scope)? {
+        println!("round {round} does not fail, {TRIES} times; --round chooses another one");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let least = shrink(scope, &mut |scope: &Scope| {
+        let fails = trial(scope)?;
+        let strikes: Vec<&str> = scope
+            .kinds
+            .difference(&scope.without)
+            .map(|kind| kind.word())
+            .collect();
+        let verdict = if fails { "fails" } else { "does not fail" };
+        let Scope {
+            callers, operations, ..
+        } = scope;
+        println!("{callers} callers, {operations} operations, {strikes:?}: {verdict}");
+        Ok(fails)
+    })?;
+    let path = report.join(format!("least-of-{}.json", scope.seed));
+    let plan = nemesis::run::rounds(&least, round..round + 1);
+    std::fs::write(&path, serde_json::to_string_pretty(&(least, plan))?)?;
+    println!("the least that fails: {}", path.display());
+    Ok(ExitCode::FAILURE)
+}
+
+/// Soaks, writes the report, and fails where something is not flat.
+fn soak_for(length: Duration, folder: &Path) -> Result<ExitCode> {
+    let (office, callers) = nemesis::run::calm(SOAKERS)?;
+    let windows = soak::soak(&office, &callers, length)?;
+    let bounds = soak::bounds(&windows);
+    let version = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let processors = std::thread::available_parallelism()?;
+    let build = if cfg!(debug_assertions) {
+        "a dev build"
+    } else {
+        "a release build"
+    };
+    let about = format!(
+        "{:.0} minutes of {SOAKERS} callers, {build}, Linux {}, {processors} processors",
+        length.as_secs_f64() / 60.0,
+        version.trim()
+    );
+    soak::write(folder, &about, &windows, &bounds)?;
+    for bound in &bounds {
+        println!(
+            "{}: {:.0}, then {:.0}; at most {:.0}",
+            bound.what, bound.before, bound.after, bound.limit
+        );
+    }
+    let is_flat = bounds.iter().all(soak::Bound::is_kept);
+    println!("{about}: {}", if is_flat { "flat" } else { "not flat" });
+    Ok(if is_flat {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn fresh() -> Result<u64> {

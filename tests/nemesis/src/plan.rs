@@ -92,6 +92,18 @@ pub struct World {
     pub cool_down: u64,
 }
 
+impl World {
+    /// Many addresses, the first list, and the daemon's usual rest.
+    pub fn calm() -> Self {
+        Self {
+            lists: LARGE.map(|list| list.map(str::to_owned).to_vec()).to_vec(),
+            is_told: false,
+            is_small: false,
+            cool_down: 150,
+        }
+    }
+}
+
 /// One call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operation {

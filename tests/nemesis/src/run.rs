@@ -7,10 +7,10 @@ use crate::check::{addresses, honesty};
 use crate::daemon::Daemon;
 use crate::history::{History, Life, Reign};
 use crate::nemesis;
-use crate::plan::{KEYS, Kind, Round, Scope, round};
+use crate::plan::{KEYS, Kind, Round, Scope, World, round};
 use crate::quiet;
 use crate::room::Room;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -76,17 +76,31 @@ pub fn run(scope: &Scope, first: u64, length: Length, report: &Path) -> Result<O
     Ok(outcome)
 }
 
+/// A node with its daemon, and callers.
+fn office(world: World, callers: usize) -> Result<(Arc<Office>, Vec<Caller>)> {
+    let room = Arc::new(Room::new()?);
+    let daemon = Daemon::new(Arc::clone(&room), world.clone(), stage::sibling("workloadnetd")?)?;
+    let plugin = stage::sibling("workloadnet-cni")?;
+    let office = Arc::new(Office::new(room, Arc::new(daemon), plugin, world));
+    let caller = |number| Caller::new(number, Arc::clone(&office));
+    let callers = (0..callers).map(caller).collect::<Result<_>>()?;
+    Ok((office, callers))
+}
+
+/// A node on which nobody strikes, with a daemon that is ready, and callers.
+pub fn calm(callers: usize) -> Result<(Arc<Office>, Vec<Caller>)> {
+    let (office, callers) = office(World::calm(), callers)?;
+    let asker = Caller::new(usize::MAX, Arc::clone(&office))?;
+    let wrong = quiet::settle(&office, &asker)?;
+    ensure!(wrong.is_empty(), "the daemon does not come up: {wrong:#?}");
+    Ok((office, callers))
+}
+
 impl<'a> Run<'a> {
     fn new(scope: &'a Scope) -> Result<Self> {
-        let room = Arc::new(Room::new()?);
-        let world = scope.world();
-        let daemon = Daemon::new(Arc::clone(&room), world.clone(), stage::sibling("workloadnetd")?)?;
-        let plugin = stage::sibling("workloadnet-cni")?;
-        let strangers = room.strangers()?;
-        let office = Arc::new(Office::new(room, Arc::new(daemon), plugin, world));
-        let caller = |number| Caller::new(number, Arc::clone(&office));
-        let callers = (0..scope.callers).map(caller).collect::<Result<_>>()?;
-        let asker = caller(usize::MAX)?;
+        let (office, callers) = office(scope.world(), scope.callers)?;
+        let strangers = office.room.strangers()?;
+        let asker = Caller::new(usize::MAX, Arc::clone(&office))?;
         let run = Self {
             scope,
             callers,

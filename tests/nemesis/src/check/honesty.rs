@@ -61,7 +61,6 @@ fn may_refuse(history: &History, world: &World, call: &Call, no: &Refused) -> bo
             "DIFFERENT" | "ADDRESS_HELD" | "PORT_HELD" | "INTERFACE_TAKEN" => true,
             "ADDRESSES_EXHAUSTED" => world.is_small,
             "LINK_IN_THE_WAY" => is_near(&[Kind::StrangeLink]),
-            "KERNEL" => is_near(&[Kind::Memory, Kind::OpenFiles]),
             "INVALID_FIELD" => world.is_told && no.message.starts_with("requested_ip"),
             // Its link was deleted while it was made.
             "NAMESPACE_VANISHED"

@@ -9,6 +9,7 @@ use crate::room::{fed, ip, try_ip};
 use crate::witness::{self, text};
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
+use serde_json::Value;
 use stage::wait::PATIENCE;
 use std::fmt::Write as _;
 
@@ -67,26 +68,26 @@ pub(super) fn unroute(office: &Office, blow: &mut Blow) -> Result<()> {
         format!("link set {link} mtu 1290\n"),
         format!("link set {link} alias nobody\n"),
     ];
-    let chosen = all
-        .iter()
-        .enumerate()
-        .filter(|(n, _)| blow.strike.number & (1 << n) != 0);
-    for (_, line) in chosen {
+    let is_regrouped = blow.strike.number & 0x20 != 0;
+    for (n, line) in all.iter().enumerate() {
+        // What has neither its group nor its record is nobody's any more.
+        if blow.strike.number & (1 << n) == 0 || is_regrouped && n == 7 {
+            continue;
+        }
         // `ip -batch` takes no family.
         let words = format!("ip {}", line.trim());
         drop(witness::run(&office.room.stage.node, &words));
         blow.what += line;
     }
-    // What is not in the group when a daemon starts was taken out of its hands: no other strike comes before it is back.
+    // What is not in the group, or has no record, when a daemon starts was taken out of its hands: no other strike comes
+    // before that is back.
+    let is_whole =
+        |found: &Value| text(found, "group") == witness::GROUP && text(found, "ifalias") != "nobody";
     let is_back = || {
         let found = witness::json(&office.room.stage.node, &format!("ip -j link show {link}"));
-        found.is_ok_and(|found| found.iter().all(|link| text(link, "group") == witness::GROUP))
-            || !exists(office, &link)
+        found.map_or_else(|_| !exists(office, &link), |found| found.iter().all(is_whole))
     };
-    ensure!(
-        stage::wait::within(PATIENCE, is_back),
-        "{link} is not put back into its group"
-    );
+    ensure!(stage::wait::within(PATIENCE, is_back), "{link} is not put back");
     Ok(())
 }
 
