@@ -6,6 +6,7 @@ use crate::daemon::{Daemon, locked};
 use crate::history::{Answer, Attached, Call, Refused};
 use crate::plan::{Act, Ask, FIRST_OF_PLUGIN, KEYS, Operation, World, Wrong};
 use crate::room::Room;
+use crate::steady::OWNER;
 use anyhow::Result;
 use client::workload::{AttachRequest, Bandwidth, DetachRequest, NetNsAttachment, PortMapping};
 use client::{Client, Deadlines, Error, inspection};
@@ -376,7 +377,8 @@ fn attached_by(answer: &client::workload::AttachResponse) -> Attached {
     }
 }
 
-fn address_of(bytes: &[u8]) -> Option<IpAddr> {
+/// An address as the contract sends it.
+pub fn address_of(bytes: &[u8]) -> Option<IpAddr> {
     match <[u8; 4]>::try_from(bytes) {
         Ok(v4) => Some(v4.into()),
         Err(_) => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
@@ -388,6 +390,9 @@ pub fn listed(all: &[inspection::Attachment]) -> Answer {
     let mut listed = Vec::new();
     for one in all {
         let key = one.key.clone().unwrap_or_default();
+        if key.owner == OWNER {
+            continue;
+        }
         let Some(number) = number_of(&key.owner, &key.workload_id) else {
             return Answer::Strange(format!("nobody has attached {one:?}"));
         };

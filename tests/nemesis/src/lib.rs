@@ -21,4 +21,5 @@ pub mod room;
 pub mod run;
 pub mod shrink;
 pub mod soak;
+pub mod steady;
 pub mod witness;

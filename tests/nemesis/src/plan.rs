@@ -17,8 +17,8 @@ use std::str::FromStr;
 pub const KEYS: usize = 64;
 /// From here on keys are the plugin's: a queue of deletions concerns whoever uses it, so no key is of both ways.
 pub const FIRST_OF_PLUGIN: usize = 40;
-/// Namespaces, one for each key, and a few that are nobody's.
-pub const SLOTS: usize = 68;
+/// Namespaces, one for each key, a few that are nobody's, and two that are never touched.
+pub const SLOTS: usize = 70;
 
 /// What a run is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,11 +5,12 @@ use crate::check::key::{State, Verdict, judge};
 use crate::check::steps::steps;
 use crate::check::{addresses, honesty};
 use crate::daemon::Daemon;
-use crate::history::{History, Life, Reign};
+use crate::history::{Blow, History, Life, Reign};
 use crate::nemesis;
 use crate::plan::{KEYS, Kind, Round, Scope, World, round};
 use crate::quiet;
 use crate::room::Room;
+use crate::steady::Steady;
 use anyhow::{Context as _, Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -52,6 +53,7 @@ struct Run<'a> {
     /// For questions, and for what is seen at last.
     asker: Caller,
     strangers: Vec<String>,
+    steady: Option<Steady>,
     /// In which ways each key may be.
     states: Vec<Vec<State>>,
     log_read: u64,
@@ -101,11 +103,12 @@ impl<'a> Run<'a> {
         let (office, callers) = office(scope.world(), scope.callers)?;
         let strangers = office.room.strangers()?;
         let asker = Caller::new(usize::MAX, Arc::clone(&office))?;
-        let run = Self {
+        let mut run = Self {
             scope,
             callers,
             asker,
             strangers,
+            steady: None,
             states: vec![vec![State::Absent]; KEYS],
             log_read: 0,
             office,
@@ -114,6 +117,7 @@ impl<'a> Run<'a> {
         if !wrong.is_empty() {
             bail!("the daemon does not come up: {wrong:#?}\n{}", run.log());
         }
+        run.steady = Some(Steady::new(&run.office, &run.asker)?);
         run.office.take_calls();
         Ok(run)
     }
@@ -123,11 +127,12 @@ impl<'a> Run<'a> {
     }
 
     fn carry_out(&mut self, round: &Round, outcome: &mut Outcome, report: &Path) -> Result<()> {
+        let (blows, mut complaints) = self.storm(round)?;
         let mut history = History {
-            blows: self.storm(round)?,
+            blows,
             ..History::default()
         };
-        let mut complaints = quiet::settle(&self.office, &self.asker)?;
+        complaints.extend(quiet::settle(&self.office, &self.asker)?);
         let quiet_since = self.office.room.now();
         history.calls = self.office.take_calls();
         history.lives = self.office.room.lives().clone();
@@ -146,12 +151,14 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Callers call, and the nemesis strikes.
-    fn storm(&self, round: &Round) -> Result<Vec<crate::history::Blow>> {
+    /// Callers call, and the nemesis strikes. What it did, and packets that were lost.
+    fn storm(&self, round: &Round) -> Result<(Vec<Blow>, Vec<String>)> {
         let are_done = AtomicBool::new(false);
         let (office, callers) = (&self.office, &self.callers);
+        let steady = self.steady.as_ref();
         std::thread::scope(|scope| {
             let nemesis = scope.spawn(|| nemesis::strike(office, &round.strikes, &are_done));
+            let packets = scope.spawn(|| steady.map(|steady| steady.watch(office, &are_done)));
             let keeper = scope.spawn(|| self.keep(&are_done));
             let working: Vec<_> = callers
                 .iter()
@@ -164,7 +171,11 @@ impl<'a> Run<'a> {
             keeper
                 .join()
                 .map_err(|panic| std::panic::resume_unwind(panic))??;
-            nemesis.join().map_err(|panic| std::panic::resume_unwind(panic))?
+            let lost = packets.join().map_err(|panic| std::panic::resume_unwind(panic))?;
+            let blows = nemesis
+                .join()
+                .map_err(|panic| std::panic::resume_unwind(panic))??;
+            Ok((blows, lost.unwrap_or_default()))
         })
     }
 

@@ -3,7 +3,7 @@
 use super::{last, pause};
 use crate::caller::Office;
 use crate::history::Blow;
-use crate::plan::SLOTS;
+use crate::steady::FIRST_SLOT;
 use anyhow::Result;
 use rustix::process::Signal;
 use std::time::Duration;
@@ -14,7 +14,9 @@ const CLEANED: Duration = Duration::from_millis(300);
 /// The namespaces that a blow is for.
 fn slots(blow: &Blow) -> Vec<usize> {
     let number = usize::try_from(blow.strike.number >> 1).unwrap_or_default();
-    (0..=number % 4).map(|n| (number / 4 + n * 7) % SLOTS).collect()
+    (0..=number % 4)
+        .map(|n| (number / 4 + n * 7) % FIRST_SLOT)
+        .collect()
 }
 
 /// Takes namespaces away; fresh ones come to their paths after a while.

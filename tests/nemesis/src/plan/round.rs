@@ -1,7 +1,8 @@
 //! One round, drawn.
 
-use super::{Act, Ask, FIRST_OF_PLUGIN, KEYS, Kind, Operation, Round, SLOTS, Scope, Strike, World, Wrong};
+use super::{Act, Ask, FIRST_OF_PLUGIN, KEYS, Kind, Operation, Round, Scope, Strike, World, Wrong};
 use crate::random::Random;
+use crate::steady::FIRST_SLOT;
 
 /// A deadline that only a daemon which hangs misses, in milliseconds.
 const LONG: u64 = 30_000;
@@ -101,7 +102,7 @@ fn act(random: &mut Random, world: &World) -> Act {
 fn slot(random: &mut Random, key: usize) -> usize {
     match random.percent(93) {
         true => key,
-        false => usize::try_from(random.below(SLOTS as u64)).expect("below the number of namespaces"),
+        false => usize::try_from(random.below(FIRST_SLOT as u64)).expect("below the number of namespaces"),
     }
 }
 
