@@ -23,6 +23,8 @@ const EBUSY: i32 = 16;
 const EADDRNOTAVAIL: i32 = 99;
 /// How many interface indexes are tried before the kernel's refusal is believed.
 const INDEX_TRIES: u32 = 64;
+/// How often a name that was taken, and is free when it is looked up, is tried again.
+const NAME_TRIES: u32 = 8;
 const LOCAL_ROUTE_LIMIT: Duration = Duration::from_secs(5);
 /// A work queue of an idle kernel needs about as long.
 const LOCAL_ROUTE_STEP: Duration = Duration::from_micros(30);
@@ -79,6 +81,7 @@ pub(super) fn wire(
 fn create(home: &Home, host: &mut Socket, namespace: &OwnedFd, plan: &Plan) -> Result<(u32, u32), WireError> {
     let mut workload_index = plan.link.workload_index;
     let mut tries = 0;
+    let mut was_free = 0;
     loop {
         let index = plan.link.host_index + tries;
         let message = encode::create(&plan.link, index, workload_index, namespace.as_fd());
@@ -98,7 +101,17 @@ fn create(home: &Home, host: &mut Socket, namespace: &OwnedFd, plan: &Plan) -> R
             EBUSY if workload_index != 0 => workload_index = 0,
             EBUSY if tries < INDEX_TRIES => tries += 1,
             EEXIST if tries < INDEX_TRIES && has_index(host, index)? => tries += 1,
-            EEXIST => return Err(taken(home, host, namespace, plan, fault)),
+            EEXIST => match taken(home, host, namespace, plan) {
+                Some(error) => return Err(error),
+                // Who had the name is gone meanwhile, as when it is just being detached.
+                None if was_free < NAME_TRIES => was_free += 1,
+                None => {
+                    return Err(WireError::Refused {
+                        fault,
+                        left: Vec::new(),
+                    });
+                }
+            },
             _ => {
                 return Err(WireError::Refused {
                     fault,
@@ -129,24 +142,21 @@ fn has_index(host: &mut Socket, index: u32) -> Result<bool, WireError> {
     Ok(!answer.replies.is_empty())
 }
 
-/// EEXIST says that a name is taken, but not whose.
-fn taken(home: &Home, host: &mut Socket, namespace: &OwnedFd, plan: &Plan, fault: Fault) -> WireError {
+/// EEXIST says that a name is taken, but not whose; `None` where both are free by now.
+fn taken(home: &Home, host: &mut Socket, namespace: &OwnedFd, plan: &Plan) -> Option<WireError> {
     if matches!(survey::find_link(host, plan.link.host.as_str()), Ok(Some(_))) {
-        return WireError::LinkTaken {
+        return Some(WireError::LinkTaken {
             link: plan.link.host.clone(),
-        };
+        });
     }
     let inside = home.visit(namespace.as_fd(), || {
         survey::find_link(&mut Socket::open(ROUTE)?, plan.link.workload.as_str())
     });
     match inside {
-        Ok(Ok(Some(_))) => WireError::InterfaceTaken {
+        Ok(Ok(Some(_))) => Some(WireError::InterfaceTaken {
             interface: plan.link.workload.clone(),
-        },
-        _ => WireError::Refused {
-            fault,
-            left: Vec::new(),
-        },
+        }),
+        _ => None,
     }
 }
 

@@ -1,10 +1,12 @@
 //! What is refused, and that nothing of it is left.
 
-use crate::node::{inside, on_a_node, run, until, wire, workload, world};
+use crate::node::{inside, on_a_node, run, target, until, wire, workload, world};
 use kernel::linux::Linux;
 use kernel::netns;
 use model::datapath::{Datapath as _, OpenError, WireError};
+use std::io::Write as _;
 use std::os::fd::AsFd as _;
+use std::process::{Command, Stdio};
 #[test]
 fn a_refused_attach_leaves_both_namespaces_as_they_were() {
     on_a_node(|| {
@@ -93,6 +95,37 @@ fn a_refused_attach_leaves_both_namespaces_as_they_were() {
         }
         run("ip link delete other");
         wire(&linux, &a).unwrap();
+    });
+}
+
+/// Another attachment of the same namespace that is just being detached, say: the kernel says that the name is taken, and then
+/// nobody has it.
+#[test]
+fn who_has_the_interfaces_name_only_for_a_moment_is_named_or_waited_for() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        let a = workload(&linux, "a", Some("10.77.0.5"), Some("fd77::5"), 100_000);
+        let churn = "link add eth0 type bridge\nlink delete eth0\n".repeat(2000);
+        let mut churner = Command::new("ip");
+        churner.args(["-force", "-batch", "-"]);
+        churner
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut churner = netns::within(a.namespace.as_fd(), || churner.spawn())
+            .unwrap()
+            .unwrap();
+        let mut lines = churner.stdin.take().unwrap();
+        let writer = std::thread::spawn(move || lines.write_all(churn.as_bytes()));
+        while churner.try_wait().unwrap().is_none() {
+            match wire(&linux, &a) {
+                // The churner may have deleted it since.
+                Ok(index) => assert_eq!(linux.unwire(&[target(&a, index)]), [Ok(())]),
+                Err(WireError::InterfaceTaken { .. } | WireError::Vanished(_)) => {}
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        writer.join().unwrap().unwrap();
     });
 }
 
