@@ -109,6 +109,8 @@ pub struct Blow {
     pub what: String,
     /// Keys whose link was taken away.
     pub cut: Vec<usize>,
+    /// What the daemon should have done about it, and did not.
+    pub complaint: Option<String>,
 }
 
 /// A daemon's life.

@@ -35,6 +35,7 @@ pub fn strike(office: &Office, strikes: &[Strike], are_done: &AtomicBool) -> Res
             end: begin,
             what: String::new(),
             cut: Vec::new(),
+            complaint: None,
         };
         deal(office, &mut blow)?;
         blow.end = office.room.now();

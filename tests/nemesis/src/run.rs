@@ -128,6 +128,7 @@ impl<'a> Run<'a> {
 
     fn carry_out(&mut self, round: &Round, outcome: &mut Outcome, report: &Path) -> Result<()> {
         let (blows, mut complaints) = self.storm(round)?;
+        complaints.extend(blows.iter().filter_map(|blow| blow.complaint.clone()));
         let mut history = History {
             blows,
             ..History::default()

@@ -59,10 +59,6 @@ fn is_short(call: &Call) -> bool {
     call.operation.deadline < 1000
 }
 
-fn is_surely_done(call: &Call) -> bool {
-    matches!(call.answer, Answer::Done) && !is_short(call)
-}
-
 fn places(step: &Step) -> Vec<usize> {
     match &step.what {
         What::Attach { places, .. } | What::Seen(_, places) => places.clone(),
@@ -158,7 +154,7 @@ impl Steps<'_> {
         let (begin, end) = (call.begin, call.end);
         match &call.answer {
             // The plugin leaves what was not answered in time to the daemon, which comes to it when it comes to it.
-            Answer::Done | Answer::Unknown(_) if key >= FIRST_OF_PLUGIN && !is_surely_done(call) => {
+            Answer::Done | Answer::Unknown(_) if key >= FIRST_OF_PLUGIN && !self.is_surely_done(call) => {
                 self.add(key, begin, u64::MAX, false, what.clone(), label.clone());
             }
             Answer::Done => self.add(key, begin, end, true, what.clone(), label.clone()),
@@ -218,6 +214,17 @@ impl Steps<'_> {
     fn was_stopping(&self, begin: u64, end: u64) -> bool {
         let mut blows = self.history.blows.iter();
         blows.any(|blow| blow.strike.kind == Kind::Stop && blow.begin <= end && begin <= blow.end)
+    }
+
+    /// A daemon that is out of files, memory or time is left a deletion, too.
+    fn is_surely_done(&self, call: &Call) -> bool {
+        let mut blows = self.history.blows.iter();
+        let was_exhausted = blows.any(|blow| {
+            matches!(blow.strike.kind, Kind::OpenFiles | Kind::Memory)
+                && blow.begin <= call.end
+                && call.begin <= blow.end
+        });
+        matches!(call.answer, Answer::Done) && !is_short(call) && !was_exhausted
     }
 
     fn with_inode(&self, places: &[usize], inode: u64) -> Vec<usize> {

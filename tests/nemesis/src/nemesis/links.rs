@@ -87,7 +87,9 @@ pub(super) fn unroute(office: &Office, blow: &mut Blow) -> Result<()> {
         let found = witness::json(&office.room.stage.node, &format!("ip -j link show {link}"));
         found.map_or_else(|_| !exists(office, &link), |found| found.iter().all(is_whole))
     };
-    ensure!(stage::wait::within(PATIENCE, is_back), "{link} is not put back");
+    if !stage::wait::within(PATIENCE, is_back) {
+        blow.complaint = Some(format!("{link} is not put back after {}", blow.what));
+    }
     Ok(())
 }
 
