@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use stage::Namespace;
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -291,6 +291,17 @@ fn tcp_is_neither_listened_on_nor_connected_to_unless_that_is_needed() {
     assert_eq!(connects(false), ErrorKind::PermissionDenied);
     // Its namespace has loopback down.
     assert_eq!(connects(true), ErrorKind::NetworkUnreachable);
+}
+
+/// A resolver makes calls that nobody else does.
+#[test]
+fn names_of_hosts_are_found() {
+    confined(true, |_, _| {
+        let all: Vec<SocketAddr> = ("localhost", 80).to_socket_addrs().unwrap().collect();
+        assert!(all.iter().any(|address| address.ip().is_loopback()), "{all:?}");
+        // Asked of a name server that cannot be reached from here.
+        assert!(("workloadnet.invalid", 80).to_socket_addrs().is_err());
+    });
 }
 
 /// Landlock does not let anybody look at a process that is not confined, and the namespace of one is what is attached to.
