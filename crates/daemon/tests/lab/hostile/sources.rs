@@ -87,6 +87,8 @@ fn whatever_a_workload_makes_up_arrives_nowhere_under_a_foreign_name() {
         }
     }
     stand.is_heard();
+    // First, for a witness looks at everything, and has an end where nothing comes any more.
+    undisturbed.end();
     for (name, witness) in witnesses {
         let (forged, honest) = witness.saw();
         assert_eq!(forged, 0, "{name}");
@@ -96,7 +98,6 @@ fn whatever_a_workload_makes_up_arrives_nowhere_under_a_foreign_name() {
     let texts = heard(&on_the_node);
     assert!(texts.iter().all(|text| text.starts_with("honest")), "{texts:?}");
     assert!(texts.len() >= 8, "{texts:?}");
-    undisturbed.end();
     stand.is_unchanged(&before, true, "afterwards");
     stand.is_cleaned_up();
 }
@@ -243,10 +244,10 @@ fn what_is_sent_to_everybody_reaches_no_other_workload_and_no_other_host() {
         ),
     ]);
     stand.is_heard();
+    undisturbed.end();
     for (name, witness) in witnesses {
         assert_eq!(witness.saw().0, 0, "{name}");
     }
-    undisturbed.end();
     stand.is_unchanged(&before, true, "afterwards");
     stand.is_cleaned_up();
 }
