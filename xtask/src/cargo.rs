@@ -31,7 +31,17 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// The build's packages, for the machine that this runs on.
 pub(crate) fn graph() -> Result<Graph> {
+    graph_of(cargo())
+}
+
+/// With those that only the fuzzer is built with.
+pub(crate) fn graph_with_fuzzer() -> Result<Graph> {
     let mut command = cargo();
+    command.env("RUSTFLAGS", "--cfg fuzzing");
+    graph_of(command)
+}
+
+fn graph_of(mut command: Command) -> Result<Graph> {
     command.args([
         "metadata",
         "--format-version",

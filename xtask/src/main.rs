@@ -5,6 +5,7 @@
 
 mod cargo;
 mod dist;
+mod fuzz;
 mod go;
 mod graph;
 mod guest;
@@ -32,6 +33,8 @@ cargo xtask clients [NAME]  only the tests with real clients, all or those with 
 cargo xtask nemesis [ARGS]  try to break the daemon: --seed N, --minutes M or --operations N (docs/reliability.md)
 cargo xtask soak [ARGS]     attach and detach for --minutes 60, in a release build; bench/report/soak shows how flat it was
 cargo xtask bench [ARGS]    measure, in a release build, and write bench/report (docs/figures.md)
+cargo xtask fuzz [TARGET] [--seconds N] [--minimise]
+                            try the readers of what comes from outside with what libFuzzer makes up (docs/reliability.md)
 cargo xtask dist            build what is shipped into target/dist; the plugin static, and not too large
 cargo xtask libcni          the CNI plugin under the real libcni, in Go, and with Debian's plugins behind it
 cargo xtask deps            who knows whom: the rooms' dependencies and their source text; what documents promise
@@ -68,6 +71,7 @@ fn run(command: &str, rest: &[String]) -> Result<ExitCode> {
         "nemesis" => nemesis::run(rest),
         "soak" => nemesis::soak(rest),
         "bench" => steps::bench(rest),
+        "fuzz" => fuzz::fuzz(rest),
         "libcni" => steps::libcni(),
         "dist" => dist::dist(),
         "deps" => report(steps::rooms()?),

@@ -84,6 +84,12 @@ pub(crate) const FOR_CLUSTER: &[Needed] = &[
     },
 ];
 
+/// What `cargo xtask fuzz` builds libFuzzer with.
+pub(crate) const FOR_FUZZ: &[Needed] = &[Needed {
+    program: "c++",
+    package: "g++",
+}];
+
 /// What `cargo xtask bench` compares with.
 pub(crate) const FOR_BENCH: &[Needed] = &[
     Needed {

@@ -5,7 +5,7 @@
 //!   '---> stage --> kernel -> model        stage: known by the demo and by tests
 //!  daemon -> api, cluster, model, queue; its main -> kernel
 //!  daemon, kernel, queue -> mishap, which is empty in the product
-//!  cluster -> model
+//!  cluster -> model                        fuzz -> all that reads bytes, known by nobody
 //! ```
 
 use crate::graph::{Graph, Kind, Package};
@@ -39,6 +39,7 @@ const CLUSTER: &str = "workloadnet-cluster";
 const CLUSTER_TESTS: &str = "workloadnet-cluster-tests";
 const CNI: &str = "workloadnet-cni";
 const DAEMON: &str = "workloadnet-daemon";
+const FUZZ: &str = "workloadnet-fuzz";
 const KERNEL: &str = "workloadnet-kernel";
 const MISHAP: &str = "workloadnet-mishap";
 const MODEL: &str = "workloadnet-model";
@@ -64,6 +65,7 @@ const ROOMS: &[Room] = &[
         &[CLIENT, STAGE],
     ),
     room(BENCH, &[API, CLIENT, KERNEL, MODEL, STAGE], &[]),
+    room(FUZZ, &[API, CLUSTER, CNI, DAEMON, KERNEL, MODEL, QUEUE], &[]),
     room(CLIENT_TESTS, &[], &[API, CLIENT, KERNEL, MODEL, STAGE]),
     room(CLUSTER_TESTS, &[], &[STAGE]),
     room(NEMESIS, &[CLIENT, STAGE], &[]),

@@ -55,7 +55,7 @@ const RULES: &[Rule] = &[
         tests_may: false,
     },
     Rule {
-        within: &["crates/", "xtask/", "bench/", "tests/"],
+        within: &["crates/", "xtask/", "bench/", "fuzz/", "tests/"],
         // The rule itself has to name it.
         except: &["crates/kernel/", "xtask/src/sources.rs"],
         words: &["unsafe"],
@@ -144,7 +144,7 @@ pub(crate) fn violations(sources: &[Source]) -> Vec<String> {
 /// All Rust files below the repository's root, but build output.
 pub(crate) fn read(root: &Path) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
-    for folder in ["crates", "xtask", "bench", "tests"] {
+    for folder in ["crates", "xtask", "bench", "fuzz", "tests"] {
         let folder = root.join(folder);
         if folder.is_dir() {
             read_folder(root, &folder, &mut sources)?;

@@ -1,6 +1,6 @@
 //! What the commands do, step by step.
 
-use crate::cargo::{cargo, count_tests, graph, run};
+use crate::cargo::{cargo, count_tests, graph, graph_with_fuzzer, run};
 use crate::totals::Totals;
 use crate::{dist, go, guest, licences, modules, packages, promises, rooms, sources};
 use anyhow::{Context as _, Result, bail};
@@ -173,7 +173,7 @@ pub(crate) fn rooms() -> Result<Vec<String>> {
 
 /// Licences, bans, sources.
 pub(crate) fn licences() -> Result<Vec<String>> {
-    Ok(licences::violations(&graph()?))
+    Ok(licences::violations(&graph_with_fuzzer()?))
 }
 
 /// The same for what `go/cni` links.

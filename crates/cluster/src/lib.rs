@@ -16,6 +16,8 @@ mod node;
 mod own;
 mod pace;
 mod peers;
+#[doc(hidden)]
+pub mod played;
 mod watch;
 
 pub use events::{Kind, Notice, Notices, Queue, notices};

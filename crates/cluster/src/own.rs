@@ -53,7 +53,7 @@ impl Own {
 }
 
 /// What the own Node gives, as it was read last.
-struct Teller<'a, T> {
+pub(crate) struct Teller<'a, T> {
     name: &'a str,
     tell: &'a T,
     own: &'a Own,
@@ -65,8 +65,18 @@ struct Teller<'a, T> {
 /// What was read last, or why that is of no use, and since when.
 type Read = Result<Vec<Prefix>, (String, Timestamp)>;
 
-impl<T: Fn(Told)> Teller<'_, T> {
-    fn on(&mut self, change: Change<Node>) {
+impl<'a, T: Fn(Told)> Teller<'a, T> {
+    pub(crate) fn new(name: &'a str, tell: &'a T, own: &'a Own) -> Self {
+        Self {
+            name,
+            tell,
+            own,
+            read: None,
+            away: None,
+        }
+    }
+
+    pub(crate) fn on(&mut self, change: Change<Node>) {
         match change {
             Change::All(nodes) => self.is_now(nodes.into_iter().next()),
             Change::Put(node) => self.is_now(Some(node)),
@@ -120,13 +130,7 @@ impl<T: Fn(Told)> Teller<'_, T> {
 
 /// Follows the own Node for ever.
 pub(crate) async fn follow(access: &Access, name: &str, own: &Own, tell: &impl Fn(Told)) {
-    let mut teller = Teller {
-        name,
-        tell,
-        own,
-        read: None,
-        away: None,
-    };
+    let mut teller = Teller::new(name, tell, own);
     let only = format!("metadata.name={name}");
     watch::follow(access, Some(&only), |node| node, |change| teller.on(change)).await;
 }
@@ -159,13 +163,7 @@ mod tests {
     fn each_state_is_told_once_and_a_good_one_again_when_the_api_is_back() {
         let told = RefCell::new(Vec::new());
         let (own, tell) = (Own::default(), |what| told.borrow_mut().push(what));
-        let mut teller = Teller {
-            name: "a",
-            tell: &tell,
-            own: &own,
-            read: None,
-            away: None,
-        };
+        let mut teller = Teller::new("a", &tell, &own);
         let good = Told::Prefixes(vec!["10.1.0.0/24".parse().unwrap()]);
         teller.on(Change::All(vec![node("10.1.0.0/24")]));
         teller.on(Change::Reached);

@@ -21,14 +21,14 @@ const RESTLESS: Duration = Duration::from_secs(2);
 
 /// What is kept of a Node.
 #[derive(Debug, PartialEq, Eq)]
-struct Kept {
+pub(crate) struct Kept {
     name: String,
     /// `None`: it cannot be routed to.
     peer: Option<Peer>,
     left_out: Vec<String>,
 }
 
-fn keep(node: Node) -> Kept {
+pub(crate) fn keep(node: Node) -> Kept {
     let (peer, left_out) = node.peer();
     Kept {
         name: node.metadata.name,
@@ -39,7 +39,7 @@ fn keep(node: Node) -> Kept {
 
 /// What is known of all Nodes.
 #[derive(Debug, Default)]
-struct Known {
+pub(crate) struct Known {
     nodes: BTreeMap<String, Kept>,
     /// Since when the API server does not answer, and why.
     away: Option<(Timestamp, String)>,
@@ -47,7 +47,7 @@ struct Known {
 
 impl Known {
     /// Whether that may be worth telling.
-    fn on(&mut self, change: Change<Kept>) -> bool {
+    pub(crate) fn on(&mut self, change: Change<Kept>) -> bool {
         if !matches!(change, Change::Lost(_)) {
             self.away = None;
         }
@@ -76,7 +76,7 @@ impl Known {
         true
     }
 
-    fn peers(&self) -> Vec<Peer> {
+    pub(crate) fn peers(&self) -> Vec<Peer> {
         let peers = self.nodes.values().filter_map(|node| node.peer.clone());
         peers.collect()
     }

@@ -46,6 +46,19 @@ pub(crate) enum Change<T> {
     Lost(Fault),
 }
 
+impl<T> Change<T> {
+    /// The same of what is made of each.
+    pub(crate) fn map<U>(self, make: impl Fn(T) -> U) -> Change<U> {
+        match self {
+            Self::All(all) => Change::All(all.into_iter().map(make).collect()),
+            Self::Put(one) => Change::Put(make(one)),
+            Self::Gone(one) => Change::Gone(make(one)),
+            Self::Reached => Change::Reached,
+            Self::Lost(fault) => Change::Lost(fault),
+        }
+    }
+}
+
 /// Follows all Nodes, or those of a field selector, of each of which `keep` makes what is told.
 pub(crate) async fn follow<T>(
     access: &Access,
@@ -163,24 +176,39 @@ async fn watch<T>(
         let Ok(event) = tokio::time::timeout(SILENCE, events.next()).await else {
             return Ok(());
         };
-        match event.transpose()? {
-            None => return Ok(()),
-            Some(WatchEvent::Added(node) | WatchEvent::Modified(node)) => {
-                advance(version, node.metadata.resource_version.clone())?;
-                tell(Change::Put(keep(node)));
-            }
-            Some(WatchEvent::Deleted(node)) => {
-                advance(version, node.metadata.resource_version.clone())?;
-                tell(Change::Gone(keep(node)));
-            }
-            Some(WatchEvent::Bookmark(bookmark)) => advance(version, bookmark.metadata.resource_version)?,
-            Some(WatchEvent::Error(status)) => return Err(kube::Error::Api(status).into()),
+        let Some(event) = event.transpose()? else {
+            return Ok(());
+        };
+        if let Some(change) = change_of(event, version)? {
+            tell(change.map(&keep));
         }
     }
 }
 
+/// One event of a watch; `None`: only the version is another one.
+pub(crate) fn change_of(
+    event: WatchEvent<Node>,
+    version: &mut String,
+) -> Result<Option<Change<Node>>, Fault> {
+    Ok(match event {
+        WatchEvent::Added(node) | WatchEvent::Modified(node) => {
+            advance(version, node.metadata.resource_version.clone())?;
+            Some(Change::Put(node))
+        }
+        WatchEvent::Deleted(node) => {
+            advance(version, node.metadata.resource_version.clone())?;
+            Some(Change::Gone(node))
+        }
+        WatchEvent::Bookmark(bookmark) => {
+            advance(version, bookmark.metadata.resource_version)?;
+            None
+        }
+        WatchEvent::Error(status) => return Err(kube::Error::Api(status).into()),
+    })
+}
+
 /// A watch at no version would be one from some moment on, and what was before it would be missed.
-fn advance(version: &mut String, seen: String) -> Result<(), Fault> {
+pub(crate) fn advance(version: &mut String, seen: String) -> Result<(), Fault> {
     if seen.is_empty() {
         return Err(Fault::Garbled("no resourceVersion".to_owned()));
     }

@@ -47,7 +47,8 @@ impl Call {
         )
     }
 
-    fn new(
+    /// From whatever there is instead of the environment.
+    pub(crate) fn new(
         variable: impl Fn(&str) -> Option<Result<String, std::ffi::OsString>>,
         input: &[u8],
     ) -> Result<Self, Failure> {

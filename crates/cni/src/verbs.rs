@@ -17,9 +17,7 @@ use std::time::Instant;
 /// What is to be printed, if anything.
 pub(crate) fn carry_out(call: &Call, began: Instant) -> Result<Option<Value>, Failure> {
     if call.verb == Verb::Version {
-        return Ok(Some(json!({
-            "cniVersion": version::of_answer(call.config.version), "supportedVersions": version::SUPPORTED,
-        })));
+        return Ok(Some(versions(call)));
     }
     let config = &call.config;
     let network = Network::new(&config.socket, config.owner.as_str())
@@ -39,6 +37,13 @@ pub(crate) fn carry_out(call: &Call, began: Instant) -> Result<Option<Value>, Fa
             (Verb::Gc, _) => gc(call, &network, began).await.map(|()| None),
             (Verb::Add, None) | (Verb::Version, _) => Ok(None),
         }
+    })
+}
+
+/// The answer to VERSION.
+pub(crate) fn versions(call: &Call) -> Value {
+    json!({
+        "cniVersion": version::of_answer(call.config.version), "supportedVersions": version::SUPPORTED,
     })
 }
 
@@ -78,13 +83,7 @@ async fn check(call: &Call, network: &Network) -> Result<(), Failure> {
         if_name,
         netns,
     } = &call.attachment;
-    let Some(before) = call.config.prev_result() else {
-        return Err(Failure::config(
-            "prevResult",
-            &Value::Null,
-            "CHECK needs the result of ADD",
-        ));
-    };
+    let before = checked_result(call)?;
     let key = Key {
         owner: call.config.owner.clone(),
         workload_id: container.clone(),
@@ -107,8 +106,14 @@ async fn check(call: &Call, network: &Network) -> Result<(), Failure> {
     }
 }
 
+/// The result that is to be checked.
+pub(crate) fn checked_result(call: &Call) -> Result<&Map<String, Value>, Failure> {
+    let missing = || Failure::config("prevResult", &Value::Null, "CHECK needs the result of ADD");
+    call.config.prev_result().ok_or_else(missing)
+}
+
 /// What a result says otherwise than the daemon. Other plugins' interfaces and addresses are theirs.
-fn differences(
+pub(crate) fn differences(
     found: &inspection::Attachment,
     before: &Map<String, Value>,
     attachment: &Attachment,

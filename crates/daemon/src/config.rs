@@ -320,8 +320,12 @@ impl Config {
     /// File descriptors that are in use at once, at most: one for each connection, up to two for each order (its namespace
     /// and a socket in it), and our own.
     pub fn open_files(&self) -> u64 {
-        let all = self.limits.max_connections + 2 * self.limits.max_queued + 100;
-        all as u64
+        let Limits {
+            max_queued,
+            max_connections,
+        } = self.limits;
+        let orders = max_queued.saturating_mul(2);
+        max_connections.saturating_add(orders).saturating_add(100) as u64
     }
 
     /// User and group id that the socket gets.

@@ -163,8 +163,12 @@ impl Memory {
     }
 
     fn read(path: &Path) -> io::Result<Self> {
-        let text = crate::whole::read(path, LIMIT)?;
-        let mut memory: Self = serde_json::from_slice(&text)?;
+        Self::from_json(&crate::whole::read(path, LIMIT)?)
+    }
+
+    /// Reads the file's content.
+    pub fn from_json(content: &[u8]) -> io::Result<Self> {
+        let mut memory: Self = serde_json::from_slice(content)?;
         if memory.version != VERSION {
             return Err(io::Error::other(format!(
                 "its version is {} and not {VERSION}",
@@ -214,9 +218,14 @@ impl Memory {
             .open(path)?;
         at(Of::File, "write the file below /run")?;
         let mut file = BufWriter::new(file);
-        serde_json::to_writer(&mut file, self)?;
+        self.to_json(&mut file)?;
         at(Of::File, "flush the file below /run")?;
         file.flush()
+    }
+
+    /// Writes the file's content.
+    pub fn to_json(&self, out: impl io::Write) -> io::Result<()> {
+        Ok(serde_json::to_writer(out, self)?)
     }
 }
 

@@ -61,7 +61,8 @@ pub fn settle(queue: &Queue, left: &Left) -> bool {
     removed.is_ok()
 }
 
-fn order(deletion: &Deletion, before: Moment) -> Result<DetachOrder, KeyError> {
+/// What a file asks for.
+pub fn order(deletion: &Deletion, before: Moment) -> Result<DetachOrder, KeyError> {
     let key = Key::new(
         Owner::new(&deletion.owner)?,
         WorkloadId::new(&deletion.workload_id)?,

@@ -5,6 +5,8 @@ pub mod confine;
 pub mod frames;
 pub mod linux;
 pub mod netns;
+#[doc(hidden)]
+pub mod played;
 pub mod socket;
 
 mod conntrack;

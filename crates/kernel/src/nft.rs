@@ -74,11 +74,15 @@ struct Noted {
 
 impl Nft {
     pub(crate) fn open() -> Result<Self, Fault> {
-        Ok(Self {
-            socket: Mutex::new(Socket::open_for_long_batches(NETFILTER)?),
+        Ok(Self::over(Socket::open_for_long_batches(NETFILTER)?))
+    }
+
+    pub(crate) fn over(socket: Socket) -> Self {
+        Self {
+            socket: Mutex::new(socket),
             no_arp: AtomicBool::new(false),
             noted: Mutex::default(),
-        })
+        }
     }
 
     pub(crate) fn port(&self) -> Result<u32, Fault> {

@@ -9,7 +9,7 @@ use netlink_sys::{Socket as Raw, SocketAddr};
 use rustix::fd::BorrowedFd;
 use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size_force, set_socket_timeout};
 use std::io::ErrorKind;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -52,6 +52,8 @@ pub struct Socket {
     buffer: Vec<u8>,
     /// The last answer was not read to its end.
     unread: bool,
+    /// Where it is played.
+    _kernel: Option<OwnedFd>,
 }
 
 /// What the kernel had against one message of a batch.
@@ -113,9 +115,21 @@ impl Socket {
             sequence: 0,
             buffer: Vec::with_capacity(DATAGRAM),
             unread: false,
+            _kernel: None,
         };
         set_socket_timeout(socket.fd(), Timeout::Recv, Some(PATIENCE)).map_err(|errno| sys(tried, errno))?;
         Ok(socket)
+    }
+
+    /// Over a datagram socket at whose other end somebody plays the kernel, for as long as this is open.
+    pub(crate) fn over(raw: Raw, kernel: OwnedFd) -> Self {
+        Self {
+            raw,
+            sequence: 0,
+            buffer: Vec::with_capacity(DATAGRAM),
+            unread: false,
+            _kernel: Some(kernel),
+        }
     }
 
     /// As [`Self::open`]. A batch may have up to 16 MB where root opens it, and else as much as the node lets anybody send

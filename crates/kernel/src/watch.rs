@@ -42,7 +42,7 @@ const DELNEIGH: u16 = 29;
 /// Bridges tell of their ports in link messages of a family of their own.
 const AF_UNSPEC: u8 = 0;
 
-struct Watch {
+pub(crate) struct Watch {
     stock: Stock,
     /// For listing them.
     lister: Socket,
@@ -99,6 +99,22 @@ fn listen(protocol: isize, groups: &[u32]) -> Result<Raw, Fault> {
 }
 
 impl Watch {
+    /// That is only told, and hears nothing by itself.
+    pub(crate) fn deaf(lister: Socket, sink: Box<dyn Fn(Event) + Send>) -> Self {
+        Self {
+            stock: Stock::default(),
+            lister,
+            lost: false,
+            own_nft_port: 1,
+            own_route_port: 2,
+            sink,
+        }
+    }
+
+    pub(crate) fn forget_all(&mut self) {
+        self.stock = Stock::default();
+    }
+
     fn run(&mut self, route: &Raw, nftables: &Raw) {
         let mut buffer = Vec::with_capacity(64 * 1024);
         loop {
@@ -142,7 +158,7 @@ impl Watch {
         (self.sink)(Event::Lost);
     }
 
-    fn on_route(&mut self, message: &Received<'_>) {
+    pub(crate) fn on_route(&mut self, message: &Received<'_>) {
         match message.kind {
             NEWLINK => self.on_link(message.payload),
             DELLINK => self.on_link_gone(message.payload),
@@ -297,7 +313,7 @@ impl Watch {
         }
     }
 
-    fn on_nftables(&mut self, message: &Received<'_>) {
+    pub(crate) fn on_nftables(&mut self, message: &Received<'_>) {
         let foreign = message.port != self.own_nft_port;
         if foreign
             && message.kind != NEWGEN
@@ -330,14 +346,8 @@ mod tests {
     #[test]
     fn a_message_that_is_cut_short_or_garbled_does_no_harm() {
         let (sender, events) = mpsc::channel();
-        let mut watch = Watch {
-            stock: Stock::default(),
-            lister: Socket::open(ROUTE).expect("everybody may open one"),
-            lost: false,
-            own_nft_port: 1,
-            own_route_port: 2,
-            sink: Box::new(move |event| drop(sender.send(event))),
-        };
+        let lister = Socket::open(ROUTE).expect("everybody may open one");
+        let mut watch = Watch::deaf(lister, Box::new(move |event| drop(sender.send(event))));
         let link = Message::new(NEWLINK, 0, "")
             .fixed(&ifinfo(7, UP, UP))
             .text(link::IFNAME, "wk0123456789abc")

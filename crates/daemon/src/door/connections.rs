@@ -1,5 +1,6 @@
 //! Connections: so many at once and not more, and a node without file descriptors is waited out and not spun on.
 
+use super::guests::{Guest, Guests, IDLE, Seat, Wanted};
 use std::fmt::Display;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,38 +12,43 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tokio_stream::Stream;
-use tonic::transport::server::{Connected, UdsConnectInfo};
+use tonic::transport::server::Connected;
 
 /// After an accept that failed: most often there is no file descriptor left, and one comes with time.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The same trouble is told once in this time.
 const SELDOM: Duration = Duration::from_secs(10);
 
-/// Connections as they come. Who finds no seat waits in the listener's queue.
+/// Between two looks for somebody who gives way.
+const LOOK: Duration = IDLE.checked_div(10).expect("ten is not zero");
+
+/// Connections as they come. Who finds no seat waits until somebody leaves or gives way, and more of them in the listener's queue.
 pub(super) struct Incoming {
     listener: UnixListener,
     most: usize,
     seats: Arc<Semaphore>,
+    guests: Guests,
     next: Next,
     told: Option<Instant>,
 }
 
+type FreeSeat = Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>;
+
 enum Next {
-    Look,
-    /// For the next connection.
-    Seat(OwnedSemaphorePermit),
-    Full(Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>),
+    Accept,
+    Full(UnixStream, FreeSeat),
     Pausing(Pin<Box<Sleep>>),
 }
 
 impl Incoming {
-    pub(super) fn new(listener: UnixListener, most: usize) -> Self {
+    pub(super) fn new(listener: UnixListener, most: usize, guests: Guests) -> Self {
         let most = most.min(Semaphore::MAX_PERMITS);
         Self {
             listener,
             most,
             seats: Arc::new(Semaphore::new(most)),
-            next: Next::Look,
+            guests,
+            next: Next::Accept,
             told: None,
         }
     }
@@ -54,18 +60,32 @@ impl Incoming {
         }
     }
 
-    fn look(&mut self) -> Next {
-        let seats = Arc::clone(&self.seats);
-        if let Ok(seat) = Arc::clone(&seats).try_acquire_owned() {
-            return Next::Seat(seat);
-        }
+    /// Somebody waits, so whoever is idle gives way.
+    fn full(&mut self) -> FreeSeat {
         let most = self.most;
         self.tell(format_args!(
-            "{most} connections are open, which is the most ([limits] max_connections): any more wait for their ends"
+            "{most} connections are open, which is the most ([limits] max_connections): more wait until one ends or is idle"
         ));
-        Next::Full(Box::pin(async move {
-            seats.acquire_owned().await.expect("seats are never closed")
-        }))
+        let (seats, guests) = (Arc::clone(&self.seats), self.guests.clone());
+        Box::pin(async move {
+            let mut seat = std::pin::pin!(seats.acquire_owned());
+            loop {
+                // Who was asked has some time to go, before another one is.
+                let pause = if guests.make_room(Wanted::Seat) {
+                    IDLE
+                } else {
+                    LOOK
+                };
+                if let Ok(seat) = tokio::time::timeout(pause, &mut seat).await {
+                    return seat.expect("seats are never closed");
+                }
+            }
+        })
+    }
+
+    fn seated(&self, stream: UnixStream, seat: OwnedSemaphorePermit) -> Connection {
+        let seat = self.guests.seat(stream.connect_info(), seat);
+        Connection { stream, seat }
     }
 }
 
@@ -75,32 +95,29 @@ impl Stream for Incoming {
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         loop {
-            this.next = match std::mem::replace(&mut this.next, Next::Look) {
-                Next::Look => this.look(),
-                Next::Full(mut seat) => match seat.as_mut().poll(context) {
-                    Poll::Ready(seat) => Next::Seat(seat),
-                    Poll::Pending => {
-                        this.next = Next::Full(seat);
-                        return Poll::Pending;
-                    }
-                },
-                Next::Pausing(mut pause) => match pause.as_mut().poll(context) {
-                    Poll::Ready(()) => Next::Look,
-                    Poll::Pending => {
-                        this.next = Next::Pausing(pause);
-                        return Poll::Pending;
-                    }
-                },
-                Next::Seat(seat) => match this.listener.poll_accept(context) {
-                    Poll::Ready(Ok((stream, _))) => {
-                        return Poll::Ready(Some(Ok(Connection { stream, _seat: seat })));
-                    }
+            this.next = match std::mem::replace(&mut this.next, Next::Accept) {
+                Next::Accept => match this.listener.poll_accept(context) {
+                    Poll::Ready(Ok((stream, _))) => match Arc::clone(&this.seats).try_acquire_owned() {
+                        Ok(seat) => return Poll::Ready(Some(Ok(this.seated(stream, seat)))),
+                        Err(_) => Next::Full(stream, this.full()),
+                    },
                     Poll::Ready(Err(error)) => {
                         this.tell(format_args!("no connection can be taken: {error}"));
                         Next::Pausing(Box::pin(tokio::time::sleep(PAUSE)))
                     }
+                    Poll::Pending => return Poll::Pending,
+                },
+                Next::Full(stream, mut free) => match free.as_mut().poll(context) {
+                    Poll::Ready(seat) => return Poll::Ready(Some(Ok(this.seated(stream, seat)))),
                     Poll::Pending => {
-                        this.next = Next::Seat(seat);
+                        this.next = Next::Full(stream, free);
+                        return Poll::Pending;
+                    }
+                },
+                Next::Pausing(mut pause) => match pause.as_mut().poll(context) {
+                    Poll::Ready(()) => Next::Accept,
+                    Poll::Pending => {
+                        this.next = Next::Pausing(pause);
                         return Poll::Pending;
                     }
                 },
@@ -112,14 +129,25 @@ impl Stream for Incoming {
 /// One that has a seat for as long as it lives.
 pub(super) struct Connection {
     stream: UnixStream,
-    _seat: OwnedSemaphorePermit,
+    seat: Seat,
 }
 
 impl Connected for Connection {
-    type ConnectInfo = UdsConnectInfo;
+    type ConnectInfo = Guest;
 
-    fn connect_info(&self) -> UdsConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Guest {
+        self.seat.guest.clone()
+    }
+}
+
+impl Connection {
+    /// An error, as if the peer had hung up, where it has to leave. Asked whatever is done: while the peer reads nothing, nothing is
+    /// read of it either.
+    fn stays(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        match self.seat.has_to_leave(context) {
+            true => Err(io::ErrorKind::ConnectionAborted.into()),
+            false => Ok(()),
+        }
     }
 }
 
@@ -129,6 +157,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.stays(context)?;
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -139,6 +168,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.stays(context)?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -147,6 +177,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.stays(context)?;
         Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
     }
 
@@ -155,6 +186,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stays(context)?;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

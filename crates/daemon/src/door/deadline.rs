@@ -1,16 +1,19 @@
 //! Every call is answered: by its caller's deadline, or by ours. tonic's own timer would answer CANCELLED without details
 //! while the order goes on; this one is a little earlier, and says which of both it is.
 
+use super::guests::{Guest, OneMore};
 use super::refusal;
+use super::share::{Load, Share};
+use prost::Message;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::NamedService;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 /// The answer's way to a caller takes less, also on a busy node; who waits for a shorter time gives a tenth of it.
 const EARLIER: Duration = Duration::from_millis(100);
@@ -21,6 +24,9 @@ pub(super) struct Call {
     /// When the caller has gone.
     pub(super) deadline: Option<Instant>,
     is_order: Arc<AtomicBool>,
+    guest: Option<Guest>,
+    waiting: Arc<OnceLock<OneMore>>,
+    share: Option<Share>,
 }
 
 impl Call {
@@ -28,6 +34,9 @@ impl Call {
         Self {
             deadline,
             is_order: Arc::default(),
+            guest: None,
+            waiting: Arc::default(),
+            share: None,
         }
     }
 
@@ -43,6 +52,17 @@ impl Call {
     /// From here on the order is carried out, whether the caller stays or not.
     pub(super) fn is_handed_over(&self) {
         self.is_order.store(true, Ordering::Relaxed);
+        if let Some(guest) = &self.guest {
+            self.waiting.get_or_init(|| guest.waits());
+        }
+    }
+
+    /// An answer of so many bytes, which are in hand until it was taken.
+    pub(super) fn answers<T: Message>(&self, answer: T) -> Result<Response<T>, Status> {
+        if let Some(share) = &self.share {
+            share.takes(answer.encoded_len())?;
+        }
+        Ok(Response::new(answer))
     }
 }
 
@@ -50,6 +70,7 @@ impl Call {
 #[derive(Debug, Clone)]
 pub(super) struct Timely<S> {
     pub(super) limit: Duration,
+    pub(super) load: Load,
     pub(super) server: S,
 }
 
@@ -74,14 +95,22 @@ where
         let header = request.headers().get("grpc-timeout");
         let timeout = header.and_then(|text| timeout(text.to_str().ok()?));
         let limit = timeout.map_or(self.limit, |timeout| answered_within(timeout).min(self.limit));
-        let call = Call::new(timeout.and_then(|timeout| Instant::now().checked_add(timeout)));
+        let guest: Option<Guest> = request.extensions().get().cloned();
+        let share = match self.load.share(guest.as_ref()) {
+            Ok(share) => share,
+            Err(refused) => return Box::pin(async { Ok(refused.into_http()) }),
+        };
+        let mut call = Call::new(timeout.and_then(|timeout| Instant::now().checked_add(timeout)));
+        call.guest = guest;
+        call.share = Some(share.clone());
         request.extensions_mut().insert(call.clone());
-        let answer = self.server.call(request);
+        let answer = self.server.call(request.map(|body| share.of_request(body)));
         Box::pin(async move {
-            match tokio::time::timeout(limit, answer).await {
-                Ok(answer) => answer,
-                Err(_) => Ok(too_late(limit, &call).into_http()),
-            }
+            let answer = match tokio::time::timeout(limit, answer).await {
+                Ok(answer) => answer?,
+                Err(_) => too_late(limit, &call).into_http(),
+            };
+            Ok(answer.map(|body| share.of_answer(body)))
         })
     }
 }

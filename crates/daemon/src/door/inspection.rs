@@ -49,6 +49,7 @@ impl Inspection for Inspector {
         &self,
         request: Request<inspect::ListRequest>,
     ) -> Result<Response<inspect::ListResponse>, Status> {
+        let call = Call::of(&request);
         let owner = request
             .into_inner()
             .owner
@@ -59,7 +60,7 @@ impl Inspection for Inspector {
         let listed = self.orders.list(owner.as_ref());
         let listed = listed.map_err(|error| refusal::refused(&error))?;
         let attachment = listed.iter().map(attachment_of).collect();
-        Ok(Response::new(inspect::ListResponse { attachment }))
+        call.answers(inspect::ListResponse { attachment })
     }
 
     async fn get(
@@ -78,6 +79,7 @@ impl Inspection for Inspector {
         &self,
         request: Request<inspect::CheckRequest>,
     ) -> Result<Response<inspect::CheckResponse>, Status> {
+        let call = Call::of(&request);
         let key = match request.into_inner().key {
             None => None,
             key => Some(field::key(key).map_err(|error| refusal::invalid(&error))?),
@@ -88,7 +90,7 @@ impl Inspection for Inspector {
         match (checked.map_err(|error| refusal::refused(&error))?, key) {
             (Some(findings), _) => {
                 let finding = findings.into_iter().map(finding_of).collect();
-                Ok(Response::new(inspect::CheckResponse { finding }))
+                call.answers(inspect::CheckResponse { finding })
             }
             (None, Some(key)) => Err(refusal::not_attached(&key)),
             (None, None) => Ok(Response::new(inspect::CheckResponse::default())),
@@ -176,12 +178,13 @@ impl Inspection for Inspector {
 
     async fn get_node(
         &self,
-        _: Request<inspect::GetNodeRequest>,
+        request: Request<inspect::GetNodeRequest>,
     ) -> Result<Response<inspect::GetNodeResponse>, Status> {
+        let call = Call::of(&request);
         let node = self.orders.node();
         let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let large = |n: u128| u64::try_from(n).unwrap_or(u64::MAX);
-        Ok(Response::new(inspect::GetNodeResponse {
+        call.answers(inspect::GetNodeResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             feature: FEATURES.map(str::to_owned).to_vec(),
             prefix: node
@@ -220,7 +223,7 @@ impl Inspection for Inspector {
             warning: node.warnings,
             routes: node.routes.mode.to_string(),
             peer_route: node.routes.ways.iter().map(way_of).collect(),
-        }))
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 //! that was handed over is carried out whether its caller stays or not.
 //!
 //! ```text
-//!  socket -> connections -> peer -> deadline -> legible -> workload, inspection -> field -> Orders (the desk)
+//!  socket -> connections, guests -> peer -> deadline, share -> legible -> workload, inspection -> field -> Orders (the desk)
 //!                <----------------------------- refusal <------------------------'
 //! ```
 
@@ -10,10 +10,12 @@ mod adopt;
 mod connections;
 mod deadline;
 pub mod field;
+mod guests;
 mod inspection;
 mod legible;
 pub mod peer;
 pub mod refusal;
+mod share;
 mod workload;
 
 use crate::desk::order::{
@@ -26,16 +28,26 @@ use api::inspection::inspection_server::InspectionServer;
 use api::workload::workload_networking_server::WorkloadNetworkingServer;
 use connections::Incoming;
 use deadline::Timely;
+use guests::{Guest, Guests};
 use legible::Legible;
 use model::adopt::MasqueradeRule;
 use model::datapath::Datapath;
 use model::key::{Key, Owner};
 use model::prefix::Prefix;
+use share::Load;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
+use tonic::Request;
 use tonic::service::InterceptorLayer;
+
+/// Calls of one connection at once; its client sends more of them when others have ended. Far more than a runtime has, which
+/// detaches all it has at once.
+const STREAMS: u32 = 1024;
+/// Streams of one connection that broke the protocol. tonic sets none unless it is told, and h2 goes by none then
+/// (RUSTSEC-2024-0003).
+const ERRORS: usize = 1024;
 
 /// Who carries orders out: the desk, and in the door's tests somebody who must not be asked.
 pub trait Orders: Send + Sync + 'static {
@@ -126,6 +138,10 @@ pub struct Bounds {
     pub answer: Duration,
     /// Connections that are open at once; more of them wait.
     pub connections: usize,
+    /// Calls that are in hand at once, from their headers to the end of their answers; more of them are refused.
+    pub calls: usize,
+    /// Bytes of their messages; more of them are refused.
+    pub bytes: usize,
     /// A peer that says nothing for so long is asked whether it lives, and has a third of the time to say so.
     pub silence: Duration,
 }
@@ -135,6 +151,8 @@ impl Default for Bounds {
         Self {
             answer: Duration::from_secs(60),
             connections: 1024,
+            calls: 4096,
+            bytes: 64 << 20,
             silence: Duration::from_secs(60),
         }
     }
@@ -176,12 +194,22 @@ pub async fn serve(
     let reflection = || {
         tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(api::DESCRIPTORS)
     };
+    let guests = Guests::default();
+    let load = Load::new(bounds.calls, bounds.bytes, guests.clone());
     let outcome = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(bounds.silence))
         .http2_keepalive_timeout(Some(bounds.silence / 3))
-        .layer(InterceptorLayer::new(move |request| allowed.check(request)))
+        .max_concurrent_streams(STREAMS)
+        .http2_max_local_error_reset_streams(Some(ERRORS))
+        .layer(InterceptorLayer::new(move |request: Request<()>| {
+            if let Some(guest) = request.extensions().get::<Guest>() {
+                guest.asks();
+            }
+            allowed.check(request)
+        }))
         .add_service(Timely {
             limit: bounds.answer,
+            load: load.clone(),
             server: Legible(WorkloadNetworkingServer::new(workload::Workloads {
                 orders: Arc::clone(&orders),
                 answers,
@@ -189,12 +217,13 @@ pub async fn serve(
         })
         .add_service(Timely {
             limit: bounds.answer,
+            load: load.clone(),
             server: Legible(InspectionServer::new(inspection::Inspector { orders })),
         })
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
-        .serve_with_incoming_shutdown(Incoming::new(listener, bounds.connections), stop)
+        .serve_with_incoming_shutdown(Incoming::new(listener, bounds.connections, guests), stop)
         .await;
     reporting.abort();
     Ok(outcome?)

@@ -1,7 +1,7 @@
 //! Who may speak: the socket's peer, as the kernel knows it (SO_PEERCRED, unix(7)).
 
+use super::guests::Guest;
 use super::refusal;
-use tonic::transport::server::UdsConnectInfo;
 use tonic::{Code, Request, Status};
 
 /// User and group ids that may speak.
@@ -18,8 +18,8 @@ impl Allowed {
     pub fn check(&self, request: Request<()>) -> Result<Request<()>, Status> {
         let peer = request
             .extensions()
-            .get::<UdsConnectInfo>()
-            .and_then(|info| info.peer_cred);
+            .get::<Guest>()
+            .and_then(|guest| guest.credentials.peer_cred);
         match peer {
             Some(peer) if self.uids.contains(&peer.uid()) || self.gids.contains(&peer.gid()) => Ok(request),
             Some(peer) => {

@@ -1,38 +1,147 @@
-//! How many connections the door takes, and for how long it keeps one whose peer is silent.
+//! How many connections, calls and bytes the door takes, who gives way, and for how long it keeps a connection whose peer is
+//! silent.
 
-use crate::played::{Played, bounded, ourselves};
+use crate::played::{Played, attachment, bounded, ourselves};
 use crate::raw::{STATUS, call};
+use api::workload::workload_networking_client::WorkloadNetworkingClient;
+use api::workload::{AttachRequest, AttachResponse, NetNsAttachment};
 use daemon::door::Bounds;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
+use tonic_types::StatusExt as _;
 
 /// Nothing here takes this long.
 const LONG: Duration = Duration::from_secs(20);
 
-#[tokio::test]
-async fn a_connection_too_many_waits_for_the_end_of_another_and_is_served_then() {
-    let desk = Played::default();
-    let bounds = Bounds {
+fn two_seats() -> Bounds {
+    Bounds {
         connections: 2,
         ..Bounds::default()
-    };
-    let door = bounded(&desk, ourselves(), bounds);
-    let (first, second, third) = (door.connection(), door.connection(), door.connection());
-    for channel in [&first, &second] {
-        call(channel, STATUS, Vec::new()).await.unwrap();
     }
+}
+
+fn attach(id: &str) -> AttachRequest {
+    AttachRequest {
+        workload_id: id.to_owned(),
+        netns: Some(NetNsAttachment {
+            netns_path: "/run/netns/pod".to_owned(),
+            if_name: "eth0".to_owned(),
+        }),
+        ..AttachRequest::default()
+    }
+}
+
+/// Begins an attach, and returns when the desk has it.
+async fn attaching(
+    desk: &Played,
+    channel: Channel,
+    id: &str,
+) -> JoinHandle<Result<Response<AttachResponse>, Status>> {
+    let request = attach(id);
+    let order = tokio::spawn(async move { WorkloadNetworkingClient::new(channel).attach(request).await });
+    desk.came().await;
+    order
+}
+
+#[tokio::test]
+async fn a_connection_too_many_waits_as_long_as_all_others_wait_for_orders() {
+    let desk = Played::holding();
+    let door = bounded(&desk, ourselves(), two_seats());
+    let (first, second, third) = (door.connection(), door.connection(), door.connection());
+    let orders = [
+        attaching(&desk, first, "a").await,
+        attaching(&desk, second, "b").await,
+    ];
     let mut waiting = std::pin::pin!(call(&third, STATUS, Vec::new()));
     tokio::select! {
         _ = &mut waiting => panic!("a third connection is served"),
-        answer = call(&first, STATUS, Vec::new()) => drop(answer.unwrap()),
+        // After half of that an idle one would have given way.
+        () = tokio::time::sleep(Duration::from_secs(1)) => {}
     }
-    tokio::select! {
-        _ = &mut waiting => panic!("a third connection is served"),
-        () = tokio::time::sleep(Duration::from_millis(100)) => {}
-    }
-    drop(second);
+    desk.answer(|order| Ok(attachment(order)));
     tokio::time::timeout(LONG, waiting).await.unwrap().unwrap();
+    desk.answer(|order| Ok(attachment(order)));
+    for order in orders {
+        order.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn whoever_has_asked_for_nothing_for_the_longest_time_gives_way_to_a_connection_too_many() {
+    let desk = Played::default();
+    let door = bounded(&desk, ourselves(), two_seats());
+    // One that never says a word, and one that asks.
+    let mut silent = UnixStream::connect(door.folder.path().join("socket"))
+        .await
+        .unwrap();
+    let (asking, third) = (door.connection(), door.connection());
+    call(&asking, STATUS, Vec::new()).await.unwrap();
+    tokio::time::timeout(LONG, call(&third, STATUS, Vec::new()))
+        .await
+        .unwrap()
+        .unwrap();
+    let mut heard = Vec::new();
+    let over = tokio::time::timeout(LONG, silent.read_to_end(&mut heard)).await;
+    // What it had not read is lost with it.
+    drop(over.unwrap());
+    call(&asking, STATUS, Vec::new()).await.unwrap();
+}
+
+/// Reason and time to come again of a refusal.
+fn overloaded(status: &Status) -> String {
+    let details = status.get_error_details();
+    let info = details.error_info().unwrap();
+    assert_eq!(
+        (status.code(), &*info.reason),
+        (Code::Unavailable, "OVERLOADED"),
+        "{status}"
+    );
+    assert!(details.retry_info().is_some(), "{status}");
+    info.metadata["of"].clone()
+}
+
+#[tokio::test]
+async fn a_call_too_many_is_refused_and_served_when_another_is_over() {
+    let desk = Played::holding();
+    let bounds = Bounds {
+        calls: 1,
+        ..Bounds::default()
+    };
+    let door = bounded(&desk, ourselves(), bounds);
+    let order = attaching(&desk, door.connection(), "a").await;
+    let refused = call(&door.channel, STATUS, Vec::new()).await.unwrap_err();
+    assert_eq!(overloaded(&refused), "calls");
+    desk.answer(|order| Ok(attachment(order)));
+    order.await.unwrap().unwrap();
+    call(&door.channel, STATUS, Vec::new()).await.unwrap();
+}
+
+#[tokio::test]
+async fn messages_beyond_what_may_be_in_hand_are_refused_and_never_reach_the_desk() {
+    let desk = Played::holding();
+    let bounds = Bounds {
+        bytes: 300,
+        ..Bounds::default()
+    };
+    let door = bounded(&desk, ourselves(), bounds);
+    let mut client = WorkloadNetworkingClient::new(door.channel.clone());
+    let mut long = attach("long");
+    long.labels.insert("a".to_owned(), "b".repeat(250));
+    let order = attaching(&desk, door.connection(), "a").await;
+    let refused = client.attach(long.clone()).await.unwrap_err();
+    assert_eq!(overloaded(&refused), "bytes of messages");
+    assert_eq!(desk.last_attach().key.workload().as_str(), "a");
+    desk.answer(|order| Ok(attachment(order)));
+    order.await.unwrap().unwrap();
+    // What the other one took is there again.
+    let order = tokio::spawn(async move { client.attach(long).await });
+    desk.came().await;
+    desk.answer(|order| Ok(attachment(order)));
+    order.await.unwrap().unwrap();
 }
 
 #[tokio::test]

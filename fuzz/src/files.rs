@@ -1,0 +1,126 @@
+//! Files that the daemon reads while it lives: the one below /run, those of the queue, and those of the sources.
+
+use crate::{is_bounded, text};
+use api::workload::{DetachRequest, NetNsAttachment};
+use daemon::memory::{Memory, Remembered};
+use daemon::source::{file, peers};
+use daemon::{door, queue as left};
+use model::ipam::{Ipam, Moment, Wanted};
+use model::key::{InterfaceName, Key, Owner, WorkloadId};
+use model::peer::Peer;
+use model::prefix::Prefix;
+use queue::Deletion;
+use std::time::Duration;
+
+const COOL_DOWN: Duration = Duration::from_secs(150);
+
+/// The file below /run: whatever it says, addresses can be given out from what it told.
+pub(crate) fn memory(bytes: &[u8]) {
+    let memory = match Memory::from_json(bytes) {
+        Ok(memory) => memory,
+        Err(error) => return is_bounded(&error.to_string(), bytes),
+    };
+    let mut written = Vec::new();
+    memory.to_json(&mut written).expect("a vector takes all");
+    assert_eq!(Memory::from_json(&written).expect("it was just written"), memory);
+    let past = memory.prefixes.past().expect("it was looked at");
+    let mut ipam = Ipam::resumed(COOL_DOWN, &past, &mut || 7);
+    let serving: Vec<Prefix> = past.serving.iter().map(|(prefix, _)| *prefix).collect();
+    ipam.set_prefixes(&serving, &mut || 7);
+    let now = memory.cooling().map(|(_, since)| since).max();
+    let now = now.unwrap_or(Moment(Duration::ZERO));
+    if let Some(moment) = memory.unknown_before() {
+        ipam.nothing_is_known_before(moment);
+    }
+    for (address, since) in memory.cooling() {
+        ipam.cool(address, since);
+    }
+    let cooling = ipam.cooling(now);
+    assert!(cooling.len() <= memory.cooling().count());
+    if let Ok(granted) = ipam.lease(&key(), Wanted::default(), now) {
+        for address in granted.addresses.iter() {
+            assert!(
+                serving.iter().any(|prefix| prefix.net().contains(&address)),
+                "{address}"
+            );
+        }
+    }
+    ipam.end_drained(now);
+    let again = Remembered::new(memory.prefixes.source, &ipam.past());
+    again.past().expect("what is remembered next can be read");
+}
+
+fn key() -> Key {
+    let (owner, workload) = (Owner::new("k8s.io"), WorkloadId::new("web"));
+    let interface = InterfaceName::new("eth0").expect("it is one");
+    Key::new(owner.expect("it is one"), workload.expect("it is one"), interface).expect("it is short")
+}
+
+/// A file of the queue: what it asks for is what the door would take as a Detach.
+pub(crate) fn queue(bytes: &[u8]) {
+    let deletion = match Deletion::from_json(bytes) {
+        Ok(deletion) => deletion,
+        Err(error) => return is_bounded(&error.to_string(), bytes),
+    };
+    assert_eq!(
+        Deletion::from_json(&deletion.to_json()).expect("it was just written"),
+        deletion
+    );
+    assert_eq!(deletion.file_name().len(), 32);
+    let Deletion {
+        owner,
+        workload_id,
+        if_name,
+        netns_path,
+        ..
+    } = deletion.clone();
+    let request = DetachRequest {
+        owner,
+        workload_id,
+        netns: Some(NetNsAttachment { netns_path, if_name }),
+    };
+    let asked = left::order(&deletion, Moment(Duration::ZERO));
+    match (door::field::detach(request), asked) {
+        (Ok(order), Ok(asked)) => assert_eq!((order.key, order.path), (asked.key, asked.path)),
+        // A path is looked at by whoever opens it.
+        (Err(error), Ok(_)) => assert_eq!(error.field, "netns.netns_path"),
+        (Ok(order), Err(error)) => panic!("{error}: {order:?}"),
+        (Err(_), Err(error)) => is_bounded(&error.to_string(), bytes),
+    }
+}
+
+/// The files of prefixes and of peers.
+pub(crate) fn sources(bytes: &[u8]) {
+    let Some(toml) = text(bytes) else { return };
+    match file::parse(toml) {
+        Ok(prefixes) => {
+            let texts: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
+            assert_eq!(file::parse(&format!("prefixes = {texts:?}")), Ok(prefixes));
+        }
+        Err(why) => {
+            assert_eq!(why.lines().count(), 1, "{why:?}");
+            is_bounded(&why, bytes);
+        }
+    }
+    match peers::parse(toml) {
+        Ok(listed) => {
+            let written: String = listed.iter().map(peer).collect();
+            let written = if listed.is_empty() {
+                "peer = []".to_owned()
+            } else {
+                written
+            };
+            let again = peers::parse(&written).unwrap_or_else(|error| panic!("{error:#}: {written}"));
+            assert_eq!(again, listed);
+        }
+        Err(error) => is_bounded(&format!("{error:#}"), bytes),
+    }
+}
+
+fn peer(peer: &Peer) -> String {
+    let texts = |all: Vec<String>| format!("{all:?}");
+    let addresses = texts(peer.addresses.iter().map(ToString::to_string).collect());
+    let prefixes = texts(peer.prefixes.iter().map(ToString::to_string).collect());
+    let name = serde_json::to_string(&peer.name).expect("a text has a form in JSON, which is one in TOML");
+    format!("[[peer]]\nname = {name}\naddresses = {addresses}\nprefixes = {prefixes}\n")
+}
