@@ -27,7 +27,7 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask demo [ARGS]     build the daemon and the command line, and show what they do
 cargo xtask test            install what the tests need, then run every check and every test
-cargo xtask test --cluster  only the test with a Kubernetes cluster, whose parts it builds first (minutes)
+cargo xtask test --cluster  only the test with a Kubernetes cluster, whose parts it builds first
 cargo xtask ci              the same, the plugin as it is shipped, and the demo
 cargo xtask clients [NAME]  only the tests with real clients, all or those with NAME in theirs
 cargo xtask nemesis [ARGS]  try to break the daemon: --seed N, --minutes M or --operations N (docs/reliability.md)

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-/// Gated, and not run with the others: it has a command of its own.
+/// Gated, and not run with the others of that kind: it starts what other steps build.
 const CLUSTER_TESTS: &str = "workloadnet-cluster-tests";
 
 /// Whether CI shows the demo, too.
@@ -64,7 +64,7 @@ pub(crate) fn clients(args: &[String]) -> Result<ExitCode> {
     Ok(exit(status.success()))
 }
 
-/// The test with a cluster of real parts. No part of `test`, because building those takes minutes.
+/// The test with a cluster of real parts, alone.
 pub(crate) fn cluster(args: &[String]) -> Result<ExitCode> {
     packages::ensure(packages::FOR_TESTS)?;
     packages::ensure(packages::FOR_CLUSTER)?;
@@ -73,6 +73,12 @@ pub(crate) fn cluster(args: &[String]) -> Result<ExitCode> {
     go::cluster(&graph()?.target)?;
     println!("the cluster's parts: {:.1} s", start.elapsed().as_secs_f64());
     dist::dist()?;
+    let status = cluster_test().args(args).status().context("start the tests")?;
+    Ok(exit(status.success()))
+}
+
+/// One cluster at a time, and what its scenes say of themselves.
+fn cluster_test() -> Command {
     let mut test = cargo();
     test.args([
         "test",
@@ -82,10 +88,8 @@ pub(crate) fn cluster(args: &[String]) -> Result<ExitCode> {
         "--features",
         "cluster",
     ]);
-    // One cluster at a time.
-    test.args(["--test", "cluster", "--", "--test-threads=1"]);
-    let status = test.args(args).status().context("start the tests")?;
-    Ok(exit(status.success()))
+    test.args(["--test", "cluster", "--", "--test-threads=1", "--nocapture"]);
+    test
 }
 
 /// Measures in a release build, beside what others make, which it installs and builds.
@@ -189,6 +193,7 @@ pub(crate) fn go_licences() -> Result<Vec<String>> {
 /// Everything that CI wants to know. Goes on to the end, whatever fails.
 pub(crate) fn test(demo: Demo) -> Result<ExitCode> {
     packages::ensure(packages::FOR_TESTS)?;
+    packages::ensure(packages::FOR_CLUSTER)?;
     guest::ensure(&graph()?.target)?;
     let mut report = Report::default();
     report.step("format", || run(cargo().args(["fmt", "--all", "--check"])));
@@ -240,6 +245,7 @@ pub(crate) fn test(demo: Demo) -> Result<ExitCode> {
     if let Some(driver) = driver {
         report.tests("tests libcni", &mut libcni_tests(&driver), stdout());
     }
+    cluster_steps(&mut report);
     if demo == Demo::With {
         report.step("plugin", || dist::plugin().map(drop));
         report.step("demo", || match self::demo(&[])? {
@@ -248,6 +254,21 @@ pub(crate) fn test(demo: Demo) -> Result<ExitCode> {
         });
     }
     Ok(report.close())
+}
+
+/// The cluster's parts and ours are built first, then the cluster lives.
+fn cluster_steps(report: &mut Report) {
+    let mut is_built = false;
+    report.step("cluster's parts", || {
+        go::is_there()?;
+        go::cluster(&graph()?.target)?;
+        is_built = true;
+        Ok(())
+    });
+    report.step("dist", || dist::dist().map(drop));
+    if is_built {
+        report.tests("tests cluster", &mut cluster_test(), stdout());
+    }
 }
 
 /// Everything that there is to know of the Go modules.

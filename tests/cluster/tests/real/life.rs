@@ -2,13 +2,13 @@
 
 use crate::cluster::Cluster;
 use crate::machine::{look, namespace_of, processes_in};
-use crate::scenes::{again, away, down, drift, kills, ports, ready, rollout, services, traffic};
+use crate::scenes::{again, away, chart, down, drift, kills, ports, ready, rollout, services, traffic};
 use std::time::Instant;
 
 type Scene = (&'static str, fn(&Cluster));
 
 /// In this order.
-const SCENES: [Scene; 11] = [
+const SCENES: [Scene; 12] = [
     ("not ready without a network", ready::not_without_a_network),
     ("ready with the daemon", ready::with_the_daemon),
     ("everybody reaches everybody", traffic::everybody),
@@ -20,6 +20,7 @@ const SCENES: [Scene; 11] = [
     ("kills while pods are made", kills::while_pods_are_made),
     ("pods go while the daemon is down", down::pods_go),
     ("a node with other prefixes", again::with_other_prefixes),
+    ("the chart comes and goes", chart::comes_and_goes),
 ];
 
 #[test]

@@ -1,8 +1,9 @@
 //! What happens to the cluster, one file a scene. Each leaves the cluster as it found it, but for the pods `each`, one on
-//! every node, which are there from `traffic` on.
+//! every node, which are there from `traffic` on; the last one, `chart`, takes the daemons away.
 
 pub(crate) mod again;
 pub(crate) mod away;
+pub(crate) mod chart;
 pub(crate) mod down;
 pub(crate) mod drift;
 pub(crate) mod kills;
