@@ -6,8 +6,9 @@ use anyhow::{Context as _, Result, bail};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-/// Seeds of which each has its share of CI's five minutes, beside a fresh one.
-const SEEDS: [u64; 4] = [1, 2, 3, 4];
+/// Seeds of which each has its share of CI's five minutes. What a fresh seed finds is looked for beside CI, which is to say
+/// whether a change is good.
+const SEEDS: [u64; 5] = [1, 2, 3, 4, 5];
 
 /// Runs it with these arguments.
 pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
@@ -27,13 +28,11 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
 pub(crate) fn in_ci() -> Result<()> {
     let program = build(false)?;
     let mut failed = Vec::new();
-    for seed in SEEDS.map(Some).into_iter().chain([None]) {
+    for seed in SEEDS.map(|seed| seed.to_string()) {
         let mut nemesis = Command::new(&program);
-        nemesis.args(["--minutes", "1"]);
-        // It prints a fresh seed itself.
-        nemesis.args(seed.map(|seed| format!("--seed={seed}")));
+        nemesis.args(["--minutes", "1", "--seed", &seed]);
         if !nemesis.status().context("start the nemesis")?.success() {
-            failed.push(seed.map_or("a fresh one".to_owned(), |seed| seed.to_string()));
+            failed.push(seed);
         }
     }
     match failed.is_empty() {
