@@ -58,7 +58,7 @@ impl Effect {
                 return Err(io::Error::from_raw_os_error(errno));
             }
             // No message ends there.
-            Self::Cut => datagram.truncate(datagram.len() / 2 | 1),
+            Self::Cut => datagram.truncate((datagram.len() / 2) | 1),
             Self::Interrupted => each_message(datagram, |message| {
                 let flags = u16_at(message, 6) | INTERRUPTED;
                 message[6..8].copy_from_slice(&flags.to_ne_bytes());

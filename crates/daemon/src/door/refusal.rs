@@ -227,7 +227,7 @@ fn namespace(error: &OpenError, text: String) -> Status {
     blamed(code, reason, &text, &[("value", path)])
 }
 
-/// The path's fault, or as [`kernel`].
+/// The path's fault, or as [`kernel()`].
 fn unreadable(fault: &Fault, text: String) -> Status {
     let errno = fault.errno.to_string();
     match Errno::from_raw_os_error(fault.errno) {
