@@ -105,7 +105,7 @@ fn who_has_the_interfaces_name_only_for_a_moment_is_named_or_waited_for() {
     on_a_node(|| {
         let linux = Linux::open(8).unwrap();
         let a = workload(&linux, "a", Some("10.77.0.5"), Some("fd77::5"), 100_000);
-        let churn = "link add eth0 type bridge\nlink delete eth0\n".repeat(60);
+        let churn = "link add eth0 type ifb\nlink delete eth0\n".repeat(60);
         let mut churner = Command::new("ip");
         churner.args(["-force", "-batch", "-"]);
         churner

@@ -348,7 +348,7 @@ impl World {
         }
         let world = self.clone();
         let teller = Builder::new().spawn(move || world.tell(event));
-        _ = teller.unwrap();
+        assert!(teller.is_ok(), "{teller:?}");
     }
 
     pub(crate) fn text(&self) -> String {
