@@ -122,18 +122,20 @@ pub fn ipv6_fragment(from: Ipv6Addr, to: Ipv6Addr, fragment: u16, payload: &[u8]
 
 /// Says to everybody that an address is at a MAC (RFC 4861, section 4.4), and that this counts more than what was known.
 pub fn neighbour_advertisement(from: Ipv6Addr, to: Ipv6Addr, target: Ipv6Addr, mac: Mac) -> Packet {
-    let mut body = vec![136, 0, 0, 0, 0x20, 0, 0, 0];
-    body.extend(target.octets());
-    body.extend([2, 1]);
-    body.extend(mac);
-    icmpv6(from, to, body)
+    neighbour(from, to, [136, 0, 0, 0, 0x20, 0, 0, 0], target, (2, mac))
 }
 
 /// Asks who has an address, with a MAC to remember the sender by (RFC 4861, section 4.3).
 pub fn neighbour_solicitation(from: Ipv6Addr, to: Ipv6Addr, target: Ipv6Addr, mac: Mac) -> Packet {
-    let mut body = vec![135, 0, 0, 0, 0, 0, 0, 0];
+    neighbour(from, to, [135, 0, 0, 0, 0, 0, 0, 0], target, (1, mac))
+}
+
+/// A target, and an option of a kind with a MAC (RFC 4861, section 4.6.1).
+fn neighbour(from: Ipv6Addr, to: Ipv6Addr, head: [u8; 8], target: Ipv6Addr, option: (u8, Mac)) -> Packet {
+    let (kind, mac) = option;
+    let mut body = head.to_vec();
     body.extend(target.octets());
-    body.extend([1, 1]);
+    body.extend([kind, 1]);
     body.extend(mac);
     icmpv6(from, to, body)
 }
