@@ -26,6 +26,19 @@ impl Call {
     pub fn act(&self) -> &Act {
         &self.operation.act
     }
+
+    /// By nobody in particular.
+    #[cfg(test)]
+    pub(crate) fn made(act: Act, begin: u64, end: u64, answer: Answer) -> Self {
+        Self {
+            number: 0,
+            caller: 0,
+            begin,
+            end,
+            operation: Operation::patient(act),
+            answer,
+        }
+    }
 }
 
 /// What came of a call.

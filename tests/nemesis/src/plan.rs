@@ -117,6 +117,18 @@ pub struct Operation {
     pub act: Act,
 }
 
+impl Operation {
+    /// With all patience.
+    pub fn patient(act: Act) -> Self {
+        Self {
+            deadline: 30_000,
+            patience: 0,
+            hangs_up: None,
+            act,
+        }
+    }
+}
+
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Act {

@@ -34,12 +34,7 @@ pub fn settle(office: &Office, caller: &Caller) -> Result<Vec<String>> {
         };
         wrong.is_empty()
     });
-    let list = Operation {
-        deadline: 30_000,
-        patience: 0,
-        hangs_up: None,
-        act: Act::List,
-    };
+    let list = Operation::patient(Act::List);
     if !matches!(caller.call(usize::MAX, &list), Answer::Listed(_)) {
         wrong.push("the daemon does not tell what is attached".to_owned());
     }

@@ -115,12 +115,6 @@ pub fn soak(office: &Office, callers: &[Caller], length: Duration) -> Result<Vec
 
 /// Attaches and detaches keys of its own, until it is over.
 fn cycle(caller: &Caller, first: usize, step: usize, is_over: &AtomicBool) -> Result<()> {
-    let operation = |act| Operation {
-        deadline: 30_000,
-        patience: 0,
-        hangs_up: None,
-        act,
-    };
     let mut key = first;
     while !is_over.load(Ordering::Relaxed) {
         let attach = Act::Attach {
@@ -131,11 +125,11 @@ fn cycle(caller: &Caller, first: usize, step: usize, is_over: &AtomicBool) -> Re
                 ..Ask::default()
             },
         };
-        let answer = caller.call(0, &operation(attach));
+        let answer = caller.call(0, &Operation::patient(attach));
         if !matches!(answer, Answer::Attached(_)) {
             bail!("attach {key}: {answer:?}");
         }
-        let answer = caller.call(0, &operation(Act::Detach { key, slot: None }));
+        let answer = caller.call(0, &Operation::patient(Act::Detach { key, slot: None }));
         if !matches!(answer, Answer::Done) {
             bail!("detach {key}: {answer:?}");
         }

@@ -13,3 +13,5 @@ mod survey;
 mod table;
 mod unwire;
 mod wire;
+#[path = "../witness/mod.rs"]
+mod witness;

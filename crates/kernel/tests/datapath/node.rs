@@ -1,6 +1,7 @@
 //! A node and its workloads, as far as a test of the datapath needs them.
 
 use crate::record::record;
+pub(crate) use crate::witness::{index_of, run};
 use kernel::linux::Linux;
 use kernel::netns;
 use model::address::Addresses;
@@ -9,7 +10,6 @@ use model::plan::{Plan, PlanSettings};
 use model::ruleset::Ruleset;
 use serde_json::Value;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub(crate) const RULESET: Ruleset = Ruleset::new(8, true);
@@ -18,17 +18,6 @@ pub(crate) const RULESET: Ruleset = Ruleset::new(8, true);
 pub(crate) fn on_a_node(test: impl FnOnce() + Send) {
     let node = netns::create().unwrap();
     netns::within(node.as_fd(), test).unwrap();
-}
-
-pub(crate) fn run(line: &str) -> String {
-    let mut words = line.split(' ');
-    let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{line}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
 }
 
 pub(crate) fn inside(namespace: &OwnedFd, line: &str) -> String {

@@ -1,6 +1,6 @@
 //! Routes to other nodes beside those of others.
 
-use crate::node::{RULESET, on_a_node, run};
+use crate::node::{RULESET, index_of, on_a_node, run};
 use kernel::linux::Linux;
 use model::datapath::Datapath as _;
 use model::routes::{Hop, METRIC, Step};
@@ -20,12 +20,7 @@ fn a_route_is_added_only_where_none_of_its_metric_is() {
         }
         run("ip link set under up");
         run("ip link set other up");
-        let index = run("ip -o link show under")
-            .split(':')
-            .next()
-            .unwrap()
-            .parse()
-            .unwrap();
+        let index = index_of("under");
         let linux = Linux::open(8).unwrap();
         for (net, stranger, ours) in [
             ("10.77.2.0/24", "192.0.2.3", "192.0.2.2"),

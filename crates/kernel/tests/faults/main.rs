@@ -13,4 +13,6 @@ mod record;
 mod roads;
 mod sweep;
 mod table;
+#[path = "../witness/mod.rs"]
+mod witness;
 mod world;

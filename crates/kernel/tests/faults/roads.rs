@@ -1,7 +1,7 @@
 //! Routes to other nodes, direct and over VXLAN.
 
 use crate::effects::{Errors, each, recorded, under};
-use crate::world::{on_a_node, run, same, world};
+use crate::world::{index_of, on_a_node, run, same, world};
 use kernel::linux::Linux;
 use model::address::{Family, Mac};
 use model::datapath::Datapath as _;
@@ -81,12 +81,7 @@ fn routes_to_peers_are_in_place_after_any_mishap_once_they_are_looked_at_again()
         ] {
             run(line);
         }
-        let index = run("ip -o link show under")
-            .split(':')
-            .next()
-            .unwrap()
-            .parse()
-            .unwrap();
+        let index = index_of("under");
         let (nothing, all) = (Held::default(), wanted(index));
         let empty = seen();
         for (what, from, to) in [("come", &nothing, &all), ("go", &all, &nothing)] {

@@ -1,6 +1,7 @@
 //! A node, a workload on it, and what both hold, as programs that are none of ours tell it.
 
 use crate::record::record;
+pub(crate) use crate::witness::{index_of, run};
 use kernel::linux::Linux;
 use kernel::netns;
 use model::address::Addresses;
@@ -163,9 +164,4 @@ fn output(words: &[&str], input: &str) -> String {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{words:?}");
     String::from_utf8(output.stdout).unwrap()
-}
-
-/// Runs a program, which has to succeed.
-pub(crate) fn run(line: &str) -> String {
-    output(&line.split(' ').collect::<Vec<_>>(), "")
 }

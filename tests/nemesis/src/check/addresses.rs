@@ -95,24 +95,12 @@ mod tests {
     use super::super::steps::steps;
     use super::*;
     use crate::history::{Attached, Call, Life, Reign};
-    use crate::plan::{Ask, Operation, Scope};
+    use crate::plan::{Ask, Scope};
 
     const SECOND: u64 = 1_000_000;
 
     fn call(act: Act, begin: u64, answer: Answer) -> Call {
-        Call {
-            number: 0,
-            caller: 0,
-            begin: begin * SECOND,
-            end: begin * SECOND + 1,
-            operation: Operation {
-                deadline: 30_000,
-                patience: 0,
-                hangs_up: None,
-                act,
-            },
-            answer,
-        }
+        Call::made(act, begin * SECOND, begin * SECOND + 1, answer)
     }
 
     fn attach(key: usize, begin: u64, address: &str) -> Call {

@@ -118,22 +118,10 @@ fn is_of_plugin(wrong: Wrong, no: &Refused) -> bool {
 mod tests {
     use super::*;
     use crate::history::Reign;
-    use crate::plan::{Ask, Operation, Scope};
+    use crate::plan::{Ask, Scope};
 
     fn call(act: Act, took: u64, answer: Answer) -> Call {
-        Call {
-            number: 0,
-            caller: 0,
-            begin: 100_000_000,
-            end: 100_000_000 + took,
-            operation: Operation {
-                deadline: 30_000,
-                patience: 0,
-                hangs_up: None,
-                act,
-            },
-            answer,
-        }
+        Call::made(act, 100_000_000, 100_000_000 + took, answer)
     }
 
     fn attach() -> Act {
