@@ -202,10 +202,12 @@ pub async fn serve(
         .max_concurrent_streams(STREAMS)
         .http2_max_local_error_reset_streams(Some(ERRORS))
         .layer(InterceptorLayer::new(move |request: Request<()>| {
+            let request = allowed.check(request)?;
+            // Whoever may not speak is idle from the beginning, whatever it says.
             if let Some(guest) = request.extensions().get::<Guest>() {
                 guest.asks();
             }
-            allowed.check(request)
+            Ok(request)
         }))
         .add_service(Timely {
             limit: bounds.answer,

@@ -6,6 +6,7 @@ use crate::raw::{STATUS, call};
 use api::workload::workload_networking_client::WorkloadNetworkingClient;
 use api::workload::{AttachRequest, AttachResponse, NetNsAttachment};
 use daemon::door::Bounds;
+use daemon::door::peer::Allowed;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -89,6 +90,31 @@ async fn whoever_has_asked_for_nothing_for_the_longest_time_gives_way_to_a_conne
     // What it had not read is lost with it.
     drop(over.unwrap());
     call(&asking, STATUS, Vec::new()).await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_may_not_speak_keeps_nobody_out_however_often_it_asks() {
+    let desk = Played::default();
+    let nobody = Allowed {
+        uids: Vec::new(),
+        gids: Vec::new(),
+    };
+    let door = bounded(&desk, nobody, two_seats());
+    let (refused, third) = ([door.connection(), door.connection()], door.connection());
+    for channel in &refused {
+        call(channel, STATUS, Vec::new()).await.unwrap_err();
+    }
+    let asking = refused.map(|channel| {
+        tokio::spawn(async move {
+            loop {
+                drop(call(&channel, STATUS, Vec::new()).await);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        })
+    });
+    let answer = tokio::time::timeout(LONG, call(&third, STATUS, Vec::new())).await;
+    assert_eq!(answer.unwrap().unwrap_err().code(), Code::PermissionDenied);
+    asking.iter().for_each(JoinHandle::abort);
 }
 
 /// Reason and time to come again of a refusal.
