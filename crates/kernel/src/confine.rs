@@ -66,7 +66,7 @@ pub(crate) fn confine(needs: &Needs, settings: &Path) -> Result<(Confined, Optio
     capabilities::drop_unneeded()?;
     // Without it only root could give up calls and files.
     set_no_new_privs(true).map_err(|errno| sys("prctl PR_SET_NO_NEW_PRIVS", errno))?;
-    let calls = calls::confine();
+    let calls = calls::confine(needs.connects);
     // Started while this thread may still look up everything.
     let outside = Outside::start().map_err(|error| io("start a thread", &error))?;
     let files = files::confine(needs, settings)?;

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use stage::Namespace;
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -276,21 +276,28 @@ fn files_are_written_where_they_are_needed_and_nowhere_else() {
 }
 
 #[test]
-fn tcp_is_neither_listened_on_nor_connected_to_unless_that_is_needed() {
-    let connects = |needed: bool| {
+fn no_port_is_opened_and_nothing_connected_to_unless_that_is_needed() {
+    let here = (Ipv4Addr::LOCALHOST, 7777);
+    let opens = |needed: bool| {
         confined(needed, |_, _| {
-            assert_eq!(
-                TcpListener::bind((Ipv4Addr::LOCALHOST, 7777)).unwrap_err().kind(),
-                ErrorKind::PermissionDenied
-            );
-            TcpStream::connect((Ipv4Addr::LOCALHOST, 7777))
-                .unwrap_err()
-                .kind()
+            [
+                TcpListener::bind(here).unwrap_err().kind(),
+                TcpStream::connect(here).unwrap_err().kind(),
+                // Its namespace has loopback down.
+                UdpSocket::bind(here)
+                    .and_then(|socket| socket.send_to(b"x", here))
+                    .unwrap_err()
+                    .kind(),
+            ]
         })
     };
-    assert_eq!(connects(false), ErrorKind::PermissionDenied);
-    // Its namespace has loopback down.
-    assert_eq!(connects(true), ErrorKind::NetworkUnreachable);
+    // There is no socket of IP at all.
+    assert_eq!(opens(false), [ErrorKind::Unsupported; 3]);
+    let unreachable = ErrorKind::NetworkUnreachable;
+    assert_eq!(
+        opens(true),
+        [ErrorKind::PermissionDenied, unreachable, unreachable]
+    );
 }
 
 /// A resolver makes calls that nobody else does.

@@ -191,14 +191,19 @@ fn one_of(argument: u8, values: &[i32]) -> Outcome<Vec<Conditions>> {
         .collect()
 }
 
-/// Calls that may be made with some arguments only: each with the alternatives.
-fn conditioned() -> Outcome<Vec<(c_long, Vec<Conditions>)>> {
+/// Calls that may be made with some arguments only: each with the alternatives. Sockets of IP are made only by whoever connects.
+fn conditioned(connects: bool) -> Outcome<Vec<(c_long, Vec<Conditions>)>> {
     let own = getpid().as_raw_nonzero().get();
     let mut sockets = vec![vec![equals(0, libc::AF_UNIX)?]];
     for protocol in [libc::NETLINK_ROUTE, libc::NETLINK_NETFILTER] {
         sockets.push(vec![equals(0, libc::AF_NETLINK)?, equals(2, protocol)?]);
     }
-    for family in [libc::AF_INET, libc::AF_INET6] {
+    let internet: &[i32] = if connects {
+        &[libc::AF_INET, libc::AF_INET6]
+    } else {
+        &[]
+    };
+    for &family in internet {
         for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM] {
             sockets.push(vec![equals(0, family)?, masked(1, SOCK_TYPE_MASK, kind)?]);
         }
@@ -282,8 +287,8 @@ fn program(free: &[&[c_long]], conditioned: Vec<(c_long, Vec<Conditions>)>) -> O
     Ok(SeccompFilter::new(rules, otherwise, SeccompAction::Allow, architecture)?.try_into()?)
 }
 
-fn for_the_daemon() -> Outcome<BpfProgram> {
-    let mut conditions = conditioned()?;
+fn for_the_daemon(connects: bool) -> Outcome<BpfProgram> {
+    let mut conditions = conditioned(connects)?;
     conditions.extend(conditioned_for_any_thread()?);
     program(&[ANY_THREAD, DAEMON, OLDER], conditions)
 }
@@ -307,8 +312,8 @@ fn confine_to(program: Outcome<BpfProgram>) -> bool {
 }
 
 /// Confines the calling thread, and all that it starts, to what the daemon needs. Whether that could be done.
-pub(super) fn confine() -> bool {
-    confine_to(for_the_daemon())
+pub(super) fn confine(connects: bool) -> bool {
+    confine_to(for_the_daemon(connects))
 }
 
 /// Confines the calling thread, and all that it starts, to opening files by name.
