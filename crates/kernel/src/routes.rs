@@ -12,15 +12,16 @@ use crate::message::{Attributes, Message, u32_at};
 use crate::socket::{Socket, dump_of};
 use crate::survey::{flags_of, ip, is_single, parse_address, parse_neighbour, parse_route_of_all};
 use crate::sysctl;
-use model::address::{Family, Mac};
+use model::address::{Family, Mac, is_link_local};
 use model::datapath::{Fault, FoundRoutes};
-use model::routes::{Hop, METRIC, PROTOCOL, Reach, Tunnel};
+use model::routes::{Hop, METRIC, PROTOCOL, Reach, Tunnel, UNREACHABLE_METRIC};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
 const AF_BRIDGE: u8 = 7;
-/// `RTN_LOCAL`.
+/// `RTN_LOCAL`, `RTN_UNREACHABLE`.
 const LOCAL: u8 = 2;
+const UNREACHABLE: u8 = 7;
 /// `IFA_PROTO`.
 const ADDRESS_PROTOCOL: u16 = 11;
 /// `IFF_POINTOPOINT | IFF_NOARP`.
@@ -172,12 +173,27 @@ fn found_route(payload: &[u8], tunnel: u32, found: &mut FoundRoutes) {
     };
     let attributes = Attributes::after(payload, 12);
     let metric = attributes.u32(route::PRIORITY);
+    let kind = payload.get(7).copied();
     if protocol != PROTOCOL {
         found.other_routes.insert(destination);
         // Of IPv4 a type of service makes another route (`fib_find_alias`, net/ipv4/fib_trie.c).
-        if metric == Some(METRIC) && payload.get(3) == Some(&0) {
-            found.same_metric.insert(destination);
+        match metric {
+            _ if payload.get(3) != Some(&0) => {}
+            Some(METRIC) => drop(found.same_metric.insert(destination)),
+            Some(UNREACHABLE_METRIC) => drop(found.same_unreachable.insert(destination)),
+            _ => {}
         }
+        let has_gateway = [route::GATEWAY, route::VIA, route::MULTIPATH]
+            .iter()
+            .any(|kind| attributes.value(*kind).is_some());
+        let is_net = destination.prefix_len() > 0 && !is_single(destination);
+        if kind == Some(UNICAST) && !has_gateway && is_net && !is_link_local(destination.addr()) {
+            found.on_link.insert(destination);
+        }
+        return;
+    }
+    if metric == Some(UNREACHABLE_METRIC) && kind == Some(UNREACHABLE) {
+        found.held.unreachable.insert(destination);
         return;
     }
     if metric != Some(METRIC) {

@@ -143,6 +143,10 @@ pub struct FoundRoutes {
     pub other_routes: HashSet<IpNet>,
     /// Those of them that have the metric of ours: in the kernel's eyes ours are the same routes.
     pub same_metric: HashSet<IpNet>,
+    /// The same of those by which this node's prefixes are unreachable.
+    pub same_unreachable: HashSet<IpNet>,
+    /// Nets that others have on a link of this node.
+    pub on_link: HashSet<IpNet>,
     /// Others' addresses of this node.
     pub other_addresses: HashSet<IpAddr>,
     /// Those of them that are on the loopback as ours are, without anybody's protocol: a kernel before 5.18 does not keep

@@ -10,7 +10,7 @@ use model::peer::Peer;
 use model::prefix::Prefix;
 use model::routes::{Facts, Held, Hop, How, Mode, Own, Planned, Reach, Settings, Step, node_address, plan};
 use proptest::prelude::*;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 fn v4(n: u8) -> IpAddr {
@@ -68,54 +68,75 @@ fn world() -> impl Strategy<Value = World> {
     );
     let key = key.unwrap();
     let lent = prop::collection::btree_set(0_usize..2, 0..2);
-    let strangers = prop::collection::btree_set(0_u8..6, 0..2);
+    let same_metric = prop::collection::btree_set(0_u8..6, 0..2);
+    let beside = |nets: &'static [&str]| {
+        let net = prop::sample::select(nets).prop_map(|text| text.parse::<IpNet>().unwrap());
+        prop::collection::hash_set(net, 0..2)
+    };
+    let strangers = (
+        same_metric,
+        beside(&["10.77.0.0/24", "fd77::/64"]),
+        beside(&[
+            "10.77.0.0/24",
+            "10.0.0.0/8",
+            "10.77.0.64/26",
+            "10.78.0.0/16",
+            "fd77:0:0:1::/64",
+            "fd77::/48",
+        ]),
+    );
     let mode = prop::sample::select(vec![Mode::None, Mode::Auto, Mode::Direct, Mode::Vxlan]);
     let world = (mode, prop::collection::vec(peer, 0..6), lent, strangers);
-    world.prop_map(move |(mode, all, lent, strangers)| {
-        let (mut peers, mut reach) = (Vec::new(), HashMap::new());
-        for (n, ([has4, has6], subnets, [net4, net6], reach4, reach6, inside)) in (2..).zip(all) {
-            let mut addresses = Vec::new();
-            if has6 {
-                addresses.push(v6(n));
-                reach.insert(v6(n), reach6);
+    world.prop_map(
+        move |(mode, all, lent, (same_metric, same_unreachable, on_link))| {
+            let (mut peers, mut reach) = (Vec::new(), HashMap::new());
+            for (n, ([has4, has6], subnets, [net4, net6], reach4, reach6, inside)) in (2..).zip(all) {
+                let mut addresses = Vec::new();
+                if has6 {
+                    addresses.push(v6(n));
+                    reach.insert(v6(n), reach6);
+                }
+                if has4 {
+                    let address = inside.map_or(v4(n), |subnet| Ipv4Addr::new(10, 77, subnet, n).into());
+                    addresses.push(address);
+                    reach.insert(address, reach4);
+                }
+                let mut prefixes: Vec<Prefix> = Vec::new();
+                for subnet in subnets {
+                    prefixes.extend(net4.then(|| format!("10.77.{subnet}.0/24").parse::<Prefix>().unwrap()));
+                    prefixes
+                        .extend(net6.then(|| format!("fd77:0:0:{subnet}::/64").parse::<Prefix>().unwrap()));
+                }
+                peers.push(Peer::new(&format!("node-{n}"), addresses, prefixes).unwrap());
             }
-            if has4 {
-                let address = inside.map_or(v4(n), |subnet| Ipv4Addr::new(10, 77, subnet, n).into());
-                addresses.push(address);
-                reach.insert(address, reach4);
+            let settings = Settings {
+                mode,
+                addresses: vec![v4(1), v6(1)],
+                ..Settings::default()
+            };
+            World {
+                settings,
+                peers,
+                reach,
+                own: Own {
+                    prefixes: own(),
+                    lent: lent
+                        .into_iter()
+                        .map(|n| (node_address(&own()[n]).unwrap(), key.clone()))
+                        .collect(),
+                },
+                found: FoundRoutes {
+                    same_metric: same_metric
+                        .into_iter()
+                        .map(|n| format!("10.77.{n}.0/24").parse().unwrap())
+                        .collect(),
+                    same_unreachable,
+                    on_link,
+                    ..FoundRoutes::default()
+                },
             }
-            let mut prefixes: Vec<Prefix> = Vec::new();
-            for subnet in subnets {
-                prefixes.extend(net4.then(|| format!("10.77.{subnet}.0/24").parse::<Prefix>().unwrap()));
-                prefixes.extend(net6.then(|| format!("fd77:0:0:{subnet}::/64").parse::<Prefix>().unwrap()));
-            }
-            peers.push(Peer::new(&format!("node-{n}"), addresses, prefixes).unwrap());
-        }
-        let settings = Settings {
-            mode,
-            addresses: vec![v4(1), v6(1)],
-            ..Settings::default()
-        };
-        World {
-            settings,
-            peers,
-            reach,
-            own: Own {
-                prefixes: own(),
-                lent: lent
-                    .into_iter()
-                    .map(|n| (node_address(&own()[n]).unwrap(), key.clone()))
-                    .collect(),
-            },
-            found: FoundRoutes {
-                same_metric: strangers
-                    .into_iter()
-                    .map(|n| format!("10.77.{n}.0/24").parse().unwrap())
-                    .collect(),
-                ..FoundRoutes::default()
-            },
-        }
-    })
+        },
+    )
 }
 
 impl World {
@@ -164,7 +185,12 @@ proptest! {
         prop_assert!(is_whole(held));
         if world.settings.mode == Mode::None {
             let spared = planned.spared.clone();
-            prop_assert_eq!(planned, Planned { spared, ..Planned::default() });
+            let to_others = Planned {
+                held: Held { unreachable: BTreeSet::new(), ..held.clone() },
+                warnings: Vec::new(),
+                ..planned.clone()
+            };
+            prop_assert_eq!(to_others, Planned { spared, ..Planned::default() });
             return Ok(());
         }
         // What workloads hold is no address of the node, and no packet comes from where it is not.
@@ -241,6 +267,23 @@ proptest! {
                 Err(_) => {}
             }
         }
+    }
+
+    #[test]
+    fn an_own_prefix_is_unreachable_as_such_unless_others_are_in_it(world in world()) {
+        let planned = world.plan();
+        for prefix in own() {
+            let net = prefix.net();
+            let mut nodes = world.peers.iter().flat_map(|p| &p.addresses).chain(&world.settings.addresses);
+            let mut on_link = world.found.on_link.iter();
+            let is_shared = nodes.any(|a| net.contains(a))
+                || on_link.any(|other| other.contains(&net.network()) || net.contains(&other.network()))
+                || world.found.same_unreachable.contains(&net);
+            prop_assert_eq!(planned.held.unreachable.contains(&net), !is_shared);
+            let said = |text: &String| text.starts_with(&format!("what is sent to addresses of {net} that nobody has"));
+            prop_assert_eq!(planned.warnings.iter().any(said), is_shared);
+        }
+        prop_assert!(planned.held.unreachable.len() <= own().len());
     }
 
     #[test]

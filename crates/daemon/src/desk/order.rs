@@ -361,7 +361,7 @@ impl Routes {
         let faults = self
             .faults
             .iter()
-            .map(|fault| format!("a route to another node is not in place: {fault}"));
+            .map(|fault| format!("a route is not in place: {fault}"));
         let mut all: Vec<String> = self.warnings.iter().cloned().chain(lost).chain(faults).collect();
         let more = all.len().saturating_sub(SAID);
         all.truncate(SAID);

@@ -1,5 +1,5 @@
-//! Routes to other nodes, on a thread of their own: what is told of peers, prefixes and the kernel becomes a plan, and the
-//! plan's difference to what the kernel holds becomes steps.
+//! Routes to other nodes, and those by which the own prefixes are unreachable as such, on a thread of their own: what is told of
+//! peers, prefixes and the kernel becomes a plan, and the plan's difference to what the kernel holds becomes steps.
 //!
 //! A change of the peers is compared with what was made last; whatever else happens, and every round, with what the kernel
 //! holds. Nothing is done until somebody has said which peers there are: a restart leaves all as it stands.
@@ -157,7 +157,7 @@ impl<D: Datapath> Desk<D> {
             let is_good = match is_good {
                 Ok(is_good) => is_good,
                 Err(fault) => {
-                    tracing::warn!(%fault, "routes to other nodes are not in place");
+                    tracing::warn!(%fault, "routes are not in place");
                     self.work.fault(fault.errno);
                     Arc::make_mut(&mut self.state().routes).faults = vec![fault.to_string()];
                     false
@@ -181,7 +181,9 @@ impl<D: Datapath> Desk<D> {
         let undone = std::mem::take(&mut router.undone);
         self.work.put_back(PutBack::Peers, undone);
         if undone > 0 {
-            self.note(Notable::Drift(format!("{undone} of what leads to other nodes")));
+            self.note(Notable::Drift(format!(
+                "{undone} of our routes and of what they lead over"
+            )));
         }
         // What comes is spared before packets go there, and what goes until none do.
         self.spare(&known.own, &planned.spared, Rest::Stays);
@@ -204,7 +206,7 @@ impl<D: Datapath> Desk<D> {
             self.work.fault(fault.errno);
         }
         for fault in faults.iter().take(LOGGED) {
-            tracing::warn!(%fault, "a route to another node is not in place");
+            tracing::warn!(%fault, "a route is not in place");
         }
         *held = planned.held;
         let routes = Arc::new(Routes {
@@ -224,7 +226,7 @@ impl<D: Datapath> Desk<D> {
         Ok(is_good)
     }
 
-    /// What there is to go by. Where others route, it is as if there were no other nodes.
+    /// What there is to go by. Where others route, nobody has to say that there are no other nodes.
     fn known(&self) -> Known {
         let state = self.state();
         let peers = match self.settings.routes.mode {
@@ -338,7 +340,7 @@ impl<D: Datapath> Desk<D> {
     /// What the kernel holds otherwise than was planned last, as the commands that would put it back.
     pub(super) fn route_drift(&self) -> Result<Vec<String>, Fault> {
         let known = self.known();
-        let Some(peers) = known.peers.filter(|_| self.settings.routes.mode != Mode::None) else {
+        let Some(peers) = known.peers else {
             return Ok(Vec::new());
         };
         let mut router = Router::default();
@@ -355,7 +357,7 @@ impl<D: Datapath> Desk<D> {
 }
 
 fn log(steps: &[Step]) {
-    tracing::info!(steps = steps.len(), "routes to other nodes are changed");
+    tracing::info!(steps = steps.len(), "routes are changed");
     for step in steps.iter().take(LOGGED) {
         tracing::debug!(%step, "changed");
     }

@@ -143,6 +143,17 @@ impl Daemon {
     /// Starts it and waits until it is ready.
     pub(crate) fn start(&mut self) {
         assert!(self.try_start(Build::Usual), "the daemon ended at its start");
+        self.settle();
+    }
+
+    /// Waits for what is made a little later than the daemon is ready, or has new prefixes.
+    fn settle(&self) {
+        eventually(
+            PATIENCE,
+            "prefixes are unreachable as such",
+            || self.caller().findings(),
+            |all| !all.iter().any(|text| text.contains("unreachable")),
+        );
     }
 
     /// Starts it, and waits until it has read the kernel and says that it lacks this.
@@ -250,6 +261,9 @@ impl Daemon {
 
     /// What the kernel holds on the node.
     pub(crate) fn world(&self) -> Vec<String> {
+        if self.child.is_some() {
+            self.settle();
+        }
         witness::world(&self.node.node)
     }
 

@@ -135,8 +135,8 @@ fn nodes_bring_their_routes_and_take_them_along_and_the_api_server_does_not() {
     server.put(node("b", 2, &TWO, &["203.0.113.3", "2001:db8:113::3"]));
     daemon.start();
     let routes = |daemon: &Daemon| {
-        let all = run(&daemon.node.node, "ip route show proto 77")
-            + &run(&daemon.node.node, "ip -6 route show proto 77");
+        let all = run(&daemon.node.node, "ip route show proto 77 type unicast")
+            + &run(&daemon.node.node, "ip -6 route show proto 77 type unicast");
         let mut all: Vec<String> = all
             .lines()
             .map(|line| line.split(" dev").next().unwrap().to_owned())

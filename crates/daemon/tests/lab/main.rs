@@ -31,5 +31,6 @@ mod scenario;
 mod scenarios;
 mod service;
 mod sources;
+mod unreachable;
 mod upgrade;
 mod witness;

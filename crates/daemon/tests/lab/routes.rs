@@ -291,8 +291,8 @@ fn peers_that_move_change_or_go_take_their_routes_along_and_a_wrong_list_changes
         *now != before && now.contains("dev wkvx8")
     });
     cluster.list(&listed(&[0, 1], &[0]));
-    cluster.expect(0, "ip route show proto 77", String::is_empty);
-    cluster.expect(0, "ip -6 route show proto 77", String::is_empty);
+    cluster.expect(0, "ip route show proto 77 type unicast", String::is_empty);
+    cluster.expect(0, "ip -6 route show proto 77 type unicast", String::is_empty);
     // The device goes after what went over it.
     let devices = || cluster.nodes[0].node.node.links("wkvx").unwrap();
     eventually(PATIENCE, "the device is gone", devices, Vec::is_empty);

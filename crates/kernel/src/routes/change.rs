@@ -1,6 +1,6 @@
 //! Steps as messages.
 
-use super::{ADDRESS_PROTOCOL, AF_BRIDGE, find_tunnel, vxlan};
+use super::{ADDRESS_PROTOCOL, AF_BRIDGE, UNREACHABLE, find_tunnel, vxlan};
 use crate::encode::{
     AF_INET, AF_INET6, DELADDR, DELLINK, DELROUTE, LOOPBACK, NEWADDR, NEWLINK, NEWROUTE, PERMANENT, SETLINK,
     TABLE_MAIN, UNICAST, UP, family, ifinfo, link, octets, route,
@@ -11,7 +11,7 @@ use crate::{crash, fault, sysctl};
 use ipnet::IpNet;
 use model::address::{Family, Mac};
 use model::datapath::Fault;
-use model::routes::{Hop, METRIC, PROTOCOL, Step, Tunnel};
+use model::routes::{Hop, METRIC, PROTOCOL, Step, Tunnel, UNREACHABLE_METRIC};
 use std::net::IpAddr;
 
 /// errno-base.h, errno.h.
@@ -51,7 +51,11 @@ pub(crate) fn change(socket: &mut Socket, steps: &[Step]) -> Result<Vec<Fault>, 
 /// Whether a step is about the VXLAN device, or what is on it.
 fn is_of_tunnel(step: &Step) -> bool {
     match step {
-        Step::AddAddress(_) | Step::DropAddress(_) | Step::DropRoute(_) => false,
+        Step::AddAddress(_)
+        | Step::DropAddress(_)
+        | Step::DropRoute(_)
+        | Step::AddUnreachable(_)
+        | Step::DropUnreachable(_) => false,
         Step::AddRoute(_, hop) | Step::Route(_, hop) => matches!(hop, Hop::Tunnel { .. }),
         Step::MakeTunnel(_)
         | Step::SetTunnel(_)
@@ -104,13 +108,17 @@ impl<'a> Changes<'a> {
             }
             Step::AddRoute(net, hop) => self.route(step, flag::CREATE | flag::EXCL, net, hop),
             Step::Route(net, hop) => self.route(step, PUT, net, hop),
-            Step::DropRoute(net) => self.push(
+            Step::DropRoute(net) => self.push(step, no_route(tried, net, METRIC, 0)),
+            Step::AddUnreachable(net) => self.push(
                 step,
-                Message::new(DELROUTE, 0, tried)
-                    .fixed(&route_head(net, SCOPE_NOWHERE, 0, 0))
+                Message::new(NEWROUTE, flag::CREATE | flag::EXCL, tried)
+                    .fixed(&route_head(net, 0, UNREACHABLE, 0))
                     .bytes(route::DST, &octets(net.network()))
-                    .u32(route::PRIORITY, METRIC),
+                    .u32(route::PRIORITY, UNREACHABLE_METRIC),
             ),
+            Step::DropUnreachable(net) => {
+                self.push(step, no_route(tried, net, UNREACHABLE_METRIC, UNREACHABLE))
+            }
         }
     }
 
@@ -205,14 +213,16 @@ fn is_true_already(step: &Step, errno: i32) -> bool {
         | Step::DropTunnel
         | Step::DropForward(..)
         | Step::DropNeighbour(_)
-        | Step::DropRoute(_) => GONE.contains(&errno),
+        | Step::DropRoute(_)
+        | Step::DropUnreachable(_) => GONE.contains(&errno),
         Step::AddAddress(_) => errno == EEXIST,
         Step::MakeTunnel(_)
         | Step::SetTunnel(_)
         | Step::Forward(..)
         | Step::Neighbour(..)
         | Step::AddRoute(..)
-        | Step::Route(..) => false,
+        | Step::Route(..)
+        | Step::AddUnreachable(_) => false,
     }
 }
 
@@ -319,6 +329,14 @@ fn route_head(net: IpNet, scope: u8, kind: u8, flags: u32) -> [u8; 12] {
     ];
     head[8..12].copy_from_slice(&flags.to_ne_bytes());
     head
+}
+
+/// Of a kind; 0: of any.
+fn no_route(tried: String, net: IpNet, metric: u32, kind: u8) -> Message {
+    Message::new(DELROUTE, 0, tried)
+        .fixed(&route_head(net, SCOPE_NOWHERE, kind, 0))
+        .bytes(route::DST, &octets(net.network()))
+        .u32(route::PRIORITY, metric)
 }
 
 /// `hop`: its address, the link's index, and flags.

@@ -3,9 +3,21 @@
 use crate::node::{RULESET, index_of, on_a_node, run};
 use kernel::linux::Linux;
 use model::datapath::Datapath as _;
-use model::routes::{Hop, METRIC, Step};
+use model::routes::{Hop, METRIC, Step, UNREACHABLE_METRIC};
 use model::ruleset::Ruleset;
 use model::spared::Spared;
+
+/// What it says, whether it succeeds or not.
+fn run_any(line: &str) -> String {
+    let mut words = line.split(' ');
+    let output = std::process::Command::new(words.next().unwrap())
+        .args(words)
+        .output()
+        .unwrap();
+    [output.stdout, output.stderr]
+        .map(|text| String::from_utf8(text).unwrap())
+        .concat()
+}
 
 /// Somebody's route that came after the kernel was asked.
 #[test]
@@ -41,6 +53,61 @@ fn a_route_is_added_only_where_none_of_its_metric_is() {
             let found = linux.found_routes().unwrap();
             assert!(found.same_metric.contains(&net) && !found.held.routes.contains_key(&net));
         }
+    });
+}
+
+#[test]
+fn what_nobody_has_is_unreachable_behind_every_other_route() {
+    on_a_node(|| {
+        run("ip link add under type veth peer name other");
+        run("ip link set under addrgenmode none");
+        run("ip address add 192.0.2.1/24 dev under");
+        run("ip address add 2001:db8::1/64 dev under nodad");
+        run("ip link set under up");
+        run("ip link set other up");
+        run("ip route add default via 192.0.2.254");
+        run("ip -6 route add default via 2001:db8::254");
+        let linux = Linux::open(8).unwrap();
+        for (net, nobodys, given) in [
+            ("10.77.0.0/24", "10.77.0.5", "10.77.0.6/32"),
+            ("10.77.1.9/32", "10.77.1.9", "10.77.1.9/32"),
+            ("fd77::/64", "fd77::5", "fd77::6/128"),
+            ("fd77:1::9/128", "fd77:1::9", "fd77:1::9/128"),
+        ] {
+            let family = if net.contains(':') { "-6" } else { "-4" };
+            let way = |to: &str| {
+                run_any(&format!(
+                    "ip {family} route get {}",
+                    to.split('/').next().unwrap()
+                ))
+            };
+            assert!(way(nobodys).contains("dev under"), "{}", way(nobodys));
+            let net = net.parse().unwrap();
+            let step = |step| linux.change_routes(&[step]).unwrap();
+            assert_eq!(step(Step::AddUnreachable(net)), []);
+            assert!(way(nobodys).contains("No route to host"), "{}", way(nobodys));
+            let found = linux.found_routes().unwrap();
+            assert!(found.held.unreachable.contains(&net) && !found.same_unreachable.contains(&net));
+            run(&format!("ip {family} route add {given} dev under"));
+            assert!(way(given).contains("dev under"), "{}", way(given));
+            run(&format!("ip {family} route delete {given} dev under"));
+            assert!(way(given).contains("No route to host"), "{}", way(given));
+            assert_eq!(step(Step::DropUnreachable(net)), []);
+            assert!(way(nobodys).contains("dev under"), "{}", way(nobodys));
+            assert_eq!(step(Step::DropUnreachable(net)), [], "it is gone already");
+            // A stranger's is none of ours.
+            let route = format!("unreachable {net} metric {UNREACHABLE_METRIC}");
+            run(&format!("ip {family} route add {route}"));
+            assert_eq!(step(Step::AddUnreachable(net))[0].errno, 17);
+            step(Step::DropUnreachable(net));
+            let found = linux.found_routes().unwrap();
+            assert!(found.same_unreachable.contains(&net) && !found.held.unreachable.contains(&net));
+            run(&format!("ip {family} route delete {route}"));
+        }
+        let on_link = linux.found_routes().unwrap().on_link;
+        let mut on_link: Vec<_> = on_link.iter().map(ToString::to_string).collect();
+        on_link.sort();
+        assert_eq!(on_link, ["192.0.2.0/24", "2001:db8::/64"]);
     });
 }
 

@@ -39,6 +39,8 @@ fn wanted(under: u32) -> Held {
     };
     held.routes.insert("10.78.0.0/24".parse().unwrap(), direct);
     held.routes.insert("10.79.0.0/24".parse().unwrap(), far);
+    held.unreachable
+        .extend(["10.77.0.0/24", "fd77::/64"].map(|net| net.parse::<ipnet::IpNet>().unwrap()));
     held
 }
 

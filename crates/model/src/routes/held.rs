@@ -1,6 +1,6 @@
 //! What a kernel holds of routes to other nodes, and the steps from one such state to another.
 
-use super::{METRIC, PROTOCOL};
+use super::{METRIC, PROTOCOL, UNREACHABLE_METRIC};
 use crate::address::{Family, IPV6_MTU, Mac};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,8 @@ pub struct Held {
     pub neighbours: BTreeMap<IpAddr, Mac>,
     /// Routes of our protocol and metric.
     pub routes: BTreeMap<IpNet, Hop>,
+    /// Prefixes of this node: whoever sends to an address there that nobody has is told so.
+    pub unreachable: BTreeSet<IpNet>,
     /// What somebody has changed.
     pub odd: Odd,
 }
@@ -119,18 +121,20 @@ pub enum Step {
     Route(IpNet, Hop),
     /// No more.
     DropRoute(IpNet),
+    /// Addresses that nobody has are unreachable, where there is no route with that metric.
+    AddUnreachable(IpNet),
+    /// They are as if there were no prefix.
+    DropUnreachable(IpNet),
 }
 
 impl Held {
     /// What leads from this state to another, in an order in which no route is missing meanwhile that both have, and none
     /// leads to a hop that is not there.
     pub fn steps_to(&self, wanted: &Self) -> Vec<Step> {
-        let mut steps: Vec<Step> = wanted
-            .addresses
-            .difference(&self.addresses)
-            .copied()
-            .map(Step::AddAddress)
-            .collect();
+        let gone = self.unreachable.difference(&wanted.unreachable).copied();
+        let mut steps: Vec<Step> = gone.map(Step::DropUnreachable).collect();
+        let come = wanted.addresses.difference(&self.addresses).copied();
+        steps.extend(come.map(Step::AddAddress));
         let same = |a: &Tunnel, b: &Tunnel| {
             let as_made = Tunnel { mtu: 0, ..*a } == Tunnel { mtu: 0, ..*b };
             // What comes back of IPv6 with a larger MTU is the kernel's choice, as a link-local address.
@@ -189,6 +193,8 @@ impl Held {
                 .copied()
                 .map(Step::DropAddress),
         );
+        let come = wanted.unreachable.difference(&self.unreachable).copied();
+        steps.extend(come.map(Step::AddUnreachable));
         steps
     }
 
@@ -229,6 +235,8 @@ impl Held {
                 self.routes.remove(&net);
                 self.odd.routes.remove(&net);
             }
+            Step::AddUnreachable(net) => drop(self.unreachable.insert(net)),
+            Step::DropUnreachable(net) => drop(self.unreachable.remove(&net)),
         }
     }
 }
@@ -285,6 +293,14 @@ impl fmt::Display for Step {
                 write!(f, "ip route replace {net} {hop} proto {PROTOCOL} metric {METRIC}")
             }
             Self::DropRoute(net) => write!(f, "ip route delete {net} proto {PROTOCOL} metric {METRIC}"),
+            Self::AddUnreachable(net) => write!(
+                f,
+                "ip route add unreachable {net} proto {PROTOCOL} metric {UNREACHABLE_METRIC}"
+            ),
+            Self::DropUnreachable(net) => write!(
+                f,
+                "ip route delete unreachable {net} proto {PROTOCOL} metric {UNREACHABLE_METRIC}"
+            ),
         }
     }
 }

@@ -7,9 +7,12 @@
 //! A peer on a shared link is routed to by its own address (direct). Any other is routed to over one VXLAN device (RFC 7348),
 //! with a hop of its own there: a permanent neighbour gives the hop's MAC, and a forwarding entry the MAC's node. The MAC is a
 //! hash of the node's address, so every node knows every other one's without asking.
+//!
+//! Beside them the own prefixes are unreachable as such, behind the route to each workload: what nobody has stays here.
 
 mod held;
 mod planner;
+mod unreachable;
 
 pub use held::{Held, Hop, Odd, Step, Tunnel};
 pub use planner::plan;
@@ -31,11 +34,13 @@ pub const PROTOCOL: u8 = 77;
 /// The metric of our routes. Somebody else's route to the same prefix, which usually has a lower one, comes first, and
 /// neither replaces the other. One of the same metric, which the kernel would replace whatever its protocol is, stays alone.
 pub const METRIC: u32 = 2048;
+/// That of the routes by which addresses of this node that nobody has are unreachable: behind every other route to the same prefix.
+pub const UNREACHABLE_METRIC: u32 = 4_000_000_000;
 
 /// How other nodes are routed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Others do it; what we had is taken away.
+    /// Others do it; what we had that leads to other nodes is taken away.
     None,
     /// Directly where a peer shares a link, else over VXLAN.
     Auto,

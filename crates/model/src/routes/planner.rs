@@ -1,5 +1,6 @@
 //! The plan: each peer's way, then what they share.
 
+use super::unreachable::unreachable;
 use super::{
     Facts, Hop, How, METRIC, Mode, Planned, Reach, Settings, Tunnel, Way, hop_of, mac_of, node_address,
 };
@@ -54,10 +55,10 @@ struct Kept {
 }
 
 /// Addresses of nodes in their order, and whose they are.
-struct Nodes<'a>(Vec<(IpAddr, &'a str)>);
+pub(super) struct Nodes<'a>(Vec<(IpAddr, &'a str)>);
 
 impl<'a> Nodes<'a> {
-    fn of(peers: &'a [Peer], mine: &[IpAddr]) -> Self {
+    pub(super) fn of(peers: &'a [Peer], mine: &[IpAddr]) -> Self {
         let mut all = Vec::with_capacity(2 * peers.len() + mine.len());
         all.extend(mine.iter().map(|address| (*address, "this node")));
         for family in Family::ALL {
@@ -71,7 +72,7 @@ impl<'a> Nodes<'a> {
     }
 
     /// The first one in a net.
-    fn within(&self, net: &IpNet) -> Option<(IpAddr, &'a str)> {
+    pub(super) fn within(&self, net: &IpNet) -> Option<(IpAddr, &'a str)> {
         let place = self.0.partition_point(|(address, _)| *address < net.network());
         self.0
             .get(place)
@@ -82,6 +83,14 @@ impl<'a> Nodes<'a> {
 
 /// Decides everything.
 pub fn plan(settings: &Settings, facts: Facts<'_>) -> Planned {
+    let mut planned = to_others(settings, facts);
+    let (nets, warnings) = unreachable(settings, facts);
+    planned.held.unreachable = nets;
+    planned.warnings.extend(warnings);
+    planned
+}
+
+fn to_others(settings: &Settings, facts: Facts<'_>) -> Planned {
     if settings.mode == Mode::None {
         let all = facts.peers.iter().flat_map(|peer| &peer.prefixes);
         return Planned {
@@ -435,6 +444,6 @@ fn first(net: &IpNet) -> u128 {
     }
 }
 
-fn overlap(a: &IpNet, b: &IpNet) -> bool {
+pub(super) fn overlap(a: &IpNet, b: &IpNet) -> bool {
     a.contains(b) || b.contains(a)
 }
