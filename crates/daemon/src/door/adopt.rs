@@ -1,5 +1,6 @@
 //! Adopt: one order for each candidate, and nothing is taken over where one of them cannot be.
 
+use super::aside::Aside;
 use super::deadline::Call;
 use super::field::key_of;
 use super::workload::{lost, outcome};
@@ -14,6 +15,7 @@ use tracing::Instrument as _;
 
 pub(super) async fn adopt(
     orders: &Arc<dyn Orders>,
+    aside: &Aside,
     request: Request<inspect::AdoptRequest>,
 ) -> Result<Response<inspect::AdoptResponse>, Status> {
     let call = Call::of(&request);
@@ -38,16 +40,16 @@ pub(super) async fn adopt(
         Err(_) => return Err(lost()),
     };
     let rules = match tells_rules {
-        true => masquerade_rules(orders).await,
+        true => masquerade_rules(orders, aside).await,
         false => Vec::new(),
     };
     Ok(response(answers, rules))
 }
 
 /// As they are now; what was done is answered all the same where they cannot be read.
-async fn masquerade_rules(orders: &Arc<dyn Orders>) -> Vec<inspect::MasqueradeRule> {
+async fn masquerade_rules(orders: &Arc<dyn Orders>, aside: &Aside) -> Vec<inspect::MasqueradeRule> {
     let orders = Arc::clone(orders);
-    let rules = match tokio::task::spawn_blocking(move || orders.masquerade_rules()).await {
+    let rules = match aside.done(move || orders.masquerade_rules()).await {
         Ok(Ok(rules)) => rules,
         Ok(Err(error)) => {
             tracing::warn!(%error, "the CNI plugins' masquerade rules cannot be read");

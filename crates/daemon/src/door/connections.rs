@@ -22,6 +22,10 @@ const SELDOM: Duration = Duration::from_secs(10);
 /// Between two looks for somebody who gives way.
 const LOOK: Duration = IDLE.checked_div(10).expect("ten is not zero");
 
+/// Bytes that are read of a connection before the others have their turn: two thousand of the shortest frames. There is one thread
+/// for all of them, and one that always has something to say would have it for as long as tokio lets it, a hundred times this.
+const TURN: usize = 16 << 10;
+
 /// Connections as they come. Who finds no seat waits until somebody leaves or gives way, and more of them in the listener's queue.
 pub(super) struct Incoming {
     listener: UnixListener,
@@ -85,7 +89,11 @@ impl Incoming {
 
     fn seated(&self, stream: UnixStream, seat: OwnedSemaphorePermit) -> Connection {
         let seat = self.guests.seat(stream.connect_info(), seat);
-        Connection { stream, seat }
+        Connection {
+            stream,
+            seat,
+            read: 0,
+        }
     }
 }
 
@@ -130,6 +138,8 @@ impl Stream for Incoming {
 pub(super) struct Connection {
     stream: UnixStream,
     seat: Seat,
+    /// Bytes, in this turn.
+    read: usize,
 }
 
 impl Connected for Connection {
@@ -158,7 +168,18 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.stays(context)?;
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        if self.read >= TURN {
+            self.read = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.read = match outcome {
+            Poll::Ready(_) => self.read + buffer.filled().len() - before,
+            Poll::Pending => 0,
+        };
+        outcome
     }
 }
 

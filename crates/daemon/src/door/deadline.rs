@@ -18,6 +18,11 @@ use tonic::{Code, Response, Status};
 /// The answer's way to a caller takes less, also on a busy node; who waits for a shorter time gives a tenth of it.
 const EARLIER: Duration = Duration::from_millis(100);
 
+/// What a header takes beside its name and its value, in a map that doubles when it is full.
+const EACH_HEADER: usize = 256;
+/// Bytes of headers that count as a part of their call.
+const USUAL_HEADERS: usize = 4096;
+
 /// What is known of a call; among its request's extensions.
 #[derive(Debug, Clone)]
 pub(super) struct Call {
@@ -66,12 +71,31 @@ impl Call {
     }
 }
 
-/// A server whose calls have `limit` at most.
+/// What holds for the calls of every service.
 #[derive(Debug, Clone)]
-pub(super) struct Timely<S> {
+pub(super) struct Terms {
+    /// They have so long, at most.
     pub(super) limit: Duration,
     pub(super) load: Load,
-    pub(super) server: S,
+}
+
+impl Terms {
+    /// For a server each of whose calls has so many bytes in hand, beside its messages.
+    pub(super) fn of<S>(&self, bytes: usize, server: S) -> Timely<S> {
+        Timely {
+            terms: self.clone(),
+            bytes,
+            server,
+        }
+    }
+}
+
+/// A server whose calls are under such terms.
+#[derive(Debug, Clone)]
+pub(super) struct Timely<S> {
+    terms: Terms,
+    bytes: usize,
+    server: S,
 }
 
 impl<S: NamedService> NamedService for Timely<S> {
@@ -94,9 +118,12 @@ where
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let header = request.headers().get("grpc-timeout");
         let timeout = header.and_then(|text| timeout(text.to_str().ok()?));
-        let limit = timeout.map_or(self.limit, |timeout| answered_within(timeout).min(self.limit));
+        let limit = timeout.map_or(self.terms.limit, |timeout| {
+            answered_within(timeout).min(self.terms.limit)
+        });
         let guest: Option<Guest> = request.extensions().get().cloned();
-        let share = match self.load.share(guest.as_ref()) {
+        let bytes = self.bytes + unusual(request.headers());
+        let share = match self.terms.load.share(guest.as_ref(), bytes) {
             Ok(share) => share,
             Err(refused) => return Box::pin(async { Ok(refused.into_http()) }),
         };
@@ -113,6 +140,14 @@ where
             Ok(answer.map(|body| share.of_answer(body)))
         })
     }
+}
+
+/// Bytes that headers take beyond what each call may have: they are kept until its message has come.
+fn unusual(headers: &http::HeaderMap) -> usize {
+    let all = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + EACH_HEADER);
+    all.sum::<usize>().saturating_sub(USUAL_HEADERS)
 }
 
 fn too_late(limit: Duration, call: &Call) -> Status {

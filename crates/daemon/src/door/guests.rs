@@ -109,7 +109,7 @@ impl Guests {
         let mut inside = self.inside();
         let idle = inside.seated.iter().filter_map(|(number, seated)| {
             let idle = seated.guest.idle()?;
-            let has_it = wanted == Wanted::Seat || seated.guest.calls.load(Ordering::Relaxed) > 0;
+            let has_it = wanted == Wanted::Seat || seated.guest.in_hand() > 0;
             (has_it && idle >= IDLE).then_some((idle, *number))
         });
         let Some((_, number)) = idle.max() else {
@@ -139,6 +139,11 @@ impl Guest {
     /// One more call of it is in hand.
     pub(super) fn calls(&self) -> OneMore {
         OneMore::of(&self.calls)
+    }
+
+    /// How many of its calls are in hand.
+    pub(super) fn in_hand(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
     }
 
     /// For how long it has asked for nothing; `None`: it waits for an order.

@@ -1,5 +1,6 @@
 //! List, Get, Check, GetNode.
 
+use super::aside::Aside;
 use super::deadline::Call;
 use super::field::key_of;
 use super::workload::outcome;
@@ -30,7 +31,21 @@ const FEATURES: [&str; 10] = [
 ];
 
 pub(super) struct Inspector {
-    pub(super) orders: Arc<dyn Orders>,
+    orders: Arc<dyn Orders>,
+    /// Looks at the kernel, which anybody may ask for again and again.
+    looks: Aside,
+    /// The rest, which does not wait behind them.
+    rest: Aside,
+}
+
+impl Inspector {
+    pub(super) fn new(orders: Arc<dyn Orders>) -> Self {
+        Self {
+            orders,
+            looks: Aside::default(),
+            rest: Aside::default(),
+        }
+    }
 }
 
 /// For how long a request has been. Where the clock was set meanwhile: not at all, or, which only leaves more alone, for too
@@ -85,7 +100,7 @@ impl Inspection for Inspector {
             key => Some(field::key(key).map_err(|error| refusal::invalid(&error))?),
         };
         let (orders, of) = (Arc::clone(&self.orders), key.clone());
-        let checked = tokio::task::spawn_blocking(move || orders.check(of.as_ref())).await;
+        let checked = self.looks.done(move || orders.check(of.as_ref())).await;
         let checked = checked.map_err(|error| lost("the check", &error))?;
         match (checked.map_err(|error| refusal::refused(&error))?, key) {
             (Some(findings), _) => {
@@ -114,6 +129,8 @@ impl Inspection for Inspector {
         let age = Duration::from_millis(since_ms).saturating_add(on_its_way(sent_unix_ms));
         let found = self.orders.garbage(&owner, &valid, age);
         let Garbage { keys, before } = found.map_err(|error| refusal::refused(&error))?;
+        // There may be many of them, and what follows may take long.
+        drop(valid);
         let mut answer = inspect::CollectGarbageResponse::default();
         if dry_run {
             answer.collected = keys.iter().map(key_of).collect();
@@ -159,7 +176,7 @@ impl Inspection for Inspector {
         &self,
         request: Request<inspect::AdoptRequest>,
     ) -> Result<Response<inspect::AdoptResponse>, Status> {
-        super::adopt::adopt(&self.orders, request).await
+        super::adopt::adopt(&self.orders, &self.rest, request).await
     }
 
     async fn set_prefixes(
@@ -170,7 +187,7 @@ impl Inspection for Inspector {
         let prefixes = prefixes.map_err(|error| refusal::invalid(&error))?;
         // It writes a file.
         let orders = Arc::clone(&self.orders);
-        let set = tokio::task::spawn_blocking(move || orders.set_prefixes(&prefixes)).await;
+        let set = self.rest.done(move || orders.set_prefixes(&prefixes)).await;
         let set = set.map_err(|error| lost("SetPrefixes", &error))?;
         let generation = set.map_err(|error| refusal::refused(&error))?;
         Ok(Response::new(inspect::SetPrefixesResponse { generation }))

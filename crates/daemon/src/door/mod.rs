@@ -7,6 +7,7 @@
 //! ```
 
 mod adopt;
+mod aside;
 mod connections;
 mod deadline;
 pub mod field;
@@ -27,7 +28,7 @@ use crate::tally::Answers;
 use api::inspection::inspection_server::InspectionServer;
 use api::workload::workload_networking_server::WorkloadNetworkingServer;
 use connections::Incoming;
-use deadline::Timely;
+use deadline::Terms;
 use guests::{Guest, Guests};
 use legible::Legible;
 use model::adopt::MasqueradeRule;
@@ -48,6 +49,12 @@ const STREAMS: u32 = 1024;
 /// Streams of one connection that broke the protocol. tonic sets none unless it is told, and h2 goes by none then
 /// (RUSTSEC-2024-0003).
 const ERRORS: usize = 1024;
+
+/// Bytes of an attach or a detach; the longest that can be used has some 40,000. Two bytes of a message can become a value of
+/// 80, so that one of 4 MB, which is tonic's bound, would take 160 MB.
+const WORKLOAD_BYTES: usize = 256 << 10;
+/// Bytes of everything else: ten thousand keys, or prefixes, or candidates for an adoption.
+const INSPECTION_BYTES: usize = 1 << 20;
 
 /// Who carries orders out: the desk, and in the door's tests somebody who must not be asked.
 pub trait Orders: Send + Sync + 'static {
@@ -195,7 +202,12 @@ pub async fn serve(
         tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(api::DESCRIPTORS)
     };
     let guests = Guests::default();
-    let load = Load::new(bounds.calls, bounds.bytes, guests.clone());
+    let terms = Terms {
+        limit: bounds.answer,
+        load: Load::new(bounds.calls, bounds.bytes, guests.clone()),
+    };
+    // Of one call of it, three answers are put together before any is taken: made, on its way, and as bytes.
+    let reflected = 3 * api::DESCRIPTORS.len();
     let outcome = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(bounds.silence))
         .http2_keepalive_timeout(Some(bounds.silence / 3))
@@ -209,22 +221,30 @@ pub async fn serve(
             }
             Ok(request)
         }))
-        .add_service(Timely {
-            limit: bounds.answer,
-            load: load.clone(),
-            server: Legible(WorkloadNetworkingServer::new(workload::Workloads {
-                orders: Arc::clone(&orders),
-                answers,
-            })),
-        })
-        .add_service(Timely {
-            limit: bounds.answer,
-            load: load.clone(),
-            server: Legible(InspectionServer::new(inspection::Inspector { orders })),
-        })
-        .add_service(health_service)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
+        .add_service(
+            terms.of(
+                0,
+                Legible(
+                    WorkloadNetworkingServer::new(workload::Workloads {
+                        orders: Arc::clone(&orders),
+                        answers,
+                    })
+                    .max_decoding_message_size(WORKLOAD_BYTES),
+                ),
+            ),
+        )
+        .add_service(
+            terms.of(
+                0,
+                Legible(
+                    InspectionServer::new(inspection::Inspector::new(orders))
+                        .max_decoding_message_size(INSPECTION_BYTES),
+                ),
+            ),
+        )
+        .add_service(terms.of(0, health_service))
+        .add_service(terms.of(reflected, reflection().build_v1()?))
+        .add_service(terms.of(reflected, reflection().build_v1alpha()?))
         .serve_with_incoming_shutdown(Incoming::new(listener, bounds.connections, guests), stop)
         .await;
     reporting.abort();

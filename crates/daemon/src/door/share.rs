@@ -44,16 +44,26 @@ impl Load {
         }
     }
 
-    /// For one more call of a guest.
-    pub(super) fn share(&self, of: Option<&Guest>) -> Result<Share, Status> {
-        let Ok(call) = Arc::clone(&self.calls).try_acquire_owned() else {
+    /// For one more call of a guest, which has so many bytes in hand from its begin.
+    pub(super) fn share(&self, of: Option<&Guest>, bytes: usize) -> Result<Share, Status> {
+        // Who has many calls leaves room for those who have few: as many as he has himself.
+        let has = of.map_or(0, Guest::in_hand);
+        let call = match has < self.calls.available_permits() {
+            true => Arc::clone(&self.calls).try_acquire_owned().ok(),
+            false => None,
+        };
+        let Some(call) = call else {
             return Err(self.refuse("calls"));
         };
-        Ok(Share(Arc::new(Taken {
+        let share = Share(Arc::new(Taken {
             load: self.clone(),
             _call: (call, of.map(Guest::calls)),
             bytes: Mutex::new(None),
-        })))
+        }));
+        if bytes > 0 {
+            share.takes(bytes)?;
+        }
+        Ok(share)
     }
 
     fn refuse(&self, what: &str) -> Status {

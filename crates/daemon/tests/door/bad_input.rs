@@ -87,8 +87,8 @@ fn ids() -> Vec<Case> {
         }),
         attach(
             "workload_id",
-            format!("\"{}…\": has 1000000 bytes", x(64)),
-            |r| r.workload_id = x(1_000_000),
+            format!("\"{}…\": has 200000 bytes", x(64)),
+            |r| r.workload_id = x(200_000),
         ),
         attach("workload_id", "have 141 bytes together, 140 is the most", |r| {
             (r.owner, r.workload_id) = (x(63), x(78));

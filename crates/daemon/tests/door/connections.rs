@@ -4,7 +4,7 @@
 use crate::played::{Played, attachment, bounded, ourselves};
 use crate::raw::{STATUS, call};
 use api::workload::workload_networking_client::WorkloadNetworkingClient;
-use api::workload::{AttachRequest, AttachResponse, NetNsAttachment};
+use api::workload::{AttachRequest, AttachResponse, NetNsAttachment, StatusRequest};
 use daemon::door::Bounds;
 use daemon::door::peer::Allowed;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
-use tonic::{Code, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt as _;
 
 /// Nothing here takes this long.
@@ -144,6 +144,73 @@ async fn a_call_too_many_is_refused_and_served_when_another_is_over() {
     desk.answer(|order| Ok(attachment(order)));
     order.await.unwrap().unwrap();
     call(&door.channel, STATUS, Vec::new()).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_has_calls_in_hand_leaves_as_much_room_for_those_who_have_fewer() {
+    let desk = Played::holding();
+    let bounds = Bounds {
+        calls: 3,
+        ..Bounds::default()
+    };
+    let door = bounded(&desk, ourselves(), bounds);
+    let many = door.connection();
+    let mut orders = Vec::new();
+    for id in ["a", "b"] {
+        orders.push(attaching(&desk, many.clone(), id).await);
+    }
+    // One is left, and it is not for who has two.
+    let refused = call(&many, STATUS, Vec::new()).await.unwrap_err();
+    assert_eq!(overloaded(&refused), "calls");
+    call(&door.channel, STATUS, Vec::new()).await.unwrap();
+    for _ in &orders {
+        desk.answer(|order| Ok(attachment(order)));
+    }
+    for order in orders {
+        order.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn headers_beyond_what_a_call_may_have_count_as_bytes_of_messages() {
+    let desk = Played::default();
+    let bounds = Bounds {
+        bytes: 1000,
+        ..Bounds::default()
+    };
+    let door = bounded(&desk, ourselves(), bounds);
+    let mut client = WorkloadNetworkingClient::new(door.channel.clone());
+    for (length, refused) in [(1000, false), (6000, true)] {
+        let mut request = Request::new(StatusRequest {});
+        let long = "x".repeat(length).parse().unwrap();
+        request.metadata_mut().insert("long", long);
+        let answer = client.status(request).await;
+        match refused {
+            true => assert_eq!(overloaded(&answer.unwrap_err()), "bytes of messages"),
+            false => drop(answer.unwrap()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn calls_of_health_and_reflection_are_in_hand_as_all_others() {
+    let desk = Played::holding();
+    let bounds = Bounds {
+        calls: 1,
+        ..Bounds::default()
+    };
+    let door = bounded(&desk, ourselves(), bounds);
+    let order = attaching(&desk, door.connection(), "a").await;
+    for method in [
+        "/grpc.health.v1.Health/Check",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ] {
+        let refused = call(&door.channel, method, Vec::new()).await.unwrap_err();
+        assert_eq!(overloaded(&refused), "calls", "{method}");
+    }
+    desk.answer(|order| Ok(attachment(order)));
+    order.await.unwrap().unwrap();
 }
 
 #[tokio::test]
