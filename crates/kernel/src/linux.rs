@@ -1,6 +1,7 @@
 //! The datapath on Linux.
 
 mod adopt;
+mod dying;
 mod unwire;
 mod wire;
 
@@ -12,6 +13,7 @@ use crate::nft::Nft;
 use crate::socket::{NETFILTER, ROUTE, Refused, Socket};
 use crate::sysctl::Writable;
 use crate::{conntrack, crash, fault, routes, survey, sysctl, watch};
+use dying::DyingGroups;
 use ipnet::IpNet;
 use model::address::{Family, IPV6_MTU};
 use model::adopt::{MasqueradeRule, Seen};
@@ -28,7 +30,6 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use unwire::DyingGroups;
 
 /// errno-base.h.
 const ENOENT: i32 = 2;
@@ -72,7 +73,7 @@ impl Linux {
             router: Mutex::new(Socket::open_for_long_batches(ROUTE)?),
             tracker: Mutex::new(Socket::open(NETFILTER)?),
             nft: Nft::open()?,
-            dying: DyingGroups::default(),
+            dying: DyingGroups::new(DYING_GROUPS),
         })
     }
 
@@ -292,8 +293,8 @@ impl Datapath for Linux {
 
     fn survey(&self) -> Result<Survey, Fault> {
         // With the writer's socket in hand nothing of ours is made meanwhile, which would interrupt every dump.
-        let (mut survey, dying) = survey::survey(&mut locked(&self.writer), self.group)?;
-        self.dying.see(dying);
+        let look = || survey::survey(&mut locked(&self.writer), self.group);
+        let mut survey = self.dying.surveyed(look)?;
         // Only for a warning.
         survey.forward_drops = self.nft.forward_drops().unwrap_or_default();
         Ok(survey)

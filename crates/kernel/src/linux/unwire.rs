@@ -3,6 +3,7 @@
 //! The kernel acknowledges a deletion only after an rcu_barrier of about 17 ms, one for each RTM_DELLINK; links that are
 //! deleted as a group share it.
 
+use super::dying::DyingGroups;
 use super::{ENODEV, regrouped};
 use crate::encode::{delete, delete_group, set_group};
 use crate::message::Message;
@@ -10,39 +11,6 @@ use crate::socket::{ROUTE, Socket};
 use crate::{crash, survey};
 use model::datapath::{Fault, Target};
 use model::survey::DYING_GROUPS;
-use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
-
-/// Which link group the next links are deleted in: never one in which a link was seen, because it would be deleted, too.
-#[derive(Debug, Default)]
-pub(super) struct DyingGroups(Mutex<Groups>);
-
-#[derive(Debug, Default)]
-struct Groups {
-    given: u32,
-    in_use: HashSet<u32>,
-}
-
-impl DyingGroups {
-    /// These are the groups in which links were seen last.
-    pub(super) fn see(&self, in_use: HashSet<u32>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).in_use = in_use;
-    }
-
-    /// One that nobody has; `None` where all are in use.
-    fn take(&self) -> Option<u32> {
-        let size = DYING_GROUPS.end() - DYING_GROUPS.start() + 1;
-        let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for _ in 0..size {
-            let group = DYING_GROUPS.start() + groups.given % size;
-            groups.given = groups.given.wrapping_add(1);
-            if !groups.in_use.contains(&group) {
-                return Some(group);
-            }
-        }
-        None
-    }
-}
 
 /// Deletes links, and returns when the kernel has acknowledged it.
 pub(super) fn unwire(groups: &DyingGroups, targets: &[Target]) -> Vec<Result<(), Fault>> {
@@ -55,17 +23,18 @@ pub(super) fn unwire(groups: &DyingGroups, targets: &[Target]) -> Vec<Result<(),
         Ok(standing) => standing,
         Err(fault) => return targets.iter().map(|_| Err(fault.clone())).collect(),
     };
-    if standing.len() > 1
-        && let Some(group) = groups.take()
-    {
-        let moves: Vec<_> = standing
-            .iter()
-            .map(|&n| set_group(targets[n].index, targets[n].link.as_str(), group))
-            .collect();
-        let together = send(&mut socket, &moves).and_then(|()| send(&mut socket, &[delete_group(group)]));
+    if standing.len() > 1 {
+        let together = groups.in_one(|group| {
+            let moves: Vec<_> = standing
+                .iter()
+                .map(|&n| set_group(targets[n].index, targets[n].link.as_str(), group))
+                .collect();
+            send(&mut socket, &moves).and_then(|()| send(&mut socket, &[delete_group(group)]))
+        });
         match together {
-            Ok(()) => return results,
-            Err(fault) => tracing::debug!(%fault, "links are deleted one by one"),
+            Some(Ok(())) => return results,
+            Some(Err(fault)) => tracing::debug!(%fault, "links are deleted one by one"),
+            None => {}
         }
     }
     for n in standing {
@@ -110,19 +79,4 @@ fn send(socket: &mut Socket, batch: &[Message]) -> Result<(), Fault> {
         crash::step();
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_group_in_which_a_link_was_seen_is_left_out() {
-        let groups = DyingGroups::default();
-        let first = *DYING_GROUPS.start();
-        groups.see(HashSet::from([first, first + 2]));
-        assert_eq!([groups.take(), groups.take()], [Some(first + 1), Some(first + 3)]);
-        groups.see(DYING_GROUPS.collect());
-        assert_eq!(groups.take(), None);
-    }
 }
