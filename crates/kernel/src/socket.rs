@@ -308,7 +308,7 @@ impl Socket {
             self.buffer.clear();
             let received = mishap::at(Kind::Receive, tried)
                 .and_then(|()| self.raw.recv(&mut self.buffer, 0))
-                .and_then(|_| mishap::received(Kind::Answer, &mut self.buffer));
+                .and_then(|_| mishap::received(Kind::Answer, tried, &mut self.buffer));
             match received {
                 Ok(()) if message::is_whole(&self.buffer) => return Ok(()),
                 // A dump would be taken for all there is.

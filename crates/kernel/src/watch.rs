@@ -136,7 +136,7 @@ impl Watch {
         loop {
             buffer.clear();
             let received = socket.recv(buffer, 0);
-            match received.and_then(|_| mishap::received(Kind::Notice, buffer)) {
+            match received.and_then(|_| mishap::received(Kind::Notice, "a notification", buffer)) {
                 Ok(()) => {
                     self.lost |= !is_whole(buffer);
                     messages(buffer).for_each(|message| on(self, &message));

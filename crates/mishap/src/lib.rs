@@ -7,7 +7,8 @@
 //!                  each call where it exists, `fired` one for each that failed
 //! ```
 //! A plan is strikes, one a line: `KIND NTH EFFECT`, e.g. `message 3 errno 12`; calls are counted from 1 on, each kind alone,
-//! from when the plan was taken up.
+//! from when the plan was taken up. With ` of TEXT` behind it, it is the NTH of the calls of its kind that are about this, so
+//! that what other threads call meanwhile does not count. Who writes a plan renames it into its place.
 
 use std::io;
 
@@ -90,17 +91,17 @@ pub fn at(kind: Kind, what: impl std::fmt::Display) -> io::Result<()> {
     }
 }
 
-/// A datagram was received, and may be spoilt. An error: it is lost, and that was told instead.
+/// A datagram was received, of which `what` tells more, and may be spoilt. An error: it is lost, and that was told instead.
 #[cfg(not(feature = "faults"))]
 #[inline(always)]
-pub fn received(_: Kind, _: &mut Vec<u8>) -> io::Result<()> {
+pub fn received(_: Kind, _: impl std::fmt::Display, _: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
 /// As above.
 #[cfg(feature = "faults")]
-pub fn received(kind: Kind, datagram: &mut Vec<u8>) -> io::Result<()> {
-    match plan::strike(kind, &datagram.len()) {
+pub fn received(kind: Kind, what: impl std::fmt::Display, datagram: &mut Vec<u8>) -> io::Result<()> {
+    match plan::strike(kind, &what) {
         Some(effect) => effect.spoil(datagram),
         None => Ok(()),
     }

@@ -132,7 +132,10 @@ impl FromStr for Strike {
 #[derive(Debug, Default)]
 struct Plan {
     strikes: Vec<Strike>,
+    /// Strikes of calls that are about this, counted among those.
+    of_texts: Vec<(Strike, String)>,
     counts: BTreeMap<Kind, u32>,
+    counts_of_texts: BTreeMap<(Kind, String), u32>,
     calls: Vec<Call>,
 }
 
@@ -144,12 +147,32 @@ impl Plan {
         }
     }
 
-    fn count(&mut self, kind: Kind) -> (u32, Option<Effect>) {
+    /// One strike a line, those of a text with ` of TEXT` behind them.
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut plan = Self::default();
+        for line in text.lines() {
+            match line.split_once(" of ") {
+                Some((strike, text)) => plan.of_texts.push((strike.parse()?, text.to_owned())),
+                None => plan.strikes.push(line.parse()?),
+            }
+        }
+        Ok(plan)
+    }
+
+    fn count(&mut self, kind: Kind, what: &str) -> (u32, Option<Effect>) {
         let nth = self.counts.entry(kind).or_default();
         *nth += 1;
+        let is_struck = |strike: &Strike, nth: u32| strike.kind == kind && strike.nth == nth;
         let mut strikes = self.strikes.iter();
-        let strike = strikes.find(|strike| strike.kind == kind && strike.nth == *nth);
-        (*nth, strike.map(|strike| strike.effect))
+        let mut effect = strikes.find(|strike| is_struck(strike, *nth)).map(|s| s.effect);
+        if !self.of_texts.is_empty() {
+            let nth = self.counts_of_texts.entry((kind, what.to_owned())).or_default();
+            *nth += 1;
+            let mut strikes = self.of_texts.iter();
+            let strike = strikes.find(|(strike, text)| text == what && is_struck(strike, *nth));
+            effect = effect.or(strike.map(|(strike, _)| strike.effect));
+        }
+        (*nth, effect)
     }
 }
 
@@ -188,8 +211,8 @@ pub(crate) fn strike(kind: Kind, what: &dyn Display) -> Option<Effect> {
     let of_the_thread = OF_THE_THREAD.with(|plan| {
         let mut plan = plan.borrow_mut();
         let plan = plan.as_mut()?;
-        let (nth, effect) = plan.count(kind);
         let what = what.to_string();
+        let (nth, effect) = plan.count(kind, &what);
         plan.calls.push(Call { kind, nth, what });
         effect
     });
@@ -201,14 +224,12 @@ fn strike_by_the_folder(kind: Kind, what: &dyn Display) -> Option<Effect> {
     let mut plan = OF_THE_PROCESS.lock().unwrap_or_else(PoisonError::into_inner);
     let file = folder.join("plan");
     if let Ok(text) = fs::read_to_string(&file) {
-        let strikes = text
-            .lines()
-            .map(|line| line.parse().expect("a test writes strikes"));
-        *plan = Some(Plan::new(strikes.collect()));
+        *plan = Some(Plan::parse(&text).expect("a test writes strikes"));
         fs::remove_file(&file).expect("who reads a plan can remove it");
     }
     // Without a plan calls are counted, too: who records wants their numbers.
-    let (nth, effect) = plan.get_or_insert_default().count(kind);
+    let what = what.to_string();
+    let (nth, effect) = plan.get_or_insert_default().count(kind, &what);
     let line = format!("{} {nth} {what}\n", kind.name());
     let append = |name: &str, create: bool| {
         let file = OpenOptions::new()

@@ -7,7 +7,7 @@ fn the_call_that_is_named_fails_and_no_other() {
     let strike = |text: &str| text.parse::<Strike>().expect("it is one");
     arm(&[strike("send 2 errno 12"), strike("answer 1 cut")]);
     let mut datagram = vec![0; 8];
-    mishap::received(Kind::Answer, &mut datagram).expect("a datagram that is cut is no error");
+    mishap::received(Kind::Answer, "x", &mut datagram).expect("a datagram that is cut is no error");
     let outcomes = [0; 3].map(|_| mishap::at(Kind::Send, "x").err()?.raw_os_error());
     assert_eq!((datagram.len(), outcomes), (5, [None, Some(12), None]));
     let calls: Vec<String> = disarm()

@@ -201,12 +201,18 @@ pub fn refused(refusal: &Refusal) -> Status {
     }
 }
 
+/// As the kernel had it; what we refuse ourselves has none, and rustix takes only what is one.
+fn number(fault: &Fault) -> Option<Errno> {
+    let is_one = (1..4096).contains(&fault.errno);
+    is_one.then(|| Errno::from_raw_os_error(fault.errno))
+}
+
 /// The node's fault for the moment, or the kernel's.
 fn kernel(fault: &Fault, text: String) -> Status {
     let errno = fault.errno.to_string();
-    match Errno::from_raw_os_error(fault.errno) {
+    match number(fault) {
         // Too many open files here or on the node, no memory.
-        Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS => status(
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => status(
             Code::Unavailable,
             "NODE_EXHAUSTED",
             text,
@@ -230,8 +236,8 @@ fn namespace(error: &OpenError, text: String) -> Status {
 /// The path's fault, or as [`kernel()`].
 fn unreadable(fault: &Fault, text: String) -> Status {
     let errno = fault.errno.to_string();
-    match Errno::from_raw_os_error(fault.errno) {
-        Errno::ACCESS | Errno::NAMETOOLONG | Errno::LOOP => blamed(
+    match number(fault) {
+        Some(Errno::ACCESS | Errno::NAMETOOLONG | Errno::LOOP) => blamed(
             Code::FailedPrecondition,
             "NAMESPACE_UNREADABLE",
             &text,

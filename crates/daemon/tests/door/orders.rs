@@ -6,7 +6,7 @@ use api::inspection::inspection_client::InspectionClient;
 use api::workload::workload_networking_client::WorkloadNetworkingClient;
 use api::workload::{AttachRequest, NetNsAttachment, StatusRequest};
 use daemon::desk::order::Refusal;
-use model::datapath::OpenError;
+use model::datapath::{Fault, OpenError, WireError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tonic::{Code, Request};
 use tonic_types::StatusExt as _;
@@ -104,6 +104,36 @@ async fn a_refusal_reaches_the_caller_with_its_details() {
     assert_eq!(details.error_info().unwrap().reason, "OVERLOADED");
     assert_eq!(details.error_info().unwrap().metadata["waiting"], "7");
     assert!(details.retry_info().unwrap().retry_delay.unwrap() > Duration::ZERO);
+}
+
+/// An answer that was cut short, a dump that was interrupted again and again, a link that carries another group by now.
+#[tokio::test]
+async fn a_fault_without_an_errno_is_answered_and_ends_nothing() {
+    for (errno, code) in [
+        (0, Code::Internal),
+        (-1, Code::Internal),
+        (70_000, Code::Internal),
+        (12, Code::Unavailable),
+    ] {
+        let fault = || Fault {
+            tried: "ip link show".to_owned(),
+            reason: "the kernel's answer was cut short".to_owned(),
+            errno,
+        };
+        let refusals = [
+            Refusal::Kernel(fault()),
+            Refusal::from(OpenError::Fault(fault())),
+            Refusal::Wire(WireError::Refused {
+                fault: fault(),
+                left: Vec::new(),
+            }),
+        ];
+        for refusal in refusals {
+            let status = daemon::door::refusal::refused(&refusal);
+            assert_eq!(status.code(), code, "{errno}");
+            assert!(status.message().contains("cut short"), "{status}");
+        }
+    }
 }
 
 #[tokio::test]

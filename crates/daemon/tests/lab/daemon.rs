@@ -193,7 +193,7 @@ impl Daemon {
     }
 
     /// Whether none is running any more.
-    fn has_ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         let ended = |child: &mut Child| child.try_wait().unwrap().is_some();
         if self.child.as_mut().is_some_and(ended) {
             self.child = None;

@@ -60,7 +60,7 @@ impl Mishap {
 }
 
 /// The errors of a call. Such as would mean that there is nothing to do are not among those of a deletion, nor of a look.
-fn effects(call: &Call) -> Vec<Effect> {
+pub(crate) fn effects(call: &Call) -> Vec<Effect> {
     let errors: &[i32] = match call.kind {
         // socket(2), and bind and setsockopt behind it.
         Kind::Socket => &[EPERM, ENFILE, EMFILE, ENOBUFS],
@@ -74,7 +74,7 @@ fn effects(call: &Call) -> Vec<Effect> {
         // that the kernel has none for ARP, and the others are put in place.
         Kind::Message if is_undoing(&call.what) => &[EPERM, ENOMEM, EBUSY],
         // With EEXIST a workload goes without its second name.
-        Kind::Message if call.what.ends_with(" altname wk-w0") => &[EPERM, ENOMEM, ENODEV, EINVAL],
+        Kind::Message if call.what.contains(" altname wk-") => &[EPERM, ENOMEM, ENODEV, EINVAL],
         // There already is as good as made.
         Kind::Message if call.what.contains("proto 77") => &[EPERM, ENOMEM, ENODEV, EINVAL],
         Kind::Message if is_look(&call.what) => &[EPERM, ENOMEM, ENOBUFS],
@@ -85,7 +85,8 @@ fn effects(call: &Call) -> Vec<Effect> {
         Kind::Path => &[EACCES, EMFILE, ENFILE, ENOMEM, EIO, ELOOP],
         // open(2), write(2) below /proc/sys.
         Kind::Setting => &[EPERM, ENOENT, EIO, ENOMEM, EACCES, EINVAL, EMFILE, EROFS],
-        Kind::File => &[],
+        // open(2), write(2), rename(2), unlink(2), flock(2), bind(2). What is not there is no error of most of them.
+        Kind::File => &[EACCES, EMFILE, ENOSPC, EIO, EROFS],
     };
     let errors = errors.iter().map(|errno| Effect::Errno(*errno));
     let spoilt: &[Effect] = match call.kind {
