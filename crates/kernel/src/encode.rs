@@ -19,7 +19,6 @@ const NEWNEIGH: u16 = 28;
 pub(crate) const GETNEIGH: u16 = 30;
 const NEWLINKPROP: u16 = 108;
 const DELLINKPROP: u16 = 109;
-const GETNETCONF: u16 = 82;
 
 pub(crate) const AF_INET: u8 = 2;
 pub(crate) const AF_INET6: u8 = 10;
@@ -111,6 +110,8 @@ pub(crate) fn ifinfo(index: u32, flags: u32, change: u32) -> [u8; 16] {
 
 /// Both ends in one message, down, the workload's in its namespace. An index of 0 lets the kernel choose.
 ///
+/// The kernel tells the host end as it was made: its index, and the settings that it has from the namespace's defaults.
+///
 /// One queue each: veth makes as many as there are CPUs and gives all but one back, which on 64 CPUs is four fifths of
 /// an attach. `IFF_UP` for the peer would fail (veth_open has no peer yet), an alias be ignored.
 pub(crate) fn create(
@@ -124,7 +125,7 @@ pub(crate) fn create(
         plan.host, plan.workload
     );
     let mtu = u32::from(plan.mtu);
-    Message::new(NEWLINK, flag::CREATE | flag::EXCL, tried)
+    Message::new(NEWLINK, flag::CREATE | flag::EXCL | flag::ECHO, tried)
         .fixed(&ifinfo(host_index, 0, 0))
         .text(link::IFNAME, plan.host.as_str())
         .bytes(link::ADDRESS, &plan.host_mac.0)
@@ -222,13 +223,6 @@ pub(crate) fn route_to(address: IpAddr) -> Message {
 /// As [`route_to`], over a link, as link-local addresses need it.
 pub(crate) fn route_over(address: Ipv6Addr, index: u32) -> Message {
     route_to(address.into()).u32(route::OIF, index)
-}
-
-/// Asks for settings of IPv6 on a link.
-pub(crate) fn conf_v6(index: u32, name: &str) -> Message {
-    Message::new(GETNETCONF, 0, format!("ip -6 netconf show dev {name}"))
-        .fixed(&[AF_INET6])
-        .u32(1, index)
 }
 
 /// One op on a link; `None` for a setting, which is none of netlink's.

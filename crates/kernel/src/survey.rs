@@ -305,11 +305,6 @@ pub(crate) fn way(payload: &[u8]) -> Option<(u8, u32)> {
     Some((*payload.get(7)?, Attributes::after(payload, 12).u32(route::OIF)?))
 }
 
-/// Whether RTM_NEWNETCONF says that packets are passed on: `NETCONFA_FORWARDING`.
-pub(crate) fn forwards(payload: &[u8]) -> bool {
-    Attributes::after(payload, 4).u32(2) == Some(1)
-}
-
 /// A link as RTM_NEWLINK tells of it.
 pub(crate) fn parse_link(payload: &[u8]) -> Option<FoundLink> {
     let attributes = Attributes::after(payload, 16);

@@ -286,13 +286,28 @@ impl FoundLink {
         }
     }
 
+    /// Whether a setting has to be written: it was not told, or is another one, and matters.
+    pub fn lacks(&self, setting: &Sysctl) -> bool {
+        self.setting(setting) != Some(setting.value) && !self.does_without(setting)
+    }
+
+    /// A link that passes packets on believes neither advertisements nor redirects (`ipv6_accept_ra`, include/net/ipv6.h;
+    /// `rt6_do_redirect`, net/ipv6/route.c), unless it is told to believe advertisements all the same.
+    fn does_without(&self, setting: &Sysctl) -> bool {
+        let v6 = &self.conf.v6;
+        setting.family == Family::V6
+            && ["accept_ra", "autoconf", "accept_redirects"].contains(&setting.name)
+            && v6.forwarding == Some(1)
+            && v6.accept_ra.is_some_and(|accept| accept < 2)
+    }
+
     fn has(&self, op: &Op) -> bool {
         match op {
             Op::Group(group) => self.group == *group,
             Op::NoMaster => self.master.is_none(),
             Op::Mac(mac) => self.mac == Some(*mac),
             Op::Mtu(mtu) => self.mtu == u32::from(*mtu),
-            Op::Set(setting) => self.setting(setting).is_none_or(|is| is == setting.value),
+            Op::Set(setting) => self.setting(setting).is_none() || !self.lacks(setting),
             Op::Describe { alias } => {
                 let HostConf { v4, v6 } = self.conf;
                 let settings = [

@@ -14,6 +14,7 @@ mod api_server;
 mod bad_input;
 mod confined;
 mod container;
+mod counted;
 mod crash;
 mod crash_of_routes;
 mod crossing;
@@ -31,6 +32,12 @@ mod scenario;
 mod scenarios;
 mod service;
 mod sources;
+#[path = "../../../../bench/src/strace.rs"]
+#[expect(
+    dead_code,
+    reason = "the bench counts what it does itself, too, and what programs do"
+)]
+mod strace;
 mod unreachable;
 mod upgrade;
 mod witness;

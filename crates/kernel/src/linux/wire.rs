@@ -36,9 +36,15 @@ struct Wiring<'a> {
     inside: Option<Socket>,
     ipv6: bool,
     plan: &'a Plan,
-    host_index: u32,
-    workload_index: u32,
+    made: Made,
     loopback: Loopback,
+}
+
+/// Both ends, as the kernel made them.
+struct Made {
+    host: FoundLink,
+    /// 0 where the kernel chose it.
+    workload_index: u32,
 }
 
 /// What is to become of the workload's loopback if the rest fails.
@@ -60,25 +66,25 @@ pub(super) fn wire(
     plan: &Plan,
 ) -> Result<u32, WireError> {
     let home = &linux.home;
-    let (host_index, workload_index) = create(home, host, namespace, plan)?;
+    let made = create(home, host, namespace, plan)?;
+    let index = made.host.index;
     let mut wiring = Wiring {
         linux,
         host,
         inside: None,
         ipv6: linux.ipv6 && plan.link.mtu >= IPV6_MTU,
         plan,
-        host_index,
-        workload_index,
+        made,
         loopback: Loopback::AsItWas,
     };
     match wiring.finish(home, namespace).and_then(|()| wiring.open_doors()) {
-        Ok(()) => Ok(host_index),
+        Ok(()) => Ok(index),
         Err(error) => Err(wiring.undo(error)),
     }
 }
 
-/// Makes both ends; returns their indexes, the workload's 0 where the kernel chose it.
-fn create(home: &Home, host: &mut Socket, namespace: &OwnedFd, plan: &Plan) -> Result<(u32, u32), WireError> {
+/// Makes both ends.
+fn create(home: &Home, host: &mut Socket, namespace: &OwnedFd, plan: &Plan) -> Result<Made, WireError> {
     let mut workload_index = plan.link.workload_index;
     let mut tries = 0;
     let mut was_free = 0;
@@ -90,9 +96,10 @@ fn create(home: &Home, host: &mut Socket, namespace: &OwnedFd, plan: &Plan) -> R
             WireError::Refused { fault, left }
         })?;
         let fault = match answer.ok() {
-            Ok(_) => {
+            Ok(told) => {
                 crash::step();
-                return Ok((index, workload_index));
+                let host = as_made(host, plan, index, &told)?;
+                return Ok(Made { host, workload_index });
             }
             Err(fault) => fault,
         };
@@ -120,6 +127,22 @@ fn create(home: &Home, host: &mut Socket, namespace: &OwnedFd, plan: &Plan) -> R
             }
         }
     }
+}
+
+/// The host end that was just made. Before Linux 6.2 the kernel does not tell it by itself (`rtnl_newlink_create`,
+/// net/core/rtnetlink.c).
+fn as_made(host: &mut Socket, plan: &Plan, index: u32, told: &[Vec<u8>]) -> Result<FoundLink, WireError> {
+    let name = plan.link.host.as_str();
+    if let Some(link) = told.iter().find_map(|payload| survey::parse_link(payload)) {
+        return Ok(link);
+    }
+    let fault = match survey::link_at(host, index, name) {
+        Ok(Some(link)) => return Ok(link),
+        Ok(None) => return Err(vanished(name)),
+        Err(fault) => fault,
+    };
+    let left = take_back(host, plan, index).err().into_iter().collect();
+    Err(WireError::Refused { fault, left })
 }
 
 /// Without an answer both ends may be there or not.
@@ -163,7 +186,9 @@ fn taken(home: &Home, host: &mut Socket, namespace: &OwnedFd, plan: &Plan) -> Op
 impl Wiring<'_> {
     fn finish(&mut self, home: &Home, namespace: &OwnedFd) -> Result<(), WireError> {
         if self.ipv6 {
-            for setting in &self.plan.sysctls {
+            let with_v6 = self.plan.record.addresses.v6().is_some();
+            let settings = self.plan.sysctls.iter().chain(with_v6.then_some(&FORWARDING_V6));
+            for setting in settings.filter(|setting| self.made.host.lacks(setting)) {
                 self.linux
                     .sysctls
                     .write(self.plan.link.host.as_str(), setting)
@@ -185,7 +210,7 @@ impl Wiring<'_> {
         self.make_outside()?;
         // The end that went up first sends through the noop qdisc until linkwatch has run, which the answer about the
         // link means. Without it about a quarter of all workloads lose their first packet for a second.
-        let index = self.workload_index;
+        let index = self.made.workload_index;
         let settled = link_by_index(index, name);
         let Some(address) = self.plan.record.addresses.v6() else {
             return send(self.inside(), &[settled]);
@@ -202,7 +227,7 @@ impl Wiring<'_> {
             answers(self.inside(), address, index, name)?;
         }
         let host = self.plan.link.host.as_str();
-        answers(self.host, FIRST_HOP_V6, self.host_index, host)
+        answers(self.host, FIRST_HOP_V6, self.made.host.index, host)
     }
 
     /// Last: who comes by a port of the node finds all of it.
@@ -213,7 +238,7 @@ impl Wiring<'_> {
         }
         self.linux
             .nft
-            .set_doors(self.host_index, doors)
+            .set_doors(self.made.host.index, doors)
             .map_err(refused)?;
         crash::step();
         Ok(())
@@ -228,11 +253,11 @@ impl Wiring<'_> {
     fn make_inside(&mut self, switch_ipv6_on: impl FnOnce() -> Result<(), Fault>) -> Result<(), WireError> {
         let plan = self.plan;
         let name = plan.link.workload.as_str();
-        if self.workload_index == 0 {
+        if self.made.workload_index == 0 {
             let link = survey::find_link(self.inside(), name).map_err(refused)?;
-            self.workload_index = link.map(|link| link.index).ok_or_else(|| vanished(name))?;
+            self.made.workload_index = link.map(|link| link.index).ok_or_else(|| vanished(name))?;
         }
-        let index = self.workload_index;
+        let index = self.made.workload_index;
         // How loopback was, so that it can be put back.
         let mut messages = vec![link_by_index(LOOPBACK, "lo")];
         let ops = plan.workload.iter();
@@ -264,16 +289,12 @@ impl Wiring<'_> {
     }
 
     fn make_outside(&mut self) -> Result<(), WireError> {
-        let (plan, index) = (self.plan, self.host_index);
+        let (plan, index) = (self.plan, self.made.host.index);
         let name = plan.link.host.as_str();
         let ops = plan.host.iter();
         let mut messages: Vec<_> = ops.map(|op| message(op, index, name, self.ipv6)).collect();
         let addresses: Vec<IpAddr> = plan.record.addresses.iter().collect();
         messages.extend(addresses.iter().map(|address| route_to(*address)));
-        let with_v6 = plan.record.addresses.v6().is_some();
-        if with_v6 {
-            messages.push(encode::conf_v6(index, name));
-        }
         let batch = Batch {
             messages,
             first: 0,
@@ -301,14 +322,6 @@ impl Wiring<'_> {
             survey::way(&reply.payload)
         };
         // A route of ours is not enough: the address may be the node's own, or routed by somebody else with a better metric.
-        // The namespace's default, which a link has from its creation, may be another one than that of all links.
-        let forwards = |reply: &Reply| reply.position < addresses.len() || survey::forwards(&reply.payload);
-        if with_v6 && !sent.after.iter().all(forwards) {
-            self.linux
-                .sysctls
-                .write(name, &FORWARDING_V6)
-                .map_err(gone_or_refused)?;
-        }
         for (n, address) in addresses.into_iter().enumerate() {
             if way(n) != Some((UNICAST, index)) {
                 // Nor is one that the link took along.
@@ -326,11 +339,11 @@ impl Wiring<'_> {
         let mut left = Vec::new();
         let name = self.plan.link.host.as_str();
         if !self.plan.doors.is_empty() {
-            left.extend(self.linux.nft.set_doors(self.host_index, &[]).err());
+            left.extend(self.linux.nft.set_doors(self.made.host.index, &[]).err());
         }
         match self
             .host
-            .batch(&[encode::delete(self.host_index, name)])
+            .batch(&[encode::delete(self.made.host.index, name)])
             .and_then(Answer::ok)
         {
             Ok(_) => {}

@@ -6,6 +6,7 @@ use kernel::netns;
 use model::address::Family;
 use model::datapath::Datapath as _;
 use model::plan::Op;
+use model::survey::FoundLink;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
@@ -61,6 +62,52 @@ fn an_attachment_forwards_whatever_the_default_is() {
         }
         for address in ["10.77.0.6", "fd77::6"] {
             inside(&a.namespace, &format!("ping -c1 -W1 {address}"));
+        }
+    });
+}
+
+/// What misleads a link that does not forward, or is told to believe advertisements all the same.
+const MISLEADING: [&str; 3] = ["accept_ra", "autoconf", "accept_redirects"];
+
+#[test]
+fn a_link_that_forwards_is_not_misled_whatever_the_nodes_defaults_are() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        linux.publish(&RULESET).unwrap();
+        for n in 1..=12 {
+            let which @ [forwarding, accept_ra, others] = [n % 2, n / 2 % 3, n / 6 % 2];
+            for (name, value) in [
+                ("forwarding", forwarding),
+                ("accept_ra", accept_ra),
+                ("autoconf", others),
+                ("accept_redirects", others),
+            ] {
+                set(&format!("net/ipv6/conf/default/{name}"), &value.to_string());
+            }
+            let (v4, v6) = (format!("10.77.0.{n}"), format!("fd77::{n}"));
+            let a = workload(&linux, &format!("a{n}"), Some(&v4), Some(&v6), 100_000 + n);
+            wire(&linux, &a).unwrap();
+            let host = a.plan.link.host.as_str();
+            let told = |name: &str| {
+                let path = format!("/proc/sys/net/ipv6/conf/{host}/{name}");
+                std::fs::read_to_string(path).unwrap().trim().to_owned()
+            };
+            assert_eq!(told("forwarding"), "1", "{which:?}");
+            assert_ne!(told("accept_ra"), "2", "{which:?}");
+            let missing = |link: &FoundLink| link.missing(&a.plan.record, &a.plan.link);
+            let found = linux.find(&a.plan.link.host).unwrap().unwrap();
+            assert_eq!(missing(&found), [], "{which:?}");
+            // Once it does not forward, nothing of them may be on.
+            set(&format!("net/ipv6/conf/{host}/forwarding"), "0");
+            let found = linux.find(&a.plan.link.host).unwrap().unwrap();
+            let index = found.index;
+            assert_eq!(
+                linux.restore(&target(&a, index), &missing(&found)),
+                [],
+                "{which:?}"
+            );
+            assert_eq!(MISLEADING.map(told), ["0", "0", "0"], "{which:?}");
+            assert_eq!(told("forwarding"), "1", "{which:?}");
         }
     });
 }

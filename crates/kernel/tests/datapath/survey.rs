@@ -30,8 +30,6 @@ fn what_is_missing_on_the_host_is_put_back() {
             write("ipv4/conf/LINK/send_redirects", 1),
             write("ipv6/conf/LINK/forwarding", 0),
             write("ipv6/conf/LINK/accept_ra", 2),
-            write("ipv6/conf/LINK/autoconf", 1),
-            write("ipv6/conf/LINK/accept_redirects", 1),
             write("ipv6/conf/LINK/disable_ipv6", 1),
             format!("ip route delete 10.77.0.5 dev {host}"),
             format!("ip -6 route delete fd77::5 dev {host}"),
