@@ -39,9 +39,9 @@ impl<D: Datapath> Desk<D> {
     pub(super) fn sweep_for_ever(self: Arc<Self>) {
         let mut again = AGAIN;
         let mut is_watching = false;
-        let is_replayed = loop {
+        let is_whole = loop {
             let fault = match self.recover(&mut is_watching) {
-                Ok(is_replayed) => break is_replayed,
+                Ok(is_whole) => break is_whole,
                 Err(fault) => fault,
             };
             tracing::error!(%fault, "recovery failed, it is tried again");
@@ -59,7 +59,7 @@ impl<D: Datapath> Desk<D> {
             memory: None,
             saved: start,
         };
-        if !is_replayed {
+        if !is_whole {
             rounds.full = start + AGAIN;
         }
         loop {
@@ -124,7 +124,8 @@ impl<D: Datapath> Desk<D> {
         }
     }
 
-    /// The first sweep: nothing is known but what the kernel holds. Whether all deletions that were left are carried out.
+    /// The first sweep: nothing is known but what the kernel holds. Whether all is as it is to be, and all deletions that were
+    /// left are carried out.
     fn recover(self: &Arc<Self>, is_watching: &mut bool) -> Result<bool, Fault> {
         if !*is_watching {
             let sink = Arc::clone(self);
@@ -136,11 +137,10 @@ impl<D: Datapath> Desk<D> {
         let survey = self.survey()?;
         let work = self.take_in(&survey);
         self.resume_spared()?;
-        self.hold_doors(&work.doors);
-        self.publish();
-        self.act_on(work);
+        // What fails is tried again in the rounds, the first of which then comes at once.
+        let is_good = self.hold_doors(&work.doors) & self.publish() & self.act_on(work);
         self.state().unread = None;
-        // What fails is tried again in the rounds; nobody waits for it.
+        // Nobody waits for what fails.
         let end = Instant::now() + LIMIT;
         self.enter(Phase::Recovering, Phase::Replaying);
         self.carry_out_deletions(end);
@@ -152,7 +152,7 @@ impl<D: Datapath> Desk<D> {
         self.tell_readiness(&mut state);
         drop(state);
         self.changed.notify_all();
-        Ok(is_replayed)
+        Ok(is_good & is_replayed)
     }
 
     /// The next phase of the start, unless the daemon is asked to stop.

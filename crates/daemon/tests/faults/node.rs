@@ -13,6 +13,8 @@ use std::net::Ipv6Addr;
 pub(crate) struct Stand {
     pub(crate) daemon: Daemon,
     pub(crate) seam: Seam,
+    /// Bytes of the log that belong to earlier mishaps.
+    heard: usize,
 }
 
 impl Stand {
@@ -34,7 +36,11 @@ impl Stand {
         );
         std::fs::write(&peers, near + &far).unwrap();
         daemon.set_rest(format!("[routes]\nmode = \"auto\"\npeers = {peers:?}\n"));
-        Self { daemon, seam }
+        Self {
+            daemon,
+            seam,
+            heard: 0,
+        }
     }
 
     /// Starts it, and waits until it serves; `false` where it ended before.
@@ -66,6 +72,14 @@ impl Stand {
         stand
     }
 
+    /// What it has logged since this was asked last.
+    pub(crate) fn heard(&mut self) -> String {
+        let log = self.daemon.logged();
+        let fresh = log[self.heard..].to_owned();
+        self.heard = log.len();
+        fresh
+    }
+
     /// What the kernel holds on the node.
     pub(crate) fn world(&self) -> Vec<String> {
         let node = &self.daemon.node.node;
@@ -79,6 +93,26 @@ impl Stand {
             world.extend(run(node, look).lines().map(str::to_owned));
         }
         world
+    }
+
+    /// Takes as much away as can be without taking a link of a workload away.
+    pub(crate) fn damage(&self, link: &str) {
+        let script = self.daemon.folder().join("damage");
+        let lines = [
+            "set -e".to_owned(),
+            format!("ip link set {link} down"),
+            format!("ip address flush dev {link}"),
+            format!("ip neighbour flush dev {link} nud permanent"),
+            format!("ip link set {link} mtu 1300"),
+            format!("ip link property del dev {link} altname wk-web"),
+            "ip link delete wkvx8".to_owned(),
+            "ip route flush proto 77".to_owned(),
+            "ip -6 route flush proto 77".to_owned(),
+            "sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0".to_owned(),
+            "nft flush ruleset".to_owned(),
+        ];
+        std::fs::write(&script, lines.join("\n")).unwrap();
+        run(&self.daemon.node.node, &format!("sh {}", script.display()));
     }
 
     /// Waits until the kernel holds this and the daemon itself misses nothing.

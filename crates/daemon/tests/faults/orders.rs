@@ -3,7 +3,7 @@
 use crate::daemon::{attach_with_port, detach};
 use crate::node::{Stand, differences, web};
 use crate::sandbox::Sandbox;
-use crate::seam::{Mishap, mishaps};
+use crate::seam::{Calls, Mishap, mishaps};
 use client::Error;
 use mishap::Kind;
 use stage::wait::{PATIENCE, eventually};
@@ -47,7 +47,7 @@ fn an_attach_whose_daemon_fails_at_any_call_is_refused_by_name_or_whole() {
     caller.detach(detach("web")).unwrap();
     stand.becomes(&without, &"before");
     let (mut tried, mut told) = (0, 0);
-    for mishap in mishaps(&calls, 2) {
+    for mishap in mishaps(&calls, Calls::All, 2) {
         stand.seam.plan(Some(&mishap));
         let answer = caller.attach(web());
         if !stand.seam.has_fired() {
@@ -93,7 +93,7 @@ fn a_detach_whose_daemon_fails_at_any_call_is_refused_by_name_or_done() {
     stand.becomes(&without, &"before");
     let calls = stand.seam.recorded();
     let (mut tried, mut told) = (0, 0);
-    for mishap in mishaps(&calls, 2) {
+    for mishap in mishaps(&calls, Calls::All, 2) {
         caller.attach(web()).unwrap();
         stand.becomes(&with, &mishap);
         stand.seam.plan(Some(&mishap));

@@ -1,6 +1,6 @@
 //! What the daemon under test is told to fail at, and what it says that it called: `crates/mishap` has the files' form.
 
-use crate::effects::effects;
+use crate::effects::{EEXIST, effects};
 use mishap::{Call, Effect, Kind, Strike};
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -37,7 +37,7 @@ impl Mishap {
 
     /// Whether the error is one that the kernel has for "it is so already".
     pub(crate) fn is_no_error(&self) -> bool {
-        self.strike.effect == Effect::Errno(crate::effects::EEXIST)
+        self.strike.effect == Effect::Errno(EEXIST)
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -100,20 +100,38 @@ fn parsed(line: &str) -> Call {
     }
 }
 
-/// The first and the last of the calls about the same, each with so many of its errors at most, the next one's behind them.
-pub(crate) fn mishaps(calls: &[Call], most: usize) -> Vec<Mishap> {
+/// Which calls are tried.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Calls {
+    /// The first and the last of those about the same.
+    All,
+    /// The first of those that begin with the same words: there is one for each of the table's rules.
+    OfAKind,
+}
+
+/// Each of these calls with so many of its errors at most, the next one's behind them.
+pub(crate) fn mishaps(calls: &[Call], which: Calls, most: usize) -> Vec<Mishap> {
+    let class = |call: &Call| match which {
+        Calls::OfAKind if !matches!(call.kind, Kind::File | Kind::Setting) => {
+            call.what.split(' ').take(3).collect::<Vec<_>>().join(" ")
+        }
+        _ => call.what.clone(),
+    };
     let (mut times, mut ends) = (BTreeMap::new(), BTreeMap::new());
     for (n, call) in calls.iter().enumerate() {
         let nth = times.entry((call.kind, &call.what)).or_insert(0);
         *nth += 1;
         let (_, last) = ends
-            .entry((call.kind, &call.what))
+            .entry((call.kind, class(call)))
             .or_insert(((n, *nth), (n, *nth)));
         *last = (n, *nth);
     }
     let mut chosen: Vec<(usize, u32)> = ends
         .into_values()
-        .flat_map(|(first, last)| [first, last])
+        .flat_map(|(first, last)| match which {
+            Calls::All => vec![first, last],
+            Calls::OfAKind => vec![first],
+        })
         .collect();
     chosen.sort_unstable();
     chosen.dedup();
@@ -122,6 +140,10 @@ pub(crate) fn mishaps(calls: &[Call], most: usize) -> Vec<Mishap> {
     for (n, nth) in chosen {
         let call = &calls[n];
         let mut effects = effects(call);
+        if which == Calls::OfAKind {
+            // What is put back is there already where the kernel says so.
+            effects.retain(|effect| *effect != Effect::Errno(EEXIST));
+        }
         let turn = turn.entry(call.kind).or_default();
         let first = *turn % effects.len().max(1);
         *turn += most;
