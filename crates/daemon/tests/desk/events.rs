@@ -77,6 +77,21 @@ fn a_loss_of_notifications_leads_to_a_full_survey() {
     assert_eq!(desk.node().mtu, 1300);
 }
 
+/// Who clears or overwrites the record while much happens at once neither ends the attachment nor has his way.
+#[test]
+fn a_record_that_somebody_damages_is_put_back_by_a_full_survey_too() {
+    for alias in ["", "nobody"] {
+        let world = World::default();
+        let desk = open(&world);
+        attach(&desk, "w", "/n/1").unwrap();
+        let before = world.text();
+        world.damage(&key("w").host_link(), |found| found.alias = alias.to_owned());
+        world.tell(Event::Lost);
+        world.wait_until_it_is(&before);
+        assert_eq!(listed(&desk), ["w"]);
+    }
+}
+
 #[test]
 fn an_end_counts_only_for_the_link_of_that_name_and_index() {
     let world = World::default();

@@ -9,7 +9,7 @@ use model::datapath::{Datapath, Target};
 use model::key::HostLink;
 use model::plan::{Op, Plan, PlanSettings};
 use model::record::Record;
-use model::survey::{FoundLink, Standing, Survey};
+use model::survey::{DYING_GROUPS, FoundLink, Standing, Survey};
 use std::collections::HashSet;
 
 /// What a survey leaves to do in the kernel.
@@ -46,6 +46,10 @@ impl<D: Datapath> Desk<D> {
             }
             match link.standing(self.settings.group) {
                 Standing::Foreign => {}
+                // The record of what is known is known, too, whatever somebody has written over it.
+                Standing::Unreadable(_) | Standing::HalfMade if state.stands_at(link) => {
+                    work.look.push(link.index);
+                }
                 Standing::Unreadable(error) => {
                     taken.extend(link.routes.iter().map(|route| route.addr()));
                     state
@@ -132,6 +136,15 @@ impl<D: Datapath> Desk<D> {
         for (address, since) in memory.cooling() {
             state.ipam.cool(address, since);
         }
+    }
+}
+
+impl<D: Datapath> State<D> {
+    /// Whether a link is that of an attachment which is to stay.
+    fn stands_at(&self, link: &FoundLink) -> bool {
+        let known = self.at(link.index).filter(|known| !known.detaching);
+        !DYING_GROUPS.contains(&link.group)
+            && known.is_some_and(|known| Some(&known.link.host) == link.host_link().as_ref())
     }
 }
 
