@@ -4,6 +4,7 @@ use crate::Size;
 use crate::bare::Bare;
 use crate::figures::{Figures, rate};
 use crate::first::First;
+use crate::named::Named;
 use crate::product::Daemon;
 use crate::samples::{Samples, Way};
 use crate::stand::{Caller, Verb, all_as_new, at_once, churn, id, namespaces, runtime};
@@ -67,7 +68,7 @@ pub(crate) fn measure(size: &Size, figures: &mut Figures) -> Result<()> {
 /// Attaches a second of the bare loop: one thread, because the kernel takes one change at a time, and more are slower.
 fn bare(bare: &mut Bare) -> Result<f64> {
     let namespaces = namespaces(BLOCK)?;
-    let paths: Vec<_> = namespaces.iter().map(stage::Namespace::path).collect();
+    let paths: Vec<_> = namespaces.iter().map(Named::path).collect();
     all_as_new(&namespaces)?;
     let began = Instant::now();
     let links = paths.iter().map(|path| bare.attach(path));

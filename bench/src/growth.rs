@@ -3,13 +3,14 @@
 use crate::Size;
 use crate::bare::Bare;
 use crate::figures::Figures;
+use crate::named::Named;
 use crate::product::Daemon;
 use crate::samples::{Samples, Way};
 use crate::stand::{Caller, Verb, all_as_new, at_once, id, namespaces, pause, rest, runtime};
 use anyhow::{Context as _, Result, ensure};
 use client::Client;
 use client::inspection::Key;
-use stage::{Namespace, Node};
+use stage::Node;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -26,7 +27,7 @@ struct Stand {
     bare: Bare,
     daemon: Daemon,
     client: Client,
-    standing: Vec<(Namespace, Namespace, u32, String)>,
+    standing: Vec<(Named, Named, u32, String)>,
 }
 
 /// What was measured at one count.
@@ -87,7 +88,7 @@ impl Stand {
         let callers = callers.collect::<Result<Vec<_>>>()?;
         let missing = count.saturating_sub(self.standing.len());
         let work: Vec<_> = (0..missing)
-            .map(|_| Ok((id(), Namespace::new()?)))
+            .map(|_| Ok((id(), Named::new()?)))
             .collect::<Result<_>>()?;
         let orders: Vec<_> = work
             .iter()
@@ -97,7 +98,7 @@ impl Stand {
             at_once(&self.runtime, &callers, &orders, Verb::Attach)?;
         }
         for (id, namespace) in work {
-            let beside = Namespace::new()?;
+            let beside = Named::new()?;
             let link = self.bare.attach(&beside.path())?;
             self.standing.push((beside, namespace, link, id));
         }

@@ -5,6 +5,7 @@ use crate::bare::Bare;
 use crate::cni::{Cni, Families, Netavark};
 use crate::figures::Figures;
 use crate::first::First;
+use crate::named::Named;
 use crate::plugins::plugin;
 use crate::product::Daemon;
 use crate::samples::Samples;
@@ -14,7 +15,7 @@ use crate::stand::{
 use crate::strace::{self, Counts};
 use anyhow::{Context as _, Result};
 use stage::pinger::Pinger;
-use stage::{Namespace, Node, OUTSIDE};
+use stage::{Node, OUTSIDE};
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -86,7 +87,7 @@ fn floor() -> Result<[Counts; 2]> {
     let mut bare = Bare::here()?;
     let namespaces = namespaces(COUNTED)?;
     all_as_new(&namespaces)?;
-    let paths: Vec<_> = namespaces.iter().map(Namespace::path).collect();
+    let paths: Vec<_> = namespaces.iter().map(Named::path).collect();
     let mut links = Vec::with_capacity(COUNTED);
     let attach = strace::of_own(|| {
         for path in &paths {
@@ -157,7 +158,7 @@ fn first_packets(runtime: &Runtime, daemon: &Daemon, count: usize, figures: &mut
         .collect::<Result<_, _>>()?;
     let (mut lost, mut echoes) = (0, Samples::default());
     for n in 0..count {
-        let namespace = Namespace::new()?;
+        let namespace = Named::new()?;
         let mut order = outside.clone();
         order.rotate_left(n % 2);
         let pingers = order

@@ -4,11 +4,11 @@ use crate::Size;
 use crate::bare::Bare;
 use crate::figures::Figures;
 use crate::first::First;
+use crate::named::Named;
 use crate::product::{Daemon, KernelRoom};
 use crate::samples::{Samples, Way};
 use crate::stand::{Caller, Verb, all_as_new, at_once, id, namespaces, pause, runtime};
 use anyhow::{Context as _, Result};
-use stage::Namespace;
 use tokio::runtime::Runtime;
 
 const BLOCK: usize = 40;
@@ -93,7 +93,7 @@ impl Stand {
         })
     }
 
-    fn round(&mut self, namespaces: &[Namespace], ways: &mut Ways, detaches: usize) -> Result<()> {
+    fn round(&mut self, namespaces: &[Named], ways: &mut Ways, detaches: usize) -> Result<()> {
         all_as_new(namespaces)?;
         let mut made = Vec::new();
         for (n, four) in namespaces.chunks(WAYS).enumerate() {
@@ -112,8 +112,8 @@ impl Stand {
     }
 
     /// Each way follows each other one equally often.
-    fn attach(&mut self, n: usize, four: &[Namespace], ways: &mut Ways) -> Result<Made> {
-        let paths: Vec<_> = four.iter().map(Namespace::path).collect();
+    fn attach(&mut self, n: usize, four: &[Named], ways: &mut Ways) -> Result<Made> {
+        let paths: Vec<_> = four.iter().map(Named::path).collect();
         let (daemon, first) = (id(), id());
         let (mut link, mut target) = (None, None);
         for turn in 0..WAYS {

@@ -21,6 +21,7 @@ mod graphs;
 mod growth;
 mod inside;
 mod latency;
+mod named;
 mod path;
 mod peers;
 mod perf;
@@ -37,6 +38,7 @@ mod waits;
 use anyhow::{Context as _, Result, bail};
 use figures::{Figures, Machine, Report};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// How much is measured.
@@ -118,7 +120,15 @@ const PARTS: &[(&str, Part)] = &[
 
 const USAGE: &str = "cargo xtask bench [PART..] [--quick] [--into FOLDER] | compare OLD.json NEW.json | path [..] | peers [--quick]";
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
+    if let Some(code) = named::enter()? {
+        return Ok(code);
+    }
+    asked()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn asked() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {

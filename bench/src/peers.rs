@@ -4,6 +4,7 @@
 //! The daemon says how long it took itself and how many messages it sent (its metrics); when a route is there the kernel is
 //! asked. What the daemon has in its list it gets from a file, whose reading and parsing is in the figures from the change on.
 
+use crate::named::Named;
 use crate::product::{Daemon, attach, detach};
 use crate::samples::{Samples, ms, ratio, table};
 use anyhow::{Context as _, Result, ensure};
@@ -222,7 +223,7 @@ impl Stand {
     fn attaches(&mut self, count: usize, samples: &mut Samples) -> Result<()> {
         let client = self.daemon.client(&self.runtime)?;
         for _ in 0..count.div_ceil(20) {
-            let namespaces: Vec<Namespace> = (0..20).map(|_| Namespace::new()).collect::<Result<_>>()?;
+            let namespaces: Vec<Named> = (0..20).map(|_| Named::new()).collect::<Result<_>>()?;
             let mut ids = Vec::new();
             for namespace in &namespaces {
                 self.ids += 1;

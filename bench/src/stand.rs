@@ -4,11 +4,11 @@
 //! Before each block the namespaces are as a runtime makes them: loopback is down.
 
 use crate::bare::as_new;
+use crate::named::Named;
 use crate::product::{attach, detach};
 use crate::samples::{Samples, Way};
 use anyhow::Result;
 use client::Client;
-use stage::Namespace;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -62,12 +62,12 @@ pub(crate) fn rest(runtime: &Runtime, time: Duration) {
     runtime.block_on(async { tokio::time::sleep(time).await });
 }
 
-pub(crate) fn namespaces(count: usize) -> Result<Vec<Namespace>> {
-    (0..count).map(|_| Namespace::new()).collect()
+pub(crate) fn namespaces(count: usize) -> Result<Vec<Named>> {
+    (0..count).map(|_| Named::new()).collect()
 }
 
-pub(crate) fn all_as_new(namespaces: &[Namespace]) -> Result<()> {
-    namespaces.iter().try_for_each(as_new)
+pub(crate) fn all_as_new(namespaces: &[Named]) -> Result<()> {
+    namespaces.iter().try_for_each(|namespace| as_new(namespace))
 }
 
 /// Duplicate address detection, for which the plugins wait.
@@ -77,7 +77,7 @@ pub(crate) enum Dad {
     AsUsual,
 }
 
-pub(crate) fn namespaces_for_plugins(count: usize, dad: Dad) -> Result<Vec<Namespace>> {
+pub(crate) fn namespaces_for_plugins(count: usize, dad: Dad) -> Result<Vec<Named>> {
     let all = namespaces(count)?;
     all_as_new(&all)?;
     if let Dad::Off = dad {
@@ -144,11 +144,11 @@ pub(crate) fn at_once(
 pub(crate) fn churn(
     runtime: &Runtime,
     callers: &[Caller],
-    namespaces: &[Namespace],
+    namespaces: &[Named],
     time: Duration,
     way: &mut Way,
 ) -> Result<(usize, Duration)> {
-    let paths: Vec<String> = namespaces.iter().map(Namespace::path).collect();
+    let paths: Vec<String> = namespaces.iter().map(Named::path).collect();
     runtime.block_on(async {
         for caller in callers {
             caller.status().await?;
