@@ -86,7 +86,9 @@ fn may_refuse(history: &History, world: &World, call: &Call, no: &Refused) -> bo
         Act::Collect { .. } => no.code == "104",
         // Fewer may drain than are in use.
         Act::SetPrefixes { .. } => false,
-        Act::Detach { .. } | Act::Status { .. } | Act::List | Act::Node => false,
+        // A link that somebody has just put into another group is left alone until it is back in ours.
+        Act::Detach { .. } => no.message.contains(": it is in link group ") && is_near(&[Kind::Unroute]),
+        Act::Status { .. } | Act::List | Act::Node => false,
     }
 }
 
@@ -181,6 +183,17 @@ mod tests {
             1
         );
         assert_eq!(complaints_on(call(attach(), 1, no("PORT_HELD")), calm()), 0);
+    }
+
+    #[test]
+    fn a_detach_may_be_refused_for_a_group_only_where_somebody_changed_one() {
+        let act = Act::Detach { key: 0, slot: None };
+        let refused = Answer::Refused(Refused {
+            code: "Internal".to_owned(),
+            reason: "KERNEL".to_owned(),
+            message: "ip link delete wk0: it is in link group 0 and not in 8 (errno 0)".to_owned(),
+        });
+        assert_eq!(complaints_on(call(act, 1, refused), vec![]), 1);
     }
 
     #[test]
