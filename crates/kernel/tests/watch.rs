@@ -2,15 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[expect(dead_code, reason = "indexes are of no interest here")]
+mod witness;
+
 use kernel::linux::Linux;
 use kernel::socket::{ROUTE, Socket};
 use kernel::{Message, netns};
 use model::datapath::{Datapath as _, Event};
 use model::key::HostLink;
 use std::os::fd::AsFd as _;
-use std::process::Command;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
+use witness::run;
 
 const OURS: &str = "wk0123456789abc";
 const RENAMED: &str = "wkfedcba9876543";
@@ -19,16 +22,6 @@ const INDEX: u32 = 100_000;
 const MARKER: &str = "wk1111111111111";
 /// Within this time everything is to be told (issue 2, section 5).
 const SECOND: Duration = Duration::from_secs(1);
-
-fn run(line: &str) {
-    let mut words = line.split(' ');
-    let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{line}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
 
 fn host_link(name: &str) -> HostLink {
     HostLink::parse(name).unwrap()

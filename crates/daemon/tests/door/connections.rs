@@ -25,6 +25,20 @@ fn two_seats() -> Bounds {
     }
 }
 
+fn so_many_calls(calls: usize) -> Bounds {
+    Bounds {
+        calls,
+        ..Bounds::default()
+    }
+}
+
+fn so_many_bytes(bytes: usize) -> Bounds {
+    Bounds {
+        bytes,
+        ..Bounds::default()
+    }
+}
+
 fn attach(id: &str) -> AttachRequest {
     AttachRequest {
         workload_id: id.to_owned(),
@@ -46,6 +60,12 @@ async fn attaching(
     let order = tokio::spawn(async move { WorkloadNetworkingClient::new(channel).attach(request).await });
     desk.came().await;
     order
+}
+
+/// The desk answers an order that it has, and its caller hears of it.
+async fn ends(desk: &Played, order: JoinHandle<Result<Response<AttachResponse>, Status>>) {
+    desk.answer(|order| Ok(attachment(order)));
+    order.await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -133,27 +153,18 @@ fn overloaded(status: &Status) -> String {
 #[tokio::test]
 async fn a_call_too_many_is_refused_and_served_when_another_is_over() {
     let desk = Played::holding();
-    let bounds = Bounds {
-        calls: 1,
-        ..Bounds::default()
-    };
-    let door = bounded(&desk, ourselves(), bounds);
+    let door = bounded(&desk, ourselves(), so_many_calls(1));
     let order = attaching(&desk, door.connection(), "a").await;
     let refused = call(&door.channel, STATUS, Vec::new()).await.unwrap_err();
     assert_eq!(overloaded(&refused), "calls");
-    desk.answer(|order| Ok(attachment(order)));
-    order.await.unwrap().unwrap();
+    ends(&desk, order).await;
     call(&door.channel, STATUS, Vec::new()).await.unwrap();
 }
 
 #[tokio::test]
 async fn who_has_calls_in_hand_leaves_as_much_room_for_those_who_have_fewer() {
     let desk = Played::holding();
-    let bounds = Bounds {
-        calls: 3,
-        ..Bounds::default()
-    };
-    let door = bounded(&desk, ourselves(), bounds);
+    let door = bounded(&desk, ourselves(), so_many_calls(3));
     let many = door.connection();
     let mut orders = Vec::new();
     for id in ["a", "b"] {
@@ -163,6 +174,7 @@ async fn who_has_calls_in_hand_leaves_as_much_room_for_those_who_have_fewer() {
     let refused = call(&many, STATUS, Vec::new()).await.unwrap_err();
     assert_eq!(overloaded(&refused), "calls");
     call(&door.channel, STATUS, Vec::new()).await.unwrap();
+    // Which of them is answered first is the desk's affair.
     for _ in &orders {
         desk.answer(|order| Ok(attachment(order)));
     }
@@ -174,11 +186,7 @@ async fn who_has_calls_in_hand_leaves_as_much_room_for_those_who_have_fewer() {
 #[tokio::test]
 async fn headers_beyond_what_a_call_may_have_count_as_bytes_of_messages() {
     let desk = Played::default();
-    let bounds = Bounds {
-        bytes: 1000,
-        ..Bounds::default()
-    };
-    let door = bounded(&desk, ourselves(), bounds);
+    let door = bounded(&desk, ourselves(), so_many_bytes(1000));
     let mut client = WorkloadNetworkingClient::new(door.channel.clone());
     for (length, refused) in [(1000, false), (6000, true)] {
         let mut request = Request::new(StatusRequest {});
@@ -195,11 +203,7 @@ async fn headers_beyond_what_a_call_may_have_count_as_bytes_of_messages() {
 #[tokio::test]
 async fn calls_of_health_and_reflection_are_in_hand_as_all_others() {
     let desk = Played::holding();
-    let bounds = Bounds {
-        calls: 1,
-        ..Bounds::default()
-    };
-    let door = bounded(&desk, ourselves(), bounds);
+    let door = bounded(&desk, ourselves(), so_many_calls(1));
     let order = attaching(&desk, door.connection(), "a").await;
     for method in [
         "/grpc.health.v1.Health/Check",
@@ -209,18 +213,13 @@ async fn calls_of_health_and_reflection_are_in_hand_as_all_others() {
         let refused = call(&door.channel, method, Vec::new()).await.unwrap_err();
         assert_eq!(overloaded(&refused), "calls", "{method}");
     }
-    desk.answer(|order| Ok(attachment(order)));
-    order.await.unwrap().unwrap();
+    ends(&desk, order).await;
 }
 
 #[tokio::test]
 async fn messages_beyond_what_may_be_in_hand_are_refused_and_never_reach_the_desk() {
     let desk = Played::holding();
-    let bounds = Bounds {
-        bytes: 300,
-        ..Bounds::default()
-    };
-    let door = bounded(&desk, ourselves(), bounds);
+    let door = bounded(&desk, ourselves(), so_many_bytes(300));
     let mut client = WorkloadNetworkingClient::new(door.channel.clone());
     let mut long = attach("long");
     long.labels.insert("a".to_owned(), "b".repeat(250));
@@ -228,13 +227,11 @@ async fn messages_beyond_what_may_be_in_hand_are_refused_and_never_reach_the_des
     let refused = client.attach(long.clone()).await.unwrap_err();
     assert_eq!(overloaded(&refused), "bytes of messages");
     assert_eq!(desk.last_attach().key.workload().as_str(), "a");
-    desk.answer(|order| Ok(attachment(order)));
-    order.await.unwrap().unwrap();
+    ends(&desk, order).await;
     // What the other one took is there again.
     let order = tokio::spawn(async move { client.attach(long).await });
     desk.came().await;
-    desk.answer(|order| Ok(attachment(order)));
-    order.await.unwrap().unwrap();
+    ends(&desk, order).await;
 }
 
 #[tokio::test]

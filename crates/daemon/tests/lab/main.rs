@@ -26,6 +26,9 @@ mod metrics;
 mod others;
 mod packets;
 mod ports;
+#[path = "../../../kernel/tests/witness/mod.rs"]
+#[expect(dead_code, reason = "indexes are of no interest here")]
+mod programs;
 mod routes;
 mod sandbox;
 mod scenario;

@@ -1,8 +1,8 @@
 //! What `ip` and `nft` say of a namespace: the world before and after, as text that can be compared.
 
+use crate::programs;
 use serde_json::Value;
 use stage::Namespace;
-use std::process::Command;
 
 /// Lines of everything that is not the uplink's or loopback's, sorted; and the nftables ruleset.
 pub(crate) fn world(namespace: &Namespace) -> Vec<String> {
@@ -63,18 +63,7 @@ pub(crate) fn links(namespace: &Namespace) -> Vec<String> {
 
 /// Runs a program in a namespace; its output.
 pub(crate) fn run(namespace: &Namespace, line: &str) -> String {
-    namespace
-        .within(|| {
-            let mut words = line.split(' ');
-            let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
-            assert!(
-                output.status.success(),
-                "{line}: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
-            String::from_utf8(output.stdout).unwrap()
-        })
-        .unwrap()
+    namespace.within(|| programs::run(line)).unwrap()
 }
 
 fn json(namespace: &Namespace, line: &str) -> Vec<Value> {

@@ -15,7 +15,6 @@ mod planner;
 mod unreachable;
 
 pub use held::{Held, Hop, Odd, Step, Tunnel};
-pub use planner::plan;
 
 use crate::address::{Family, Mac};
 use crate::datapath::FoundRoutes;
@@ -204,4 +203,13 @@ pub struct Facts<'a> {
     pub found: &'a FoundRoutes,
     /// Whether the kernel has IPv6 at all.
     pub ipv6: bool,
+}
+
+/// Decides everything.
+pub fn plan(settings: &Settings, facts: Facts<'_>) -> Planned {
+    let mut planned = planner::to_others(settings, facts);
+    let (nets, warnings) = unreachable::unreachable(settings, facts);
+    planned.held.unreachable = nets;
+    planned.warnings.extend(warnings);
+    planned
 }

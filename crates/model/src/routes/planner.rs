@@ -1,6 +1,5 @@
-//! The plan: each peer's way, then what they share.
+//! The plan of what leads to other nodes: each peer's way, then what they share.
 
-use super::unreachable::unreachable;
 use super::{
     Facts, Hop, How, METRIC, Mode, Planned, Reach, Settings, Tunnel, Way, hop_of, mac_of, node_address,
 };
@@ -81,16 +80,8 @@ impl<'a> Nodes<'a> {
     }
 }
 
-/// Decides everything.
-pub fn plan(settings: &Settings, facts: Facts<'_>) -> Planned {
-    let mut planned = to_others(settings, facts);
-    let (nets, warnings) = unreachable(settings, facts);
-    planned.held.unreachable = nets;
-    planned.warnings.extend(warnings);
-    planned
-}
-
-fn to_others(settings: &Settings, facts: Facts<'_>) -> Planned {
+/// Decides how other nodes are routed to.
+pub(super) fn to_others(settings: &Settings, facts: Facts<'_>) -> Planned {
     if settings.mode == Mode::None {
         let all = facts.peers.iter().flat_map(|peer| &peer.prefixes);
         return Planned {
