@@ -15,6 +15,9 @@ mod daemon;
 mod effects;
 mod node;
 mod orders;
+#[path = "../../../kernel/tests/witness/mod.rs"]
+#[expect(dead_code, reason = "indexes are of no interest here")]
+mod programs;
 #[path = "../lab/sandbox.rs"]
 mod sandbox;
 mod seam;

@@ -10,6 +10,9 @@ mod daemon;
 mod frames;
 mod headers;
 mod messages;
+#[path = "../../../kernel/tests/witness/mod.rs"]
+#[expect(dead_code, reason = "indexes are of no interest here")]
+mod programs;
 mod questions;
 mod requests;
 #[path = "../lab/sandbox.rs"]
