@@ -155,14 +155,51 @@ impl History {
         deaths.filter(|until| *until >= moment).min().unwrap_or(u64::MAX)
     }
 
-    /// Whether a daemon died, or was not there, at any time between two moments.
+    /// Whether a daemon died, was not there, or had perhaps not yet looked at what was there before it, at any time between two
+    /// moments.
     pub fn was_interrupted(&self, begin: u64, end: u64) -> bool {
-        self.reigns
-            .iter()
-            .any(|reign| (begin..=end).contains(&reign.until) || (begin..=end).contains(&reign.from))
-            || !self
-                .reigns
+        let changed = |reign: &Reign| {
+            [reign.from, reign.until]
                 .iter()
-                .any(|reign| reign.from < begin && begin < reign.until)
+                .any(|moment| (begin..=end).contains(moment))
+        };
+        let mut living = self
+            .reigns
+            .iter()
+            .filter(|reign| reign.from < begin && begin < reign.until);
+        self.reigns.iter().any(changed) || !living.any(|reign| self.had_looked(reign, begin))
+    }
+
+    /// A daemon that has shown an attachment knows all that it found at its start.
+    fn had_looked(&self, reign: &Reign, moment: u64) -> bool {
+        self.calls.iter().any(|call| {
+            reign.from < call.begin
+                && call.end < moment
+                && matches!(call.answer, Answer::Attached(_) | Answer::Listed(_))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_has_shown_nothing_yet_may_be_looking() {
+        let listed = Call::made(Act::List, 20, 30, Answer::Listed(Vec::new()));
+        let history = |from| History {
+            calls: vec![listed.clone()],
+            reigns: vec![
+                Reign {
+                    from: 0,
+                    until: from - 1,
+                },
+                Reign { from, until: u64::MAX },
+            ],
+            ..History::default()
+        };
+        assert!(!history(10).was_interrupted(40, 50));
+        assert!(history(25).was_interrupted(40, 50));
+        assert!(history(45).was_interrupted(40, 50));
     }
 }

@@ -115,6 +115,13 @@ pub(crate) fn ctr_run<'a>(host: &'a Host, id: &str, options: &[&str]) -> CtrRun<
         },
         |addresses| addresses.len() == 2,
     );
+    // Its program runs from here on, and may not listen yet.
+    eventually(
+        PATIENCE,
+        "the container serves",
+        || container.run("nc 127.0.0.1 80 </dev/null && echo it does; true"),
+        |said| said.contains("it does"),
+    );
     CtrRun { container, ctr }
 }
 
