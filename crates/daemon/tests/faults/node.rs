@@ -3,7 +3,7 @@
 use crate::daemon::{Build, Daemon, attach_with_port};
 use crate::sandbox::Sandbox;
 use crate::seam::Seam;
-use crate::witness::run;
+use crate::witness::{run, world};
 use client::workload::AttachRequest;
 use stage::wait::{PATIENCE, eventually};
 use std::collections::HashMap;
@@ -83,7 +83,7 @@ impl Stand {
     /// What the kernel holds on the node.
     pub(crate) fn world(&self) -> Vec<String> {
         let node = &self.daemon.node.node;
-        let mut world = self.daemon.world();
+        let mut world = world(node);
         for look in [
             "ip route show proto 77",
             "ip -6 route show proto 77",
