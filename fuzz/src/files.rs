@@ -35,8 +35,11 @@ pub(crate) fn memory(bytes: &[u8]) {
     for (address, since) in memory.cooling() {
         ipam.cool(address, since);
     }
+    for address in memory.held() {
+        ipam.cool(address, now);
+    }
     let cooling = ipam.cooling(now);
-    assert!(cooling.len() <= memory.cooling().count());
+    assert!(cooling.len() <= memory.cooling().count() + memory.held().count());
     if let Ok(granted) = ipam.lease(&key(), Wanted::default(), now) {
         for address in granted.addresses.iter() {
             assert!(

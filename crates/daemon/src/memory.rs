@@ -27,6 +27,9 @@ pub struct Memory {
     /// By host link.
     pub labels: BTreeMap<String, BTreeMap<String, String>>,
     cooling: Vec<Cooling>,
+    /// What somebody had when it was written: where nobody has it later, it was freed since.
+    #[serde(default)]
+    held: Vec<IpAddr>,
     /// What was freed before is not known: milliseconds since boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unknown: Option<u64>,
@@ -128,6 +131,7 @@ impl Memory {
             version: VERSION,
             labels,
             cooling,
+            held: Vec::new(),
             unknown: None,
             prefixes: Remembered::default(),
         }
@@ -138,6 +142,17 @@ impl Memory {
         self.cooling
             .iter()
             .map(|c| (c.address, Moment(Duration::from_millis(c.since))))
+    }
+
+    /// What somebody had when it was written.
+    pub fn held(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.held.iter().copied()
+    }
+
+    /// Sets that.
+    #[must_use]
+    pub fn with_held(self, held: Vec<IpAddr>) -> Self {
+        Self { held, ..self }
     }
 
     /// The moment before which nobody knows what was freed, as long as that matters.

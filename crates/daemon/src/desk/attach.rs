@@ -183,9 +183,7 @@ impl<D: Datapath> Desk<D> {
         drop(state);
         lease.keep();
         self.cleaner.came(&attachment);
-        if !attachment.labels.is_empty() {
-            self.sweeper.memory_is_old();
-        }
+        self.sweeper.memory_is_old();
         Ok(attachment)
     }
 

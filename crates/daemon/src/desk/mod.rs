@@ -59,6 +59,8 @@ const FIRST_INDEX: u32 = 100_000;
 const LAST_INDEX: u32 = 1 << 30;
 /// A link may get an index as many beyond the planned one, where others have taken those between.
 const INDEX_SPAN: u32 = 64;
+/// Of the file below /run.
+const UNKEPT: &str = "labels, cooling addresses and generations are not kept";
 /// How long running orders may take once the daemon is asked to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
@@ -165,6 +167,8 @@ struct State<D: Datapath> {
     unread: Option<Fault>,
     /// Why the table is not in place.
     unpublished: Option<Fault>,
+    /// Why the file below /run could not be written.
+    unkept: Option<String>,
     /// Links that look like ours and cannot be read, and other things worth a look.
     oddities: Vec<String>,
     on_ready: Option<Box<dyn Fn(bool) + Send>>,
@@ -227,6 +231,7 @@ impl<D: Datapath> Desk<D> {
                 uplink: None,
                 unread: None,
                 unpublished: None,
+                unkept: None,
                 oddities: Vec::new(),
                 on_ready: None,
                 was_ready: false,
@@ -486,12 +491,27 @@ impl<D: Datapath> Desk<D> {
                 .filter(|a| !a.labels.is_empty())
                 .map(|a| (a.link.host.as_str().to_owned(), a.labels.clone()))
                 .collect();
-            Memory::new(labels, &state.ipam.cooling(now())).with_unknown(state.ipam.unknown_before(now()))
+            let held = state.attachments.values().flat_map(|a| a.addresses().iter());
+            Memory::new(labels, &state.ipam.cooling(now()))
+                .with_held(held.collect())
+                .with_unknown(state.ipam.unknown_before(now()))
         });
         memory.prefixes = Remembered::new(self.settings.source, &state.ipam.past());
         drop(state);
-        if let Err(error) = memory.save(path) {
-            tracing::warn!(path = %path.display(), %error, "labels, cooling addresses and generations are not kept");
+        let unkept = memory.save(path).err().map(|error| error.to_string());
+        if unkept.is_some() {
+            // What is wrong with it may pass.
+            self.sweeper.memory_is_old();
+        }
+        let before = std::mem::replace(&mut self.state().unkept, unkept.clone());
+        match unkept {
+            Some(error) if before.as_ref() != Some(&error) => {
+                tracing::warn!(path = %path.display(), error, "{UNKEPT}");
+            }
+            None if before.is_some() => {
+                tracing::info!(path = %path.display(), "what is remembered is kept again")
+            }
+            _ => {}
         }
     }
 }

@@ -139,6 +139,8 @@ impl<D: Datapath> Desk<D> {
         self.resume_spared()?;
         // What fails is tried again in the rounds, the first of which then comes at once.
         let is_good = self.hold_doors(&work.doors) & self.publish() & self.act_on(work);
+        // What is held from here on is known to be freed by whoever finds it so later.
+        self.remember();
         self.state().unread = None;
         // Nobody waits for what fails.
         let end = Instant::now() + LIMIT;

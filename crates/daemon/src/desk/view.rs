@@ -1,7 +1,7 @@
 //! What the desk knows, for those who ask: from memory, but for a check, which asks the kernel.
 
 use super::order::{Attachment, Finding, Garbage, Node, PrefixUse, Refusal, SourceState};
-use super::{Desk, Phase, State, USUAL_MTU, now};
+use super::{Desk, Phase, State, UNKEPT, USUAL_MTU, now};
 use crate::sync::MutexGuard;
 use model::address::{Family, IPV6_MTU};
 use model::datapath::Datapath;
@@ -115,6 +115,7 @@ impl<D: Datapath> Desk<D> {
         if state.ipam.unknown_before(now()).is_some() {
             warnings.push("what was freed lately is not known, so all addresses cool down".to_owned());
         }
+        warnings.extend(state.unkept.iter().map(|why| format!("{UNKEPT}: {why}")));
         match state.ipam.strays() {
             0 => {}
             n => warnings.push(format!("{n} addresses in use are of no prefix that is known")),

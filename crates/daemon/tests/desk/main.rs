@@ -8,6 +8,7 @@ mod fake;
 mod garbage;
 mod hangs;
 mod left;
+mod memory;
 mod orders;
 mod ports;
 mod routes;

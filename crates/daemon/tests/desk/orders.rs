@@ -7,6 +7,7 @@ use daemon::sync::mpsc;
 use model::key::{InterfaceName, Key, Owner, WorkloadId};
 use model::ports::{HostPort, Ports, Protocol};
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,15 @@ pub(crate) fn open_with(world: &World, settings: Settings) -> Arc<Desk<Fake>> {
     let desk = Desk::open(Fake::on(world), settings).unwrap();
     desk.wait_until_recovered();
     desk
+}
+
+/// The file below /run as a daemon that was killed has left it. The threads of one that a test forgets live on, and write theirs.
+pub(crate) fn as_left(file: &Path) -> PathBuf {
+    let left = file.with_added_extension("left");
+    if file.exists() {
+        std::fs::copy(file, &left).unwrap();
+    }
+    left
 }
 
 pub(crate) fn key(id: &str) -> Key {

@@ -1,7 +1,7 @@
 //! What is told of prefixes, and what the file below /run keeps of it.
 
 use crate::fake::{Fake, World};
-use crate::orders::{attach, detach, open_with, settings};
+use crate::orders::{as_left, attach, detach, open_with, settings};
 use daemon::desk::order::Unservable;
 use daemon::desk::{Desk, Settings};
 use daemon::source::Kind;
@@ -61,7 +61,7 @@ fn more_than_may_drain_is_refused_and_what_is_in_use_stays() {
     assert_eq!(desk.node().prefixes, before);
     // Nor does a restart help,
     world.forget_the_daemon();
-    desk = open(&world, &file);
+    desk = open(&world, &as_left(&file));
     assert_eq!(desk.set_prefixes(&one(300)), Err(Unservable::Draining(257)));
     assert_eq!(desk.set_prefixes(&one(MOST)), Ok(257));
     assert_eq!(desk.node().prefixes, before);
@@ -73,17 +73,18 @@ fn more_than_may_drain_is_refused_and_what_is_in_use_stays() {
 #[test]
 fn an_answered_generation_is_never_given_to_another_list() {
     let (world, folder) = (World::default(), tempfile::tempdir().unwrap());
-    let file = folder.path().join("state.json");
+    let mut file = folder.path().join("state.json");
     for n in 0..5_u8 {
         // Nothing is told the last one, as by a SIGKILL right after its answer.
         world.forget_the_daemon();
+        file = as_left(&file);
         let desk = open(&world, &file);
         assert_eq!(desk.node().source.generation, u64::from(n));
         assert_eq!(desk.set_prefixes(&many(10 + n, 2)), Ok(u64::from(n) + 1));
         attach(&desk, &format!("w{n}"), &format!("/n/{n}")).unwrap();
     }
     world.forget_the_daemon();
-    let desk = open(&world, &file);
+    let desk = open(&world, &as_left(&file));
     assert_eq!(desk.set_prefixes(&many(14, 2)), Ok(5));
     let node = desk.node();
     let generations: Vec<u64> = node.prefixes.iter().map(|prefix| prefix.generation).collect();
@@ -95,9 +96,10 @@ fn an_answered_generation_is_never_given_to_another_list() {
 #[test]
 fn what_kubernetes_said_last_serves_on_after_a_restart_and_is_in_doubt_until_it_is_said_again() {
     let (world, folder) = (World::default(), tempfile::tempdir().unwrap());
-    let file = folder.path().join("state.json");
-    let open = |source| {
+    let mut file = folder.path().join("state.json");
+    let mut open = |source| {
         world.forget_the_daemon();
+        file = as_left(&file);
         let settings = Settings {
             source,
             prefixes: Vec::new(),
@@ -150,6 +152,7 @@ fn what_is_told_before_the_kernel_is_read_counts_on_and_loses_nothing_of_the_fil
     crate::orders::give(&desk, order).outcome().unwrap();
     desk.stop();
     world.forget_the_daemon();
+    let file = as_left(&file);
     world.close(crate::fake::Place::Surveyed);
     let settings = Settings {
         source: Kind::Api,

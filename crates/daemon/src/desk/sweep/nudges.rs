@@ -49,8 +49,12 @@ impl Nudges {
         self.nudge(|pending| pending.all = true);
     }
 
+    /// Told with each attach and detach: who sweeps is woken once for many.
     pub(in crate::desk) fn memory_is_old(&self) {
-        self.nudge(|pending| pending.memory = true);
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::mem::replace(&mut pending.memory, true) {
+            self.wake.notify_one();
+        }
     }
 
     fn nudge(&self, mark: impl FnOnce(&mut Pending)) {

@@ -136,6 +136,10 @@ impl<D: Datapath> Desk<D> {
         for (address, since) in memory.cooling() {
             state.ipam.cool(address, since);
         }
+        // Freed when nobody wrote it down any more: by a daemon that was killed, or by the kernel, with a namespace.
+        for address in memory.held() {
+            state.ipam.cool(address, now());
+        }
     }
 }
 
