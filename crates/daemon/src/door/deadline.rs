@@ -4,6 +4,7 @@
 use super::guests::{Guest, OneMore};
 use super::refusal;
 use super::share::{Load, Share};
+use crate::tally::{Answers, Calls};
 use prost::Message;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -77,6 +78,8 @@ pub(super) struct Terms {
     /// They have so long, at most.
     pub(super) limit: Duration,
     pub(super) load: Load,
+    /// What becomes of an order is counted where it is carried out; here, what never became one.
+    pub(super) answers: Arc<Answers>,
 }
 
 impl Terms {
@@ -96,6 +99,21 @@ pub(super) struct Timely<S> {
     terms: Terms,
     bytes: usize,
     server: S,
+}
+
+/// Where calls of this path are counted, of those that are.
+fn counted(path: &str) -> Option<fn(&Answers) -> &Calls> {
+    match path.rsplit('/').next()? {
+        "Attach" => Some(|answers| &answers.attaches),
+        "Detach" => Some(|answers| &answers.detaches),
+        _ => None,
+    }
+}
+
+/// An answer that says no before anything else has its status among the headers (gRPC over HTTP/2, "Trailers-Only").
+fn refused_with(answer: &http::Response<Body>) -> Option<usize> {
+    let code: usize = answer.headers().get("grpc-status")?.to_str().ok()?.parse().ok()?;
+    (code != 0).then_some(code)
 }
 
 impl<S: NamedService> NamedService for Timely<S> {
@@ -122,21 +140,34 @@ where
             answered_within(timeout).min(self.terms.limit)
         });
         let guest: Option<Guest> = request.extensions().get().cloned();
+        let counted = counted(request.uri().path());
         let bytes = self.bytes + unusual(request.headers());
         let share = match self.terms.load.share(guest.as_ref(), bytes) {
             Ok(share) => share,
-            Err(refused) => return Box::pin(async { Ok(refused.into_http()) }),
+            Err(refused) => {
+                if let Some(counted) = counted {
+                    counted(&self.terms.answers).refused(refused.code() as usize);
+                }
+                return Box::pin(async { Ok(refused.into_http()) });
+            }
         };
         let mut call = Call::new(timeout.and_then(|timeout| Instant::now().checked_add(timeout)));
         call.guest = guest;
         call.share = Some(share.clone());
         request.extensions_mut().insert(call.clone());
         let answer = self.server.call(request.map(|body| share.of_request(body)));
+        let answers = Arc::clone(&self.terms.answers);
         Box::pin(async move {
             let answer = match tokio::time::timeout(limit, answer).await {
                 Ok(answer) => answer?,
                 Err(_) => too_late(limit, &call).into_http(),
             };
+            if !call.is_order.load(Ordering::Relaxed)
+                && let Some(counted) = counted
+                && let Some(code) = refused_with(&answer)
+            {
+                counted(&answers).refused(code);
+            }
             Ok(answer.map(|body| share.of_answer(body)))
         })
     }

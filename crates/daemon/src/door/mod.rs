@@ -205,6 +205,7 @@ pub async fn serve(
     let terms = Terms {
         limit: bounds.answer,
         load: Load::new(bounds.calls, bounds.bytes, guests.clone()),
+        answers: Arc::clone(&answers),
     };
     // Of one call of it, three answers are put together before any is taken: made, on its way, and as bytes.
     let reflected = 3 * api::DESCRIPTORS.len();

@@ -4,7 +4,7 @@ use super::deadline::Call;
 use super::{Orders, field, refusal};
 use crate::desk::Done;
 use crate::desk::order::{Attachment, Detached, Refusal};
-use crate::tally::{Answers, Calls};
+use crate::tally::Answers;
 use api::workload::workload_networking_server::WorkloadNetworking;
 use api::workload::{
     AttachRequest, AttachResponse, DetachRequest, DetachResponse, NamespaceIdentity, Route, StatusRequest,
@@ -28,10 +28,9 @@ impl WorkloadNetworking for Workloads {
         let (began, call) = (Instant::now(), Call::of(&request));
         let request = request.into_inner();
         let unsupported = field::unsupported(&request);
-        let order = field::attach(request, call.deadline)
-            .map_err(|error| counted(&self.answers.attaches, refusal::invalid(&error)))?;
+        let order = field::attach(request, call.deadline).map_err(|error| refusal::invalid(&error))?;
         if let Some(field) = unsupported {
-            return Err(counted(&self.answers.attaches, refusal::unsupported(field)));
+            return Err(refusal::unsupported(field));
         }
         let (key, answers) = (order.key.clone(), Arc::clone(&self.answers));
         let told = move |outcome: &Result<Attachment, Refusal>| match outcome {
@@ -40,7 +39,7 @@ impl WorkloadNetworking for Workloads {
                 tracing::info!(%key, ips = %attachment.addresses(), took = ?began.elapsed(), "attached");
             }
             Err(error) => {
-                counted(&answers.attaches, refusal::refused(error));
+                answers.attaches.refused(code(error));
                 tracing::warn!(%key, %error, took = ?began.elapsed(), "not attached");
             }
         };
@@ -52,13 +51,12 @@ impl WorkloadNetworking for Workloads {
 
     async fn detach(&self, request: Request<DetachRequest>) -> Result<Response<DetachResponse>, Status> {
         let (began, call) = (Instant::now(), Call::of(&request));
-        let order = field::detach(request.into_inner())
-            .map_err(|error| counted(&self.answers.detaches, refusal::invalid(&error)))?;
+        let order = field::detach(request.into_inner()).map_err(|error| refusal::invalid(&error))?;
         let (key, answers) = (order.key.clone(), Arc::clone(&self.answers));
         let told = move |outcome: &Result<Detached, Refusal>| {
             match outcome {
                 Ok(_) => answers.detaches.done(began.elapsed()),
-                Err(error) => drop(counted(&answers.detaches, refusal::refused(error))),
+                Err(error) => answers.detaches.refused(code(error)),
             }
             match outcome {
                 Ok(Detached::Done) => tracing::info!(%key, took = ?began.elapsed(), "detached"),
@@ -84,10 +82,8 @@ impl WorkloadNetworking for Workloads {
     }
 }
 
-/// The same, counted by its code.
-fn counted(calls: &Calls, status: Status) -> Status {
-    calls.refused(status.code() as usize);
-    status
+fn code(refusal: &Refusal) -> usize {
+    refusal::refused(refusal).code() as usize
 }
 
 /// Hands an order to the desk and waits for what becomes of it. Who stops waiting does not stop the order, and its outcome

@@ -2,9 +2,10 @@
 //! silent.
 
 use crate::played::{Played, attachment, bounded, ourselves};
-use crate::raw::{STATUS, call};
+use crate::raw::{ATTACH, STATUS, call};
 use api::workload::workload_networking_client::WorkloadNetworkingClient;
 use api::workload::{AttachRequest, AttachResponse, NetNsAttachment, StatusRequest};
+use daemon::desk::order::Refusal;
 use daemon::door::Bounds;
 use daemon::door::peer::Allowed;
 use std::time::Duration;
@@ -232,6 +233,43 @@ async fn messages_beyond_what_may_be_in_hand_are_refused_and_never_reach_the_des
     let order = tokio::spawn(async move { client.attach(long).await });
     desk.came().await;
     ends(&desk, order).await;
+}
+
+/// Each attach by the code of its answer, wherever that came from.
+#[tokio::test]
+async fn an_attach_that_the_door_refuses_is_counted_once_as_those_of_the_desk_are() {
+    let desk = Played::holding();
+    let bounds = Bounds {
+        calls: 2,
+        bytes: 300,
+        ..Bounds::default()
+    };
+    let door = bounded(&desk, ourselves(), bounds);
+    let counted = |code: Code| door.answers.attaches.codes[code as usize].so_far();
+    let mut client = WorkloadNetworkingClient::new(door.channel.clone());
+    let first = attaching(&desk, door.connection(), "a").await;
+    let mut long = attach("long");
+    long.labels.insert("a".to_owned(), "b".repeat(250));
+    assert_eq!(
+        overloaded(&client.attach(long).await.unwrap_err()),
+        "bytes of messages"
+    );
+    assert_eq!(counted(Code::Unavailable), 1);
+    client.attach(attach("")).await.unwrap_err();
+    assert_eq!(counted(Code::InvalidArgument), 1);
+    call(&door.channel, ATTACH, vec![0xff; 9]).await.unwrap_err();
+    let other = attaching(&desk, door.connection(), "b").await;
+    assert_eq!(
+        overloaded(&client.attach(attach("c")).await.unwrap_err()),
+        "calls"
+    );
+    assert_eq!(counted(Code::Unavailable), 2);
+    // The last one that came.
+    desk.answer(|_| Err(Refusal::Overloaded { waiting: 7 }));
+    other.await.unwrap().unwrap_err();
+    ends(&desk, first).await;
+    let all: u64 = door.answers.attaches.codes.iter().map(|code| code.so_far()).sum();
+    assert_eq!((counted(Code::Ok), counted(Code::Unavailable), all), (1, 3, 6));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use daemon::desk::order::{
 };
 use daemon::door::{Bounds, Orders, peer::Allowed};
 use daemon::source::Kind;
+use daemon::tally::Answers;
 use model::address::Addresses;
 use model::adopt::MasqueradeRule;
 use model::ipam::Moment;
@@ -256,6 +257,7 @@ impl Door {
 /// A door that is open for as long as the runtime lives.
 pub(crate) struct Door {
     pub(crate) channel: Channel,
+    pub(crate) answers: Arc<Answers>,
     pub(crate) folder: TempDir,
 }
 
@@ -277,17 +279,19 @@ pub(crate) fn bounded(desk: &Played, allowed: Allowed, bounds: Bounds) -> Door {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     let listener = UnixListener::bind(&path).unwrap();
+    let answers = Arc::new(Answers::default());
     tokio::spawn(daemon::door::serve(
         listener,
         desk.clone(),
         allowed,
         bounds,
-        Arc::default(),
+        Arc::clone(&answers),
         std::future::pending(),
     ));
     let endpoint = Endpoint::try_from(format!("unix:{}", path.display())).unwrap();
     Door {
         channel: endpoint.connect_lazy(),
+        answers,
         folder,
     }
 }
