@@ -155,19 +155,25 @@ impl History {
         deaths.filter(|until| *until >= moment).min().unwrap_or(u64::MAX)
     }
 
-    /// Whether a daemon died, was not there, or had perhaps not yet looked at what was there before it, at any time between two
-    /// moments.
+    /// Whether a daemon died, or was not there, at any time between two moments.
     pub fn was_interrupted(&self, begin: u64, end: u64) -> bool {
         let changed = |reign: &Reign| {
             [reign.from, reign.until]
                 .iter()
                 .any(|moment| (begin..=end).contains(moment))
         };
-        let mut living = self
-            .reigns
+        self.reigns.iter().any(changed) || self.living(begin).next().is_none()
+    }
+
+    /// Whether a daemon looked at what was there before it, or may have, at any time between two moments.
+    pub fn may_have_looked(&self, begin: u64, end: u64) -> bool {
+        self.was_interrupted(begin, end) || !self.living(begin).any(|reign| self.had_looked(reign, begin))
+    }
+
+    fn living(&self, moment: u64) -> impl Iterator<Item = &Reign> {
+        self.reigns
             .iter()
-            .filter(|reign| reign.from < begin && begin < reign.until);
-        self.reigns.iter().any(changed) || !living.any(|reign| self.had_looked(reign, begin))
+            .filter(move |reign| reign.from < moment && moment < reign.until)
     }
 
     /// A daemon that has shown an attachment knows all that it found at its start.
@@ -194,12 +200,15 @@ mod tests {
                     from: 0,
                     until: from - 1,
                 },
-                Reign { from, until: u64::MAX },
+                Reign {
+                    from,
+                    until: u64::MAX,
+                },
             ],
             ..History::default()
         };
-        assert!(!history(10).was_interrupted(40, 50));
-        assert!(history(25).was_interrupted(40, 50));
-        assert!(history(45).was_interrupted(40, 50));
+        assert!(!history(10).may_have_looked(40, 50));
+        assert!(history(25).may_have_looked(40, 50));
+        assert!(history(45).may_have_looked(40, 50));
     }
 }

@@ -106,7 +106,7 @@ impl Steps<'_> {
             Act::Collect { valid } => {
                 let what = What::Collect {
                     since: call.begin,
-                    all_may_be_young: self.history.was_interrupted(call.begin, call.end),
+                    all_may_be_young: self.history.may_have_looked(call.begin, call.end),
                 };
                 for key in (FIRST_OF_PLUGIN..KEYS).filter(|key| !valid.contains(key)) {
                     self.effect(call, key, what.clone(), label.clone());
