@@ -55,6 +55,8 @@ const KNOWN: &[(&str, &str, Way)] = &[
     ("rtnl_dellink", RTNL, Way::Unavoidable),
     ("inet_rtm_newaddr", RTNL, Way::Unavoidable),
     ("inet6_rtm_newaddr", RTNL, Way::Unavoidable),
+    ("inet_rtm_newroute", RTNL, Way::Unavoidable),
+    ("inet6_rtm_newroute", RTNL, Way::Unavoidable),
     ("addrconf_fixup_forwarding", RTNL, Way::Unavoidable),
     (
         "netlink_table_grab",
