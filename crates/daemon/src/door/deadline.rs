@@ -5,6 +5,7 @@ use super::guests::{Guest, OneMore};
 use super::refusal;
 use super::share::{Load, Share};
 use crate::tally::{Answers, Calls};
+use api::workload::workload_networking_server::SERVICE_NAME;
 use prost::Message;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -103,9 +104,9 @@ pub(super) struct Timely<S> {
 
 /// Where calls of this path are counted, of those that are.
 fn counted(path: &str) -> Option<fn(&Answers) -> &Calls> {
-    match path.rsplit('/').next()? {
-        "Attach" => Some(|answers| &answers.attaches),
-        "Detach" => Some(|answers| &answers.detaches),
+    match path.strip_prefix('/')?.strip_prefix(SERVICE_NAME)? {
+        "/Attach" => Some(|answers| &answers.attaches),
+        "/Detach" => Some(|answers| &answers.detaches),
         _ => None,
     }
 }

@@ -258,6 +258,9 @@ async fn an_attach_that_the_door_refuses_is_counted_once_as_those_of_the_desk_ar
     client.attach(attach("")).await.unwrap_err();
     assert_eq!(counted(Code::InvalidArgument), 1);
     call(&door.channel, ATTACH, vec![0xff; 9]).await.unwrap_err();
+    // None of ours, though it has the name.
+    let elsewhere = "/workloadnet.v1.Inspection/Attach";
+    call(&door.channel, elsewhere, Vec::new()).await.unwrap_err();
     let other = attaching(&desk, door.connection(), "b").await;
     assert_eq!(
         overloaded(&client.attach(attach("c")).await.unwrap_err()),
