@@ -4,31 +4,55 @@ use crate::fake::{Fake, World};
 use crate::orders::{as_left, attach, detach, open_with, pools, settings};
 use daemon::desk::{Desk, Settings};
 use daemon::memory::Memory;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
-fn open(world: &World, file: &Path) -> Arc<Desk<Fake>> {
-    let settings = Settings {
-        memory: Some(file.to_path_buf()),
-        ..settings()
-    };
-    open_with(world, settings)
+/// A node, and the file of its daemon.
+struct Node {
+    world: World,
+    file: PathBuf,
+    _folder: TempDir,
 }
 
-/// The next daemon, after a SIGKILL.
-fn next(world: &World, file: &mut PathBuf) -> Arc<Desk<Fake>> {
-    world.forget_the_daemon();
-    *file = as_left(file);
-    open(world, file)
-}
+impl Node {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self {
+            world: World::default(),
+            file: folder.path().join("state.json"),
+            _folder: folder,
+        }
+    }
 
-/// How many addresses the file says that somebody has, once it says so many.
-fn until_held(file: &Path, held: usize) {
-    let began = Instant::now();
-    while Memory::load(file).unwrap().held().count() != held {
-        assert!(began.elapsed() < Duration::from_secs(20), "it is not written");
-        std::thread::yield_now();
+    fn open(&self) -> Arc<Desk<Fake>> {
+        let settings = Settings {
+            memory: Some(self.file.clone()),
+            ..settings()
+        };
+        open_with(&self.world, settings)
+    }
+
+    /// As a SIGKILL leaves it.
+    fn kill(&mut self) {
+        self.world.forget_the_daemon();
+        self.file = as_left(&self.file);
+    }
+
+    /// The next daemon, after a SIGKILL.
+    fn next(&mut self) -> Arc<Desk<Fake>> {
+        self.kill();
+        self.open()
+    }
+
+    /// Returns once the file says that somebody has so many addresses.
+    fn until_held(&self, held: usize) {
+        let began = Instant::now();
+        while Memory::load(&self.file).unwrap().held().count() != held {
+            assert!(began.elapsed() < Duration::from_secs(20), "it is not written");
+            std::thread::yield_now();
+        }
     }
 }
 
@@ -42,12 +66,10 @@ fn use_of(desk: &Desk<Fake>) -> Vec<(u128, u128)> {
 
 #[test]
 fn what_a_daemon_that_is_killed_before_it_frees_anything_has_attached_is_all_that_is_not_cool() {
-    let (world, folder) = (World::default(), tempfile::tempdir().unwrap());
-    let mut file = folder.path().join("state.json");
-    let desk = open(&world, &file);
-    attach(&desk, "w", "/n/1").unwrap();
+    let mut node = Node::new();
+    attach(&node.open(), "w", "/n/1").unwrap();
     for _ in 0..2 {
-        let desk = next(&world, &mut file);
+        let desk = node.next();
         assert_eq!(use_of(&desk), [(1, 0), (1, 0)]);
         assert_eq!(desk.node().warnings, [""; 0]);
     }
@@ -55,47 +77,40 @@ fn what_a_daemon_that_is_killed_before_it_frees_anything_has_attached_is_all_tha
 
 #[test]
 fn what_was_freed_and_not_written_any_more_cools_down_all_the_same() {
-    let (world, folder) = (World::default(), tempfile::tempdir().unwrap());
-    let mut file = folder.path().join("state.json");
-    let desk = open(&world, &file);
+    let mut node = Node::new();
+    let desk = node.open();
     attach(&desk, "w", "/n/1").unwrap();
     attach(&desk, "other", "/n/2").unwrap();
-    until_held(&file, 4);
+    node.until_held(4);
     // Killed between the answer and the file.
-    let written = std::fs::read(&file).unwrap();
+    let written = std::fs::read(&node.file).unwrap();
     detach(&desk, "w", None).unwrap();
-    world.forget_the_daemon();
-    file = as_left(&file);
-    std::fs::write(&file, &written).unwrap();
-    let desk = open(&world, &file);
-    assert_eq!(use_of(&desk), [(1, 1), (1, 1)]);
+    node.kill();
+    std::fs::write(&node.file, &written).unwrap();
+    assert_eq!(use_of(&node.open()), [(1, 1), (1, 1)]);
     // And once more, with what the one between has written at its start.
-    let desk = next(&world, &mut file);
+    let desk = node.next();
     assert_eq!(use_of(&desk), [(1, 1), (1, 1)]);
     assert_eq!(desk.node().warnings, [""; 0]);
 }
 
 #[test]
 fn what_ended_while_no_daemon_was_there_cools_down() {
-    let (world, folder) = (World::default(), tempfile::tempdir().unwrap());
-    let mut file = folder.path().join("state.json");
-    let desk = open(&world, &file);
-    attach(&desk, "w", "/n/1").unwrap();
-    until_held(&file, 2);
-    world.forget_the_daemon();
-    world.vanish("/n/1");
-    let desk = next(&world, &mut file);
-    assert_eq!(use_of(&desk), [(0, 1), (0, 1)]);
+    let mut node = Node::new();
+    attach(&node.open(), "w", "/n/1").unwrap();
+    node.until_held(2);
+    node.kill();
+    node.world.vanish("/n/1");
+    assert_eq!(use_of(&node.open()), [(0, 1), (0, 1)]);
 }
 
 #[test]
 fn a_file_that_cannot_be_written_is_said_and_is_once_it_can() {
-    let (world, folder) = (World::default(), tempfile::tempdir().unwrap());
-    let file = folder.path().join("state.json");
+    let node = Node::new();
     // A folder is in its way.
-    std::fs::create_dir(&file).unwrap();
+    std::fs::create_dir(&node.file).unwrap();
     // Nothing is attached, which would have it written, too.
-    let desk = open(&world, &file);
+    let desk = node.open();
     let is_said = || {
         let text = "labels, cooling addresses and generations are not kept: ";
         desk.node()
@@ -104,9 +119,9 @@ fn a_file_that_cannot_be_written_is_said_and_is_once_it_can() {
             .any(|warning| warning.starts_with(text))
     };
     assert!(is_said());
-    std::fs::remove_dir(&file).unwrap();
+    std::fs::remove_dir(&node.file).unwrap();
     let began = Instant::now();
-    while !file.is_file() || is_said() {
+    while !node.file.is_file() || is_said() {
         assert!(began.elapsed() < Duration::from_secs(20), "it is not written");
         std::thread::yield_now();
     }
