@@ -13,8 +13,8 @@ use crate::socket::{Socket, dump_of};
 use crate::survey::{flags_of, ip, is_single, parse_address, parse_neighbour, parse_route_of_all};
 use crate::sysctl;
 use model::address::{Family, Mac, is_link_local};
-use model::datapath::{Fault, FoundRoutes};
-use model::routes::{Hop, METRIC, PROTOCOL, Reach, Tunnel, UNREACHABLE_METRIC};
+use model::datapath::Fault;
+use model::routes::{FoundRoutes, Hop, METRIC, PROTOCOL, Reach, Tunnel, UNREACHABLE_METRIC};
 use std::collections::HashMap;
 use std::net::IpAddr;
 

@@ -10,11 +10,10 @@ use crate::key::{HostLink, InterfaceName};
 use crate::plan::{Op, Plan};
 use crate::ports::Door;
 use crate::record::NamespaceId;
-use crate::routes::{Held, Reach, Step};
+use crate::routes::{FoundRoutes, Reach, Step};
 use crate::ruleset::Ruleset;
 use crate::survey::{FoundLink, Survey, Uplink};
 use ipnet::IpNet;
-use std::collections::HashSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -132,26 +131,6 @@ fn no_adoption(tried: String) -> Fault {
         reason: "this datapath takes over no links of others".to_owned(),
         errno: 0,
     }
-}
-
-/// What there is of routes to other nodes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FoundRoutes {
-    /// Of ours.
-    pub held: Held,
-    /// Where others' routes of the main table go to.
-    pub other_routes: HashSet<IpNet>,
-    /// Those of them that have the metric of ours: in the kernel's eyes ours are the same routes.
-    pub same_metric: HashSet<IpNet>,
-    /// The same of those by which this node's prefixes are unreachable.
-    pub same_unreachable: HashSet<IpNet>,
-    /// Nets that others have on a link of this node.
-    pub on_link: HashSet<IpNet>,
-    /// Others' addresses of this node.
-    pub other_addresses: HashSet<IpAddr>,
-    /// Those of them that are on the loopback as ours are, without anybody's protocol: a kernel before 5.18 does not keep
-    /// that of ours.
-    pub unmarked: HashSet<IpAddr>,
 }
 
 /// A link of ours to act on: found by index, and touched only if name and group are right.

@@ -4,11 +4,12 @@
 
 use ipnet::IpNet;
 use model::address::Family;
-use model::datapath::FoundRoutes;
 use model::key::{InterfaceName, Key, Owner, WorkloadId};
 use model::peer::Peer;
 use model::prefix::Prefix;
-use model::routes::{Facts, Held, Hop, How, Mode, Own, Planned, Reach, Settings, Step, node_address, plan};
+use model::routes::{
+    Facts, FoundRoutes, Held, Hop, How, Mode, Own, Planned, Reach, Settings, Step, node_address, plan,
+};
 use proptest::prelude::*;
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -17,13 +17,12 @@ mod unreachable;
 pub use held::{Held, Hop, Odd, Step, Tunnel};
 
 use crate::address::{Family, Mac};
-use crate::datapath::FoundRoutes;
 use crate::key::Key;
 use crate::peer::Peer;
 use crate::prefix::Prefix;
 use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -203,6 +202,26 @@ pub struct Facts<'a> {
     pub found: &'a FoundRoutes,
     /// Whether the kernel has IPv6 at all.
     pub ipv6: bool,
+}
+
+/// What there is of routes to other nodes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FoundRoutes {
+    /// Of ours.
+    pub held: Held,
+    /// Where others' routes of the main table go to.
+    pub other_routes: HashSet<IpNet>,
+    /// Those of them that have the metric of ours: in the kernel's eyes ours are the same routes.
+    pub same_metric: HashSet<IpNet>,
+    /// The same of those by which this node's prefixes are unreachable.
+    pub same_unreachable: HashSet<IpNet>,
+    /// Nets that others have on a link of this node.
+    pub on_link: HashSet<IpNet>,
+    /// Others' addresses of this node.
+    pub other_addresses: HashSet<IpAddr>,
+    /// Those of them that are on the loopback as ours are, without anybody's protocol: a kernel before 5.18 does not keep
+    /// that of ours.
+    pub unmarked: HashSet<IpAddr>,
 }
 
 /// Decides everything.
