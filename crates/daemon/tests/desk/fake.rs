@@ -213,7 +213,10 @@ impl Datapath for Fake {
                 let name = target.link.as_str();
                 let is_meant =
                     |link: &Link| link.found.index == target.index && link.found.group == target.group;
-                let is_there = self.world.held().links.get(name).is_some_and(is_meant);
+                let is_there = {
+                    let held = self.world.held();
+                    held.lives == self.life && held.links.get(name).is_some_and(is_meant)
+                };
                 // Once its end is told of, the next order has its turn.
                 hand.let_go(name);
                 if is_there {
@@ -226,9 +229,10 @@ impl Datapath for Fake {
         outcomes
     }
 
-    fn restore(&self, link: &Target, ops: &[Op]) -> Vec<Fault> {
-        self.world.change(|held| {
-            if let Some(link) = held.links.get_mut(link.link.as_str()) {
+    fn restore(&self, target: &Target, ops: &[Op]) -> Vec<Fault> {
+        self.change(|held| {
+            let link = held.links.get_mut(target.link.as_str());
+            if let Some(link) = link.filter(|link| link.found.index == target.index) {
                 ops.iter().for_each(|op| apply(&mut link.found, op));
             }
         });
