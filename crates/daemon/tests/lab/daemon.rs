@@ -173,7 +173,10 @@ impl Daemon {
     pub(crate) fn recovered(&self) -> bool {
         match self.caller().status() {
             Ok(()) => true,
-            Err(client::Error::Refused(refused)) => refused.message.contains("address is left"),
+            Err(client::Error::Refused(refused)) => {
+                let said = refused.message;
+                said.contains("address is left") && !said.contains("recovering")
+            }
             Err(_) => false,
         }
     }
