@@ -61,6 +61,8 @@ pub(crate) mod route {
     pub(crate) const VIA: u16 = 18;
 }
 
+/// `RTM_F_FIB_MATCH` (linux/rtnetlink.h).
+const FIB_MATCH: u32 = 0x2000;
 /// Inside the metrics of a route (linux/rtnetlink.h).
 const RTAX_MTU: u16 = 2;
 
@@ -110,8 +112,6 @@ pub(crate) fn ifinfo(index: u32, flags: u32, change: u32) -> [u8; 16] {
 
 /// Both ends in one message, down, the workload's in its namespace. An index of 0 lets the kernel choose.
 ///
-/// The kernel tells the host end as it was made: its index, and the settings that it has from the namespace's defaults.
-///
 /// One queue each: veth makes as many as there are CPUs and gives all but one back, which on 64 CPUs is four fifths of
 /// an attach. `IFF_UP` for the peer would fail (veth_open has no peer yet), an alias be ignored.
 pub(crate) fn create(
@@ -125,7 +125,7 @@ pub(crate) fn create(
         plan.host, plan.workload
     );
     let mtu = u32::from(plan.mtu);
-    Message::new(NEWLINK, flag::CREATE | flag::EXCL | flag::ECHO, tried)
+    Message::new(NEWLINK, flag::CREATE | flag::EXCL, tried)
         .fixed(&ifinfo(host_index, 0, 0))
         .text(link::IFNAME, plan.host.as_str())
         .bytes(link::ADDRESS, &plan.host_mac.0)
@@ -211,10 +211,12 @@ pub(crate) fn link_by_altname(name: &str) -> Message {
         .text(link::ALT_IFNAME, name)
 }
 
-/// Asks how the kernel would send to an address.
+/// Asks by which route the kernel would send to an address. Of IPv6 it would look through the addresses of all links for a
+/// source if it were asked how (`rt6_fill_node`, net/ipv6/route.c).
 pub(crate) fn route_to(address: IpAddr) -> Message {
     let bits = model::address::Family::of(address).bits();
-    let head = [family(address), bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut head = [family(address), bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    head[8..12].copy_from_slice(&FIB_MATCH.to_ne_bytes());
     Message::new(GETROUTE, 0, format!("ip route get {address}"))
         .fixed(&head)
         .bytes(route::DST, &octets(address))

@@ -15,8 +15,6 @@ pub(crate) mod flag {
     pub(crate) const REQUEST: u16 = 1;
     /// The kernel is to answer with an error or its absence.
     pub(crate) const ACK: u16 = 4;
-    /// What the message made is to be told to its sender.
-    pub(crate) const ECHO: u16 = 8;
     /// Everything, in several messages.
     pub(crate) const DUMP: u16 = 0x300;
     /// Instead of what is there.

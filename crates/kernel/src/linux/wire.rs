@@ -84,24 +84,28 @@ pub(super) fn wire(
 }
 
 /// Makes both ends.
+///
+/// The host end is asked for in the same send: for its settings, and so that the kernel takes note that it has no carrier yet
+/// (`linkwatch_sync_dev`). With a carrier by its last note a link counts as ready as soon as it goes up, and all IPv6 routes of the
+/// node are walked for it; and once more when the note is taken (`addrconf_notify`, net/ipv6/addrconf.c).
 fn create(home: &Home, host: &mut Socket, namespace: &OwnedFd, plan: &Plan) -> Result<Made, WireError> {
     let mut workload_index = plan.link.workload_index;
     let mut tries = 0;
     let mut was_free = 0;
     loop {
         let index = plan.link.host_index + tries;
-        let message = encode::create(&plan.link, index, workload_index, namespace.as_fd());
-        let answer = host.batch(std::slice::from_ref(&message)).map_err(|fault| {
+        let messages = [
+            encode::create(&plan.link, index, workload_index, namespace.as_fd()),
+            link_by_index(index, plan.link.host.as_str()),
+        ];
+        let Answer { refused, replies } = host.batch(&messages).map_err(|fault| {
             let left = take_back(host, plan, index).err().into_iter().collect();
             WireError::Refused { fault, left }
         })?;
-        let fault = match answer.ok() {
-            Ok(told) => {
-                crash::step();
-                let host = as_made(host, plan, index, &told)?;
-                return Ok(Made { host, workload_index });
-            }
-            Err(fault) => fault,
+        let Some(Refused { fault, .. }) = refused.into_iter().find(|refused| refused.position == 0) else {
+            crash::step();
+            let host = as_made(host, plan, index, &replies)?;
+            return Ok(Made { host, workload_index });
         };
         match fault.errno {
             // One of the two indexes is taken, and the kernel does not say which: first the workload's is left to it.
@@ -129,11 +133,10 @@ fn create(home: &Home, host: &mut Socket, namespace: &OwnedFd, plan: &Plan) -> R
     }
 }
 
-/// The host end that was just made. Before Linux 6.2 the kernel does not tell it by itself (`rtnl_newlink_create`,
-/// net/core/rtnetlink.c).
-fn as_made(host: &mut Socket, plan: &Plan, index: u32, told: &[Vec<u8>]) -> Result<FoundLink, WireError> {
+/// The host end that was just made.
+fn as_made(host: &mut Socket, plan: &Plan, index: u32, told: &[Reply]) -> Result<FoundLink, WireError> {
     let name = plan.link.host.as_str();
-    if let Some(link) = told.iter().find_map(|payload| survey::parse_link(payload)) {
+    if let Some(link) = told.iter().find_map(|reply| survey::parse_link(&reply.payload)) {
         return Ok(link);
     }
     let fault = match survey::link_at(host, index, name) {
