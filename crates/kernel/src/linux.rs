@@ -26,6 +26,7 @@ use model::record::NamespaceId;
 use model::routes::{FoundRoutes, Reach, Step};
 use model::ruleset::Ruleset;
 use model::survey::{DYING_GROUPS, FoundLink, Standing, Survey, Uplink};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -109,6 +110,16 @@ impl Linux {
             settle(&mut socket, link)?;
         }
         Ok(found)
+    }
+
+    /// A survey, with what only a warning is made of.
+    fn surveyed(
+        &self,
+        take: impl FnOnce() -> Result<(Survey, HashSet<u32>), Fault>,
+    ) -> Result<Survey, Fault> {
+        let mut survey = self.dying.surveyed(take)?;
+        survey.forward_drops = self.nft.forward_drops().unwrap_or_default();
+        Ok(survey)
     }
 
     /// The link that is meant, if it is still there and not about to go.
@@ -293,11 +304,7 @@ impl Datapath for Linux {
 
     fn survey(&self) -> Result<Survey, Fault> {
         // With the writer's socket in hand nothing of ours is made meanwhile, which would interrupt every dump.
-        let look = || survey::survey(&mut locked(&self.writer), self.group);
-        let mut survey = self.dying.surveyed(look)?;
-        // Only for a warning.
-        survey.forward_drops = self.nft.forward_drops().unwrap_or_default();
-        Ok(survey)
+        self.surveyed(|| survey::survey(&mut locked(&self.writer), self.group))
     }
 
     fn find(&self, link: &HostLink) -> Result<Option<FoundLink>, Fault> {
@@ -382,7 +389,8 @@ impl Datapath for Linux {
         Ok(drift)
     }
 
-    fn watch(&self, sink: Box<dyn Fn(Event) + Send>) -> Result<(), Fault> {
-        watch::watch(self.nft.port()?, locked(&self.router).port()?, sink)
+    fn watch(&self, sink: Box<dyn Fn(Event) + Send>) -> Result<Survey, Fault> {
+        let (nft, router) = (self.nft.port()?, locked(&self.router).port()?);
+        self.surveyed(|| Ok(survey::made_of(watch::watch(nft, router, sink)?, self.group)))
     }
 }

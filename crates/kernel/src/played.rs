@@ -128,7 +128,7 @@ fn past() -> Past {
     }
 }
 
-fn answering(datagrams: &[&[u8]]) -> Result<Socket, Fault> {
+pub(crate) fn answering(datagrams: &[&[u8]]) -> Result<Socket, Fault> {
     let tried = "play a kernel";
     let (ours, kernel) = socketpair(
         AddressFamily::UNIX,

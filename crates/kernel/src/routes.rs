@@ -18,6 +18,8 @@ use model::routes::{FoundRoutes, Hop, METRIC, PROTOCOL, Reach, Tunnel, UNREACHAB
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+/// A kind of link.
+const VXLAN: &str = "vxlan";
 const AF_BRIDGE: u8 = 7;
 /// `RTN_LOCAL`, `RTN_UNREACHABLE`.
 const LOCAL: u8 = 2;
@@ -213,6 +215,30 @@ fn found_route(payload: &[u8], tunnel: u32, found: &mut FoundRoutes) {
     found.held.routes.insert(destination, hop);
 }
 
+/// The kernel passes over all links of another kind, of which there is one for each workload: to tell of thousands takes so long
+/// that hardly a dump comes to its end without a change. A kernel that has no driver of VXLAN loaded has no such device, and passes
+/// over nothing (`linkinfo_to_kind_ops`, net/core/rtnetlink.c).
+fn vxlan_devices(socket: &mut Socket) -> Result<Vec<Vec<u8>>, Fault> {
+    let request = of_vxlan();
+    let (mut devices, mut others) = (Vec::new(), false);
+    let is_whole = socket.walk(&request, &mut |payload| match Attributes::after(payload, 16)
+        .inside(link::LINKINFO)
+        .text(1)
+    {
+        Some(VXLAN) => devices.push(payload.to_vec()),
+        _ => others = true,
+    })?;
+    match is_whole || others {
+        true => Ok(devices),
+        false => socket.dump(&request),
+    }
+}
+
+fn of_vxlan() -> Message {
+    dump_of(GETLINK, &ifinfo(0, 0, 0), "ip link show type vxlan")
+        .nest(link::LINKINFO, |info| info.text(1, VXLAN))
+}
+
 /// The device with our mark.
 struct Device {
     index: u32,
@@ -222,13 +248,10 @@ struct Device {
     down: bool,
 }
 
-/// Of several the last one. The kernel passes over all links of another kind, of which there is one for each workload: to tell of
-/// thousands takes so long that hardly a dump comes to its end without a change.
+/// The device of several that is told last.
 fn find_tunnel(socket: &mut Socket) -> Result<Option<Device>, Fault> {
     let mut last: Option<Device> = None;
-    let request = dump_of(GETLINK, &ifinfo(0, 0, 0), "ip link show type vxlan")
-        .nest(link::LINKINFO, |info| info.text(1, "vxlan"));
-    for payload in socket.dump(&request)? {
+    for payload in vxlan_devices(socket)? {
         let attributes = Attributes::after(&payload, 16);
         let group = attributes.u32(link::GROUP).unwrap_or_default();
         let Some(family) = Family::ALL
@@ -240,10 +263,7 @@ fn find_tunnel(socket: &mut Socket) -> Result<Option<Device>, Fault> {
         let info = attributes.inside(link::LINKINFO);
         let data = info.inside(2);
         let is_set = |kind| data.value(kind) == Some(&[1]);
-        let right = info.text(1) == Some("vxlan")
-            && !is_set(vxlan::LEARNING)
-            && is_set(vxlan::UDP_CSUM)
-            && !is_set(vxlan::ZERO_CSUM6_TX);
+        let right = !is_set(vxlan::LEARNING) && is_set(vxlan::UDP_CSUM) && !is_set(vxlan::ZERO_CSUM6_TX);
         let port = data
             .value(vxlan::PORT)
             .and_then(|port| port.try_into().ok())
@@ -270,4 +290,64 @@ fn find_tunnel(socket: &mut Socket) -> Result<Option<Device>, Fault> {
         });
     }
     Ok(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encode::NEWLINK;
+    use crate::message::flag;
+    use crate::socket::ROUTE;
+    use std::os::fd::AsFd as _;
+
+    /// `NLMSG_DONE`, `NLM_F_DUMP_INTR`.
+    const DONE: u16 = 3;
+    const INTERRUPTED: u16 = 0x10;
+
+    fn of_kind(index: u32, kind: &str) -> Message {
+        Message::new(NEWLINK, flag::CREATE | flag::EXCL, "ip link add")
+            .fixed(&ifinfo(index, 0, 0))
+            .text(link::IFNAME, &format!("{kind}{index}"))
+            .nest(link::LINKINFO, |info| {
+                info.text(1, kind).nest(2, |data| match kind {
+                    VXLAN => data.u32(vxlan::ID, index).bytes(vxlan::PORT, &[0x12, 0xb5]),
+                    _ => data,
+                })
+            })
+    }
+
+    #[test]
+    fn the_kernel_tells_of_vxlan_devices_alone() {
+        let node = crate::netns::create().unwrap();
+        let told = crate::netns::within(node.as_fd(), || {
+            let mut socket = Socket::open(ROUTE).unwrap();
+            let links = [of_kind(10, "ifb"), of_kind(11, VXLAN), of_kind(12, "ifb")];
+            socket.batch(&links).unwrap().ok().unwrap();
+            let told = socket.dump_of(&of_vxlan(), |payload| u32_at(payload, 4)).unwrap();
+            (told, vxlan_devices(&mut socket).unwrap().len())
+        });
+        assert_eq!(told.unwrap(), (vec![11], 1));
+    }
+
+    /// As where no driver of VXLAN is loaded: a node of thousands of workloads would hardly ever be listed without a change.
+    #[test]
+    fn where_all_links_are_told_there_is_none_and_they_are_not_asked_for_again() {
+        let played = |kind: &str, flags: u16, body: Message| {
+            let mut bytes = Vec::new();
+            body.append_to(&mut bytes, 1, false);
+            let number = if kind == "done" { DONE } else { NEWLINK };
+            bytes[4..6].copy_from_slice(&number.to_ne_bytes());
+            bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
+            bytes
+        };
+        let datagrams = [
+            played("link", 2, of_kind(1, "veth")),
+            played("link", 2 | INTERRUPTED, of_kind(2, "veth")),
+            played("done", 2 | INTERRUPTED, Message::new(DONE, 0, "").fixed(&[0; 4])),
+        ];
+        let datagrams: Vec<&[u8]> = datagrams.iter().map(Vec::as_slice).collect();
+        let mut socket = crate::played::answering(&datagrams).unwrap();
+        // Asked again, this kernel would not answer.
+        assert!(vxlan_devices(&mut socket).unwrap().is_empty());
+    }
 }

@@ -219,8 +219,33 @@ impl Socket {
 
     /// Everything that a request tells of, once more from the beginning where the kernel says that it changed meanwhile.
     pub fn dump(&mut self, request: &Message) -> Result<Vec<Vec<u8>>, Fault> {
+        self.dump_of(request, |payload| Some(payload.to_vec()))
+    }
+
+    /// As [`Self::dump`], of which only what `read` makes of each message is kept. It is read afterwards: the longer a dump takes,
+    /// the sooner something changes meanwhile.
+    pub(crate) fn dump_of<T>(
+        &mut self,
+        request: &Message,
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, Fault> {
+        // In one piece, which goes back to the system as a whole: those of thousands of links are many megabytes.
+        let (mut bytes, mut lengths) = (Vec::new(), Vec::new());
         for _ in 0..DUMP_TRIES {
-            if let Some(all) = self.try_dump(request)? {
+            bytes.clear();
+            lengths.clear();
+            let is_whole = self.walk(request, &mut |payload| {
+                bytes.extend_from_slice(payload);
+                lengths.push(payload.len());
+            })?;
+            if is_whole {
+                let mut rest = bytes.as_slice();
+                let mut all = Vec::new();
+                for length in lengths {
+                    let (payload, behind) = rest.split_at(length);
+                    all.extend(read(payload));
+                    rest = behind;
+                }
                 return Ok(all);
             }
         }
@@ -231,19 +256,8 @@ impl Socket {
         })
     }
 
-    /// As [`Self::dump`], once, whatever changes meanwhile; nothing of it is kept but what `each` keeps.
-    pub(crate) fn walk(&mut self, request: &Message, each: &mut dyn FnMut(&[u8])) -> Result<(), Fault> {
-        self.dump_to(request, each).map(drop)
-    }
-
-    fn try_dump(&mut self, request: &Message) -> Result<Option<Vec<Vec<u8>>>, Fault> {
-        let mut all = Vec::new();
-        let is_whole = self.dump_to(request, &mut |payload| all.push(payload.to_vec()))?;
-        Ok(is_whole.then_some(all))
-    }
-
-    /// Whether nothing changed meanwhile.
-    fn dump_to(&mut self, request: &Message, each: &mut dyn FnMut(&[u8])) -> Result<bool, Fault> {
+    /// As [`Self::dump`], once, whatever changes meanwhile; nothing of it is kept but what `each` keeps. Whether nothing changed.
+    pub(crate) fn walk(&mut self, request: &Message, each: &mut dyn FnMut(&[u8])) -> Result<bool, Fault> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut wire = Vec::new();
         request.append_to(&mut wire, self.sequence, false);

@@ -46,23 +46,49 @@ pub(crate) struct Route {
     on_link: bool,
 }
 
-struct Neighbour {
-    index: u32,
-    address: IpAddr,
-    mac: Mac,
+pub(crate) struct Neighbour {
+    pub(crate) index: u32,
+    pub(crate) address: IpAddr,
+    pub(crate) mac: Mac,
+}
+
+/// What a survey is made of, as the kernel told it.
+pub(crate) struct Dumps {
+    links: Vec<FoundLink>,
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) neighbours: Vec<Neighbour>,
+}
+
+/// Asks for all that stands; with it, what `read` makes of each link. To tell of a link costs the kernel the more the more there
+/// are (`peernet2id`, net/core/net_namespace.c), so they are asked for once.
+pub(crate) fn dumps<T>(socket: &mut Socket, read: impl Fn(&[u8]) -> T) -> Result<(Dumps, Vec<T>), Fault> {
+    let request = dump_of(GETLINK, &ifinfo(0, 0, 0), "ip link show").u32(link::EXT_MASK, 8);
+    let links = socket.dump_of(&request, |payload| Some((parse_link(payload)?, read(payload))))?;
+    let (links, read) = links.into_iter().unzip();
+    let dumps = Dumps {
+        links,
+        addresses: addresses(socket, EVERY)?,
+        routes: routes(socket, EVERY)?,
+        neighbours: neighbours(socket, EVERY)?,
+    };
+    Ok((dumps, read))
 }
 
 /// Everything of ours, and what the node needs beside it; and the groups for deletions in which links are.
 pub(crate) fn survey(socket: &mut Socket, group: u32) -> Result<(Survey, HashSet<u32>), Fault> {
-    let links: Vec<FoundLink> = socket
-        .dump(&dump_of(GETLINK, &ifinfo(0, 0, 0), "ip link show").u32(link::EXT_MASK, 8))?
-        .iter()
-        .filter_map(|payload| parse_link(payload))
-        .collect();
-    let addresses = addresses(socket, EVERY)?;
-    let routes = routes(socket, EVERY)?;
-    let neighbours = neighbours(socket, EVERY)?;
+    let (dumps, _) = dumps(socket, |_| ())?;
+    Ok(made_of(dumps, group))
+}
 
+/// As [`survey`] tells it.
+pub(crate) fn made_of(dumps: Dumps, group: u32) -> (Survey, HashSet<u32>) {
+    let Dumps {
+        links,
+        addresses,
+        routes,
+        neighbours,
+    } = dumps;
     let dying = links.iter().map(|l| l.group).filter(|g| DYING_GROUPS.contains(g));
     let dying = dying.collect();
     let uplink = default_route(&routes)
@@ -145,7 +171,7 @@ pub(crate) fn survey(socket: &mut Socket, group: u32) -> Result<(Survey, HashSet
         forwarding: sysctl::forwarding(),
         taken,
     };
-    Ok((survey, dying))
+    (survey, dying)
 }
 
 /// One link by name, with all that belongs to it.
@@ -365,12 +391,9 @@ pub(crate) fn altnames(properties: Attributes<'_>) -> impl Iterator<Item = &str>
 pub(crate) fn addresses(socket: &mut Socket, index: u32) -> Result<Vec<Address>, Fault> {
     let mut head = [AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0];
     head[4..8].copy_from_slice(&index.to_ne_bytes());
-    let all = socket.dump(&dump_of(GETADDR, &head, "ip address show"))?;
-    Ok(all
-        .iter()
-        .filter_map(|payload| parse_address(payload))
-        .map(|(index, net)| Address { index, net })
-        .collect())
+    socket.dump_of(&dump_of(GETADDR, &head, "ip address show"), |payload| {
+        parse_address(payload).map(|(index, net)| Address { index, net })
+    })
 }
 
 /// Index and address of RTM_NEWADDR and RTM_DELADDR.
@@ -397,9 +420,9 @@ pub(crate) fn routes(socket: &mut Socket, index: u32) -> Result<Vec<Route>, Faul
         } else {
             request.u32(route::OIF, index)
         };
-        all.extend(socket.dump(&request).or_else(absent_table)?);
+        all.extend(socket.dump_of(&request, parse_route).or_else(absent_table)?);
     }
-    Ok(all.iter().filter_map(|payload| parse_route(payload)).collect())
+    Ok(all)
 }
 
 /// Whether a route goes over a link.
@@ -409,7 +432,7 @@ pub(crate) fn has_route(socket: &mut Socket, index: u32, destination: IpNet) -> 
 }
 
 /// A namespace that never had a route of a family has no main table of it (ENOENT).
-fn absent_table(fault: Fault) -> Result<Vec<Vec<u8>>, Fault> {
+fn absent_table(fault: Fault) -> Result<Vec<Route>, Fault> {
     if fault.errno == 2 {
         Ok(Vec::new())
     } else {
@@ -479,12 +502,9 @@ fn neighbours(socket: &mut Socket, index: u32) -> Result<Vec<Neighbour>, Fault> 
     } else {
         request.u32(NEIGHBOUR_IFINDEX, index)
     };
-    let all = socket.dump(&request)?;
-    Ok(all
-        .iter()
-        .filter_map(|payload| parse_neighbour(payload))
-        .map(|(index, address, mac)| Neighbour { index, address, mac })
-        .collect())
+    socket.dump_of(&request, |payload| {
+        parse_neighbour(payload).map(|(index, address, mac)| Neighbour { index, address, mac })
+    })
 }
 
 /// A permanent neighbour with a MAC.

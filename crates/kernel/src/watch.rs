@@ -12,7 +12,7 @@ use crate::fault::{io as io_fault, sys};
 use crate::message::{Attributes, Received, is_whole, messages, u32_at};
 use crate::nft::{self, NEWGEN, SUBSYSTEM};
 use crate::socket::{NETFILTER, ROUTE, Socket, borrowed};
-use crate::survey::{is_single, parse_address, parse_neighbour, parse_route_of_all, parse_route_told};
+use crate::survey::{Dumps, is_single, parse_address, parse_neighbour, parse_route_of_all, parse_route_told};
 use ipnet::IpNet;
 use mishap::Kind;
 use model::address::is_link_local;
@@ -54,17 +54,19 @@ pub(crate) struct Watch {
     sink: Box<dyn Fn(Event) + Send>,
 }
 
-/// Tells from now on what happens, on a thread of its own. Changes of the table that come from `own_nft_port` are not told.
+/// Tells from now on what happens, on a thread of its own. Changes of the table that come from `own_nft_port` are not told. What
+/// a survey of the beginning is made of.
 pub(crate) fn watch(
     own_nft_port: u32,
     own_route_port: u32,
     sink: Box<dyn Fn(Event) + Send>,
-) -> Result<(), Fault> {
+) -> Result<Dumps, Fault> {
     let route = listen(ROUTE, &ROUTE_GROUPS)?;
     let nftables = listen(NETFILTER, &[NFTABLES_GROUP])?;
     let mut lister = Socket::open(ROUTE)?;
+    let (stock, dumps) = take_stock(&mut lister)?;
     let mut watch = Watch {
-        stock: take_stock(&mut lister)?,
+        stock,
         lister,
         lost: false,
         own_nft_port,
@@ -75,7 +77,7 @@ pub(crate) fn watch(
         .name("watch".to_owned())
         .spawn(move || watch.run(&route, &nftables))
         .map_err(|error| io_fault("start the watching thread", &error))?;
-    Ok(())
+    Ok(dumps)
 }
 
 fn listen(protocol: isize, groups: &[u32]) -> Result<Raw, Fault> {
@@ -151,7 +153,7 @@ impl Watch {
     /// After a loss, and once the sockets have been read to their ends: until then the kernel drops everything more without
     /// another word (`netlink_overrun`, net/netlink/af_netlink.c), so who surveys earlier may miss a change for good.
     fn begin_again(&mut self) {
-        if let Ok(stock) = take_stock(&mut self.lister) {
+        if let Ok((stock, _)) = take_stock(&mut self.lister) {
             self.stock = stock;
             self.lost = false;
         }

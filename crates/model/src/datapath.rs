@@ -120,9 +120,9 @@ pub trait Datapath: Send + Sync + 'static {
     /// What of the ruleset and of forwarding is not as published, in words; empty: nothing.
     fn drift(&self, ruleset: &Ruleset) -> Result<Vec<String>, Fault>;
 
-    /// Tells from now on what happens to links, routes and the table, on a thread of its own. Called once, before the
-    /// first survey.
-    fn watch(&self, sink: Box<dyn Fn(Event) + Send>) -> Result<(), Fault>;
+    /// Tells from now on what happens to links, routes and the table, on a thread of its own. Returns the first survey: what
+    /// happens after it, and perhaps some of what it has seen, is told. Called once.
+    fn watch(&self, sink: Box<dyn Fn(Event) + Send>) -> Result<Survey, Fault>;
 }
 
 fn no_adoption(tried: String) -> Fault {

@@ -127,14 +127,15 @@ impl<D: Datapath> Desk<D> {
     /// The first sweep: nothing is known but what the kernel holds. Whether all is as it is to be, and all deletions that were
     /// left are carried out.
     fn recover(self: &Arc<Self>, is_watching: &mut bool) -> Result<bool, Fault> {
-        if !*is_watching {
-            let sink = Arc::clone(self);
-            self.datapath.watch(Box::new(move |event| {
-                vital::guarded(|| sink.on_event(event));
-            }))?;
-            *is_watching = true;
-        }
-        let survey = self.survey()?;
+        let survey = match *is_watching {
+            true => self.survey(Datapath::survey)?,
+            false => {
+                let sink = Arc::clone(self);
+                let sink = Box::new(move |event| vital::guarded(|| sink.on_event(event)));
+                self.survey(|datapath| datapath.watch(sink))?
+            }
+        };
+        *is_watching = true;
         let work = self.take_in(&survey);
         self.resume_spared()?;
         // What fails is tried again in the rounds, the first of which then comes at once.
@@ -172,7 +173,7 @@ impl<D: Datapath> Desk<D> {
             let links = state.attachments.values().map(|a| &a.link);
             links.map(|link| (link.host_index, link.host.clone())).collect()
         };
-        let survey = self.survey()?;
+        let survey = self.survey(Datapath::survey)?;
         let found: HashSet<u32> = survey.links.iter().map(|link| link.index).collect();
         // What came while the survey was taken is not in it.
         for (index, link) in known.iter().filter(|(index, _)| !found.contains(index)) {
@@ -183,8 +184,8 @@ impl<D: Datapath> Desk<D> {
     }
 
     /// A survey, while which what ends is remembered: it may still be in it.
-    fn survey(&self) -> Result<Survey, Fault> {
+    fn survey(&self, take: impl FnOnce(&D) -> Result<Survey, Fault>) -> Result<Survey, Fault> {
         self.state().ended_in_survey = Some(HashSet::new());
-        self.datapath.survey()
+        take(&self.datapath)
     }
 }

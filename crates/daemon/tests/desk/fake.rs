@@ -375,8 +375,8 @@ impl Datapath for Fake {
         })
     }
 
-    fn watch(&self, sink: Box<dyn Fn(Event) + Send>) -> Result<(), Fault> {
+    fn watch(&self, sink: Box<dyn Fn(Event) + Send>) -> Result<Survey, Fault> {
         self.world.held().sink = Some(Arc::new(Mutex::new(sink)));
-        Ok(())
+        self.survey()
     }
 }

@@ -1,6 +1,6 @@
 //! Steps as messages.
 
-use super::{ADDRESS_PROTOCOL, AF_BRIDGE, UNREACHABLE, find_tunnel, vxlan};
+use super::{ADDRESS_PROTOCOL, AF_BRIDGE, UNREACHABLE, VXLAN, find_tunnel, vxlan};
 use crate::encode::{
     AF_INET, AF_INET6, DELADDR, DELLINK, DELROUTE, LOOPBACK, NEWADDR, NEWLINK, NEWROUTE, PERMANENT, SETLINK,
     TABLE_MAIN, UNICAST, UP, family, ifinfo, link, octets, route,
@@ -30,7 +30,7 @@ const CHANGES: usize = 400;
 
 /// Carries steps out, and goes on past what is refused.
 pub(crate) fn change(socket: &mut Socket, steps: &[Step]) -> Result<Vec<Fault>, Fault> {
-    // The links of a node are many, and are asked for only where it matters.
+    // Asked for only where it matters.
     let index = match steps.iter().any(is_of_tunnel) {
         true => index(socket)?,
         false => None,
@@ -252,7 +252,7 @@ fn make_tunnel(tunnel: &Tunnel, tried: String) -> Message {
         .u32(link::MTU, tunnel.mtu.into())
         .u32(link::GROUP, Tunnel::group(tunnel.family))
         .nest(link::LINKINFO, |info| {
-            info.text(1, "vxlan").nest(2, |data| {
+            info.text(1, VXLAN).nest(2, |data| {
                 let data = data
                     .u32(vxlan::ID, tunnel.vni)
                     .u8(vxlan::LEARNING, 0)

@@ -1,10 +1,10 @@
 //! What the watch knows to stand, so that it can tell what of it is lost.
 
 use super::AF_UNSPEC;
-use crate::encode::{GETLINK, GETNEIGH, UP, ifinfo, link};
+use crate::encode::{UP, link};
 use crate::message::{Attributes, u32_at};
-use crate::socket::{Socket, dump_of};
-use crate::survey::{EVERY, addresses, altnames, flags_of, is_single, parse_neighbour, routes};
+use crate::socket::Socket;
+use crate::survey::{Dumps, altnames, dumps, flags_of, is_single};
 use ipnet::IpNet;
 use model::address::{Family, Mac, is_link_local};
 use model::datapath::Fault;
@@ -44,26 +44,33 @@ pub(super) struct Stock {
     pub(super) tunnel: u32,
 }
 
-/// What stands.
-pub(super) fn take_stock(lister: &mut Socket) -> Result<Stock, Fault> {
-    let mut stock = Stock {
-        links: list(lister)?,
-        ..Stock::default()
+/// What stands, and what a survey is made of.
+pub(super) fn take_stock(lister: &mut Socket) -> Result<(Stock, Dumps), Fault> {
+    let told = |payload: &[u8]| {
+        let seen = Seen::parse(payload);
+        let known = seen.and_then(|seen| Some((seen.index, seen.known(seen.host_link()?))));
+        (known, tunnel_in(payload))
     };
-    let links = lister.dump(&dump_of(GETLINK, &ifinfo(0, 0, 0), "ip link show"))?;
-    stock.tunnel = links
-        .iter()
-        .find_map(|payload| tunnel_in(payload))
-        .unwrap_or_default();
-    for route in routes(lister, EVERY)? {
+    let (dumps, links) = dumps(lister, told)?;
+    let mut stock = Stock::default();
+    for (known, tunnel) in links {
+        stock.links.extend(known);
+        stock.tunnel = tunnel.unwrap_or(stock.tunnel);
+    }
+    for neighbour in &dumps.neighbours {
+        if let Some(known) = stock.links.get_mut(&neighbour.index) {
+            known.neighbours.push((neighbour.address, neighbour.mac));
+        }
+    }
+    for route in &dumps.routes {
         if is_single(route.destination) {
             stock.routed(route.destination, route.index);
         }
     }
-    for address in addresses(lister, EVERY)? {
+    for address in &dumps.addresses {
         stock.addressed(address.index, address.net.addr());
     }
-    Ok(stock)
+    Ok((stock, dumps))
 }
 
 impl Stock {
@@ -94,27 +101,6 @@ impl Stock {
         }
         Some(known)
     }
-}
-
-/// Our links as they stand.
-fn list(lister: &mut Socket) -> Result<HashMap<u32, Known>, Fault> {
-    let request = dump_of(GETLINK, &ifinfo(0, 0, 0), "ip link show").u32(link::EXT_MASK, 8);
-    let mut links: HashMap<u32, Known> = lister
-        .dump(&request)?
-        .iter()
-        .filter_map(|payload| {
-            let seen = Seen::parse(payload)?;
-            Some((seen.index, seen.known(seen.host_link()?)))
-        })
-        .collect();
-    for payload in lister.dump(&dump_of(GETNEIGH, &[0; 12], "ip neighbour show"))? {
-        if let Some((index, address, mac)) = parse_neighbour(&payload)
-            && let Some(known) = links.get_mut(&index)
-        {
-            known.neighbours.push((address, mac));
-        }
-    }
-    Ok(links)
 }
 
 /// The index of a link that has the VXLAN device's mark.

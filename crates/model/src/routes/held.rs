@@ -29,7 +29,7 @@ pub struct Held {
 /// What has our mark and is otherwise than anything that is made; nothing of a plan is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Odd {
-    /// There are several VXLAN devices, or the one is of another kind, or has another name or other settings.
+    /// There are several VXLAN devices with our mark, or the one has another name or other settings.
     pub tunnel: bool,
     /// It is down.
     pub down: bool,
