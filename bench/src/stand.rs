@@ -9,7 +9,7 @@ use crate::product::{attach, detach};
 use crate::samples::{Samples, Way};
 use anyhow::Result;
 use client::Client;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -48,10 +48,15 @@ pub(crate) fn runtime() -> Result<Runtime> {
         .build()?)
 }
 
-/// As long as a container's, and never the same.
+/// As long as a container's, never the same, and as different from each other from the first digit on: the kernel hashes no more of
+/// a link's name than its first 16 bytes (`IFNAMSIZ`; `name_hash`, net/core/dev.c), and of second names that begin alike it
+/// compares each with each.
 pub(crate) fn id() -> String {
-    static MADE: AtomicUsize = AtomicUsize::new(0);
-    format!("{:0>64x}", MADE.fetch_add(1, Ordering::Relaxed))
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    let n = MADE.fetch_add(1, Ordering::Relaxed);
+    // 2 to the power of 64 by the golden ratio (Knuth, The Art of Computer Programming, volume 3, 6.4).
+    let first = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    format!("{first:016x}{n:048x}")
 }
 
 pub(crate) fn pause(runtime: &Runtime) {

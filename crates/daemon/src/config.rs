@@ -123,7 +123,7 @@ pub struct Network {
     pub no_masquerade: Vec<String>,
     /// Seconds that a freed address rests.
     pub cool_down_seconds: u64,
-    /// File for labels and cooling addresses.
+    /// File for labels, addresses that are held or cool down, and what was told of prefixes.
     pub state: PathBuf,
     /// Where the kernel's settings of networks are written.
     pub proc_sys_net: PathBuf,

@@ -38,7 +38,7 @@ struct Args {
     /// Listen here instead of where the settings say.
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// Keep labels and cooling addresses here instead of where the settings say.
+    /// Keep labels, and which addresses are held or cool down, here instead of where the settings say.
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
     /// Write the kernel's settings of networks here instead of where the settings say.

@@ -1,5 +1,5 @@
-//! What the kernel cannot hold and nothing depends on: labels for people, and addresses that cool down. One file below
-//! /run, written whole and renamed; lost, torn or garbage it is as good as empty.
+//! What the kernel cannot hold and nothing depends on: labels for people, addresses that cool down or are held, and what was told
+//! of prefixes. One file below /run, written whole and renamed; lost, torn or garbage it is as good as empty.
 
 use crate::source::Kind;
 use mishap::{Kind as Of, at};

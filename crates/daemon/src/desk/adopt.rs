@@ -127,6 +127,7 @@ impl<D: Datapath> Desk<D> {
                 }
             };
             self.lease_otherwise(&mut self.state(), |ipam| ipam.free(addresses, now()));
+            self.sweeper.memory_is_old();
             return Err(fault.into());
         }
         let adopted = FoundLink {
@@ -141,6 +142,7 @@ impl<D: Datapath> Desk<D> {
         state.enter(attachment);
         self.tell_readiness(&mut state);
         drop(state);
+        self.sweeper.memory_is_old();
         // It may have ended meanwhile, unnoticed; and what was others' before is ours.
         if self.datapath.find_at(&claim, link.index)?.is_none() {
             self.ended(&claim, link.index);

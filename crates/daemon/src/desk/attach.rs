@@ -145,6 +145,7 @@ impl<D: Datapath> Desk<D> {
                     // The next attach is to get another one.
                     self.lease_otherwise(&mut state, |ipam| ipam.free(plan.record.addresses, now()));
                     lease.keep();
+                    self.sweeper.memory_is_old();
                 }
                 drop(state);
                 if is_left {

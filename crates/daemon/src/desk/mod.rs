@@ -46,6 +46,7 @@ use order::{
 use queue::Queue;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -87,7 +88,7 @@ pub struct Settings {
     pub no_masquerade: Vec<IpNet>,
     /// How other nodes are routed to.
     pub routes: roads::Settings,
-    /// Where labels and cooling addresses are kept.
+    /// Where labels, addresses that are held or cool down, and what was told of prefixes are kept.
     pub memory: Option<PathBuf>,
     /// Where clients leave deletions while the daemon is down.
     pub queue: Option<Queue>,
@@ -153,6 +154,8 @@ struct State<D: Datapath> {
     /// How they are routed to.
     routes: Arc<Routes>,
     attachments: BTreeMap<Key, Attachment>,
+    /// Addresses that were held, and that a link has which is left alone: they cool down when it has gone.
+    left_alone: HashSet<IpAddr>,
     by_index: HashMap<u32, Key>,
     by_port: BTreeMap<(Protocol, u16), BTreeSet<Key>>,
     /// Detaches that wait for the kernel's announcement, by interface index.
@@ -222,6 +225,7 @@ impl<D: Datapath> Desk<D> {
                     ..Routes::default()
                 }),
                 attachments: BTreeMap::new(),
+                left_alone: HashSet::new(),
                 by_index: HashMap::new(),
                 by_port: BTreeMap::new(),
                 leaving: HashMap::new(),
@@ -268,7 +272,7 @@ impl<D: Datapath> Desk<D> {
     }
 
     /// The source says: these prefixes serve from now on; what served before and is not among them drains. Returns the
-    /// generation, when the file below /run has it. What cannot be served changes nothing. Blocks.
+    /// generation, when the file below /run has it, or [`Self::unkept`] says why not. What cannot be served changes nothing. Blocks.
     pub fn set_prefixes(&self, prefixes: &[Prefix]) -> Result<u64, Unservable> {
         if prefixes.is_empty() {
             return Err(Unservable::Empty);
@@ -356,6 +360,11 @@ impl<D: Datapath> Desk<D> {
         if let Some(call) = self.on_notable.get() {
             call(notable);
         }
+    }
+
+    /// Why the file below /run cannot be written; `None`: it can.
+    pub fn unkept(&self) -> Option<String> {
+        self.state().unkept.clone()
     }
 
     /// Returns when the first sweep is over.
@@ -492,6 +501,7 @@ impl<D: Datapath> Desk<D> {
                 .map(|a| (a.link.host.as_str().to_owned(), a.labels.clone()))
                 .collect();
             let held = state.attachments.values().flat_map(|a| a.addresses().iter());
+            let held = held.chain(state.left_alone.iter().copied());
             Memory::new(labels, &state.ipam.cooling(now()))
                 .with_held(held.collect())
                 .with_unknown(state.ipam.unknown_before(now()))

@@ -73,6 +73,14 @@ impl<D: Datapath> Desk<D> {
 
     fn sweep_what(self: &Arc<Self>, touched: Pending, rounds: &mut Rounds) {
         let now = instant();
+        // First, because the rest may take long.
+        if touched.memory {
+            rounds.memory.get_or_insert(now);
+        }
+        if rounds.memory.is_some() && rounds.saved + MEMORY_PACE <= now {
+            self.remember();
+            (rounds.memory, rounds.saved) = (None, now);
+        }
         let all = touched.all || rounds.full <= now;
         let mut is_good = true;
         if touched.ruleset || all {
@@ -115,13 +123,6 @@ impl<D: Datapath> Desk<D> {
                 rounds.again = (2 * rounds.again).min(self.settings.round);
             }
         }
-        if touched.memory {
-            rounds.memory.get_or_insert(now);
-        }
-        if rounds.memory.is_some() && rounds.saved + MEMORY_PACE <= now {
-            self.remember();
-            (rounds.memory, rounds.saved) = (None, now);
-        }
     }
 
     /// The first sweep: nothing is known but what the kernel holds. Whether all is as it is to be, and all deletions that were
@@ -140,7 +141,7 @@ impl<D: Datapath> Desk<D> {
         self.resume_spared()?;
         // What fails is tried again in the rounds, the first of which then comes at once.
         let is_good = self.hold_doors(&work.doors) & self.publish() & self.act_on(work);
-        // What is held from here on is known to be freed by whoever finds it so later.
+        // Who is held by now, and by nobody at the next start, was freed between.
         self.remember();
         self.state().unread = None;
         // Nobody waits for what fails.

@@ -127,7 +127,13 @@ impl<D: Datapath> Orders for Arc<Desk<D>> {
 
     fn set_prefixes(&self, prefixes: &[Prefix]) -> Result<u64, Refusal> {
         match self.source() {
-            Kind::Api => Desk::set_prefixes(self, prefixes).map_err(Refusal::Unservable),
+            Kind::Api => {
+                let generation = Desk::set_prefixes(self, prefixes).map_err(Refusal::Unservable)?;
+                // The next daemon would give another list the same one.
+                let unkept =
+                    |why| Refusal::NotReady(vec![format!("the prefixes serve, and are not kept: {why}")]);
+                self.unkept().map_or(Ok(generation), |why| Err(unkept(why)))
+            }
             source_kind => Err(Refusal::OtherSource { source_kind }),
         }
     }

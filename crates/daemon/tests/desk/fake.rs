@@ -213,14 +213,15 @@ impl Datapath for Fake {
                 let name = target.link.as_str();
                 let is_meant =
                     |link: &Link| link.found.index == target.index && link.found.group == target.group;
-                let is_there = {
-                    let held = self.world.held();
-                    held.lives == self.life && held.links.get(name).is_some_and(is_meant)
-                };
+                // Looked at and taken away at once: the next daemon may have another one of this name.
+                let gone = self.world.change(|held| {
+                    let is_there = held.lives == self.life && held.links.get(name).is_some_and(is_meant);
+                    is_there.then(|| held.links.remove(name)).flatten()
+                });
                 // Once its end is told of, the next order has its turn.
                 hand.let_go(name);
-                if is_there {
-                    self.world.delete(name);
+                if let Some(link) = gone {
+                    self.world.tell_of_the_end(name, &link);
                 }
                 Ok(())
             })

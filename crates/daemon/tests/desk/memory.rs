@@ -4,6 +4,7 @@ use crate::fake::{Fake, World};
 use crate::orders::{as_left, attach, detach, open_with, pools, settings};
 use daemon::desk::{Desk, Settings};
 use daemon::memory::Memory;
+use model::datapath::Event;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -102,6 +103,55 @@ fn what_ended_while_no_daemon_was_there_cools_down() {
     node.kill();
     node.world.vanish("/n/1");
     assert_eq!(use_of(&node.open()), [(0, 1), (0, 1)]);
+}
+
+#[test]
+fn the_addresses_of_a_link_that_is_left_alone_cool_down_when_it_has_gone() {
+    let mut node = Node::new();
+    let link = attach(&node.open(), "w", "/n/1").unwrap().link.host;
+    node.until_held(2);
+    node.kill();
+    // Somebody has changed its group.
+    node.world.damage(&link, |link| link.group = 9);
+    for _ in 0..2 {
+        let desk = node.next();
+        assert_eq!(use_of(&desk), [(0, 0), (0, 0)]);
+        assert!(desk.node().warnings[0].contains("carries group 9"));
+        node.until_held(2);
+    }
+    let desk = node.next();
+    node.world.lose(&link);
+    node.world.tell(Event::Lost);
+    node.until_held(0);
+    assert_eq!(use_of(&desk), [(0, 1), (0, 1)]);
+}
+
+#[test]
+fn what_a_later_sweep_finds_attached_is_written_down() {
+    let mut node = Node::new();
+    let link = attach(&node.open(), "w", "/n/1").unwrap().link.host;
+    node.until_held(2);
+    node.kill();
+    node.world.damage(&link, |link| link.group = 9);
+    std::fs::remove_file(&node.file).unwrap();
+    let desk = node.open();
+    node.until_held(0);
+    node.world.damage(&link, |link| link.group = 8);
+    node.world.tell(Event::Lost);
+    node.until_held(2);
+    let used: Vec<u128> = use_of(&desk).into_iter().map(|(used, _)| used).collect();
+    assert_eq!(used, [1, 1]);
+}
+
+#[test]
+fn a_generation_that_is_not_written_is_not_answered() {
+    let node = Node::new();
+    let desk = node.open();
+    assert_eq!(desk.unkept(), None);
+    std::fs::remove_file(&node.file).unwrap();
+    std::fs::create_dir(&node.file).unwrap();
+    desk.set_prefixes(&["10.9.0.0/24".parse().unwrap()]).unwrap();
+    assert!(desk.unkept().is_some());
 }
 
 #[test]

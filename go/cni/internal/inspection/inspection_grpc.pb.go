@@ -55,7 +55,7 @@ type InspectionClient interface {
 	// Tells which prefixes serve, where the settings choose the source "api"; with any other source FAILED_PRECONDITION
 	// (OTHER_SOURCE). A daemon that was restarted serves on what it was told last, as long as its state file is there, and
 	// says in source.trouble that it has not been told again; without that file it is not ready until then. What is attached
-	// stays in either case.
+	// stays in either case. UNAVAILABLE (NOT_READY) where the prefixes serve and the state file cannot be written.
 	SetPrefixes(ctx context.Context, in *SetPrefixesRequest, opts ...grpc.CallOption) (*SetPrefixesResponse, error)
 	// Answers also while the daemon recovers, stops, or cannot attach.
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error)
@@ -160,7 +160,7 @@ type InspectionServer interface {
 	// Tells which prefixes serve, where the settings choose the source "api"; with any other source FAILED_PRECONDITION
 	// (OTHER_SOURCE). A daemon that was restarted serves on what it was told last, as long as its state file is there, and
 	// says in source.trouble that it has not been told again; without that file it is not ready until then. What is attached
-	// stays in either case.
+	// stays in either case. UNAVAILABLE (NOT_READY) where the prefixes serve and the state file cannot be written.
 	SetPrefixes(context.Context, *SetPrefixesRequest) (*SetPrefixesResponse, error)
 	// Answers also while the daemon recovers, stops, or cannot attach.
 	GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error)

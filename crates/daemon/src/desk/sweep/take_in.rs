@@ -11,6 +11,7 @@ use model::plan::{Op, Plan, PlanSettings};
 use model::record::Record;
 use model::survey::{DYING_GROUPS, FoundLink, Standing, Survey};
 use std::collections::HashSet;
+use std::net::IpAddr;
 
 /// What a survey leaves to do in the kernel.
 #[derive(Default)]
@@ -95,6 +96,7 @@ impl<D: Datapath> Desk<D> {
                             state.oddities.push(text);
                         }
                         state.enter(attachment);
+                        self.sweeper.memory_is_old();
                     }
                     state.oddities.extend(link.beyond_us());
                     // The next one to be attached may not have the gateway of one that lives.
@@ -110,9 +112,18 @@ impl<D: Datapath> Desk<D> {
                 }
             }
         }
-        state.ipam.set_taken(taken);
+        let taken: HashSet<IpAddr> = taken.into_iter().collect();
+        state.ipam.set_taken(taken.iter().copied());
         if let Some(memory) = memory {
-            self.remind(&mut state, &memory, survey);
+            self.remind(&mut state, &memory, survey, &taken);
+        }
+        let given_up: Vec<IpAddr> = state.left_alone.difference(&taken).copied().collect();
+        if !given_up.is_empty() {
+            for address in &given_up {
+                state.ipam.cool(*address, now());
+            }
+            state.left_alone.retain(|address| taken.contains(address));
+            self.sweeper.memory_is_old();
         }
         state.ipam.end_drained(now());
         if state.own() != own {
@@ -124,7 +135,7 @@ impl<D: Datapath> Desk<D> {
 
     /// What cooled down goes on. Where that was lost, all addresses do; but a node without the file and without a link of ours
     /// has just come up.
-    fn remind(&self, state: &mut State<D>, memory: &Memory, survey: &Survey) {
+    fn remind(&self, state: &mut State<D>, memory: &Memory, survey: &Survey, taken: &HashSet<IpAddr>) {
         let is_ours = |link: &FoundLink| !matches!(link.standing(self.settings.group), Standing::Foreign);
         let is_new = state.is_missing && !survey.links.iter().any(is_ours);
         if let Some(moment) = memory.unknown_before().filter(|_| !is_new) {
@@ -138,7 +149,11 @@ impl<D: Datapath> Desk<D> {
         }
         // Freed when nobody wrote it down any more: by a daemon that was killed, or by the kernel, with a namespace.
         for address in memory.held() {
-            state.ipam.cool(address, now());
+            match taken.contains(&address) {
+                // Its link is there, and is nobody's whom we know.
+                true => drop(state.left_alone.insert(address)),
+                false => state.ipam.cool(address, now()),
+            }
         }
     }
 }

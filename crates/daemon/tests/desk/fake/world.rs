@@ -336,9 +336,12 @@ impl World {
     }
 
     pub(super) fn delete(&self, name: &str) {
-        let Some(link) = self.change(|held| held.links.remove(name)) else {
-            return;
-        };
+        if let Some(link) = self.change(|held| held.links.remove(name)) {
+            self.tell_of_the_end(name, &link);
+        }
+    }
+
+    pub(super) fn tell_of_the_end(&self, name: &str, link: &Link) {
         let event = Event::LinkGone {
             link: HostLink::parse(name).unwrap(),
             index: link.found.index,
