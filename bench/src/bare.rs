@@ -33,6 +33,8 @@ const NEWROUTE: u16 = 24;
 const NEWNEIGH: u16 = 28;
 /// `NLM_F_CREATE | NLM_F_EXCL`.
 const CREATE: u16 = 0x600;
+/// `NLM_F_DUMP`.
+const DUMP: u16 = 0x300;
 const UP: u32 = 1;
 /// `IFA_F_NODAD`.
 const NODAD: u32 = 2;
@@ -168,6 +170,12 @@ impl Bare {
                 .batch(&[link(DELLINK, 0, 0, 0, 0).u32(27, LEAVING)])?
                 .ok()?;
         }
+        Ok(())
+    }
+
+    /// Has the kernel tell of all links once, which nobody who wants to know what stands can do without.
+    pub(crate) fn list(&mut self) -> Result<()> {
+        self.host.dump(&link(GETLINK, DUMP, 0, 0, 0))?;
         Ok(())
     }
 

@@ -178,8 +178,9 @@ impl Stand {
 
     /// kill -9, and a start with all to recover.
     fn starts(&mut self, size: &Size, figures: &mut Figures) -> Result<()> {
-        let mut starts = Samples::default();
+        let (mut starts, mut lists) = (Samples::default(), Samples::default());
         for _ in 0..size.starts {
+            lists.time(|| self.bare.list())?;
             self.daemon.kill()?;
             starts.push(self.daemon.start(&self.runtime)?);
             // The first call after it would pay for the lost connection.
@@ -189,6 +190,7 @@ impl Stand {
             ensure!(listed == standing, "{listed} of {standing} were recovered");
         }
         figures.times(format!("start/{}", self.standing.len()), &starts);
+        figures.times(format!("links/{}", self.standing.len()), &lists);
         Ok(())
     }
 

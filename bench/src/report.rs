@@ -335,6 +335,7 @@ fn growth(figures: &Figures) -> String {
         rows.push(vec![
             count.to_string(),
             cell(figures.get(&format!("start/{count}"))),
+            cell(figures.get(&format!("links/{count}"))),
             cell(figures.get(&format!("memory/{count}"))),
         ]);
     }
@@ -342,6 +343,7 @@ fn growth(figures: &Figures) -> String {
         &[
             "attachments",
             "start after kill -9 until ready, ms",
+            "the kernel tells of as many links of the floor's, ms",
             "resident memory, MiB",
         ],
         &rows,
