@@ -235,6 +235,12 @@ pub enum WireError {
         /// The name.
         link: HostLink,
     },
+    /// A link has one of the host end's further names, as one of ours that somebody has renamed.
+    #[error("a link has the name {name} already")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
     /// A link has the workload end's name inside the namespace.
     #[error("the namespace has a link named {interface} already")]
     InterfaceTaken {

@@ -69,6 +69,7 @@ fn deal(office: &Office, blow: &mut Blow) -> Result<()> {
         Kind::EndNamespace => spaces::end(office, blow),
         Kind::EndFrozen => spaces::end_while_frozen(office, blow),
         Kind::DeleteLink => links::delete(office, blow),
+        Kind::Rename => links::rename(office, blow),
         Kind::LinkDown => links::set_down(office, blow),
         Kind::Unroute => links::unroute(office, blow),
         Kind::StrangeLink => links::put_in_the_way(office, blow),

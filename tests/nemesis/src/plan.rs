@@ -245,6 +245,8 @@ pub enum Kind {
     EndFrozen,
     /// A link is deleted.
     DeleteLink,
+    /// A link is renamed, and is nobody's until it is deleted a while later.
+    Rename,
     /// A link is taken down.
     LinkDown,
     /// A link loses routes, neighbours, addresses, its group, its MTU or its record.
@@ -263,7 +265,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every one.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Kill,
         Self::Stop,
         Self::Pause,
@@ -272,6 +274,7 @@ impl Kind {
         Self::EndNamespace,
         Self::EndFrozen,
         Self::DeleteLink,
+        Self::Rename,
         Self::LinkDown,
         Self::Unroute,
         Self::StrangeLink,
@@ -292,6 +295,7 @@ impl Kind {
             Self::EndNamespace => "end-namespace",
             Self::EndFrozen => "end-frozen",
             Self::DeleteLink => "delete-link",
+            Self::Rename => "rename",
             Self::LinkDown => "link-down",
             Self::Unroute => "unroute",
             Self::StrangeLink => "strange-link",

@@ -254,15 +254,15 @@ fn blamed(code: Code, reason: &str, text: &str, more: &[(&str, &str)]) -> Status
     status(code, reason, format!("{field}: {text}"), &metadata, None)
 }
 
+fn in_the_way(link: &str, text: String) -> Status {
+    let about = [("link", link)];
+    status(Code::FailedPrecondition, "LINK_IN_THE_WAY", text, &about, None)
+}
+
 fn wire(error: &WireError, text: String) -> Status {
     match error {
-        WireError::LinkTaken { link } => status(
-            Code::FailedPrecondition,
-            "LINK_IN_THE_WAY",
-            text,
-            &[("link", link.as_str())],
-            None,
-        ),
+        WireError::LinkTaken { link } => in_the_way(link.as_str(), text),
+        WireError::NameTaken { name } => in_the_way(name, text),
         WireError::InterfaceTaken { interface } => {
             let metadata = [("field", "netns.if_name"), ("value", interface.as_str())];
             status(

@@ -312,6 +312,9 @@ impl Wiring<'_> {
         for Refused { position, fault } in sent.refused {
             match plan.host.get(position) {
                 Some(Op::AltName(_)) if no_second_name(fault.errno) => {}
+                Some(Op::PortName(name)) if fault.errno == EEXIST => {
+                    return Err(WireError::NameTaken { name: name.clone() });
+                }
                 Some(Op::Route { destination, .. }) if fault.errno == EEXIST => {
                     return Err(WireError::Routed {
                         destination: *destination,

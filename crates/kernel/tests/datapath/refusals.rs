@@ -4,6 +4,8 @@ use crate::node::{inside, on_a_node, run, target, until, wire, workload, world};
 use kernel::linux::Linux;
 use kernel::netns;
 use model::datapath::{Datapath as _, OpenError, WireError};
+use model::plan::{Plan, PlanSettings};
+use model::ports::{HostPort, Ports, Protocol};
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::process::{Command, Stdio};
@@ -95,6 +97,38 @@ fn a_refused_attach_leaves_both_namespaces_as_they_were() {
         }
         run("ip link delete other");
         wire(&linux, &a).unwrap();
+    });
+}
+
+/// As where somebody has renamed a link of ours, which keeps its further names.
+#[test]
+fn who_has_the_name_of_a_port_is_named_and_nothing_is_left() {
+    on_a_node(|| {
+        let linux = Linux::open(8).unwrap();
+        let mut a = workload(&linux, "a", Some("10.77.0.5"), None, 100_000);
+        let port = HostPort {
+            protocol: Protocol::Tcp,
+            port: 8080,
+            address: None,
+            to: 80,
+        };
+        let mut record = a.plan.record.clone();
+        record.asked.ports = Ports::new([port]).unwrap();
+        a.plan = Plan::new(record, &PlanSettings { group: 8, mtu: 1400 }, 100_000);
+        let index = wire(&linux, &a).unwrap();
+        let host = a.plan.link.host.as_str();
+        run(&format!("ip link set {host} name renamed"));
+        let before = world();
+        let first = std::mem::replace(&mut a.namespace, netns::create().unwrap());
+        let refused = wire(&linux, &a).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            format!("a link has the name {host}-1of1-t8080-80 already")
+        );
+        assert_eq!(world(), before);
+        run("ip link delete renamed");
+        drop(first);
+        assert_eq!(wire(&linux, &a).unwrap(), index);
     });
 }
 

@@ -60,7 +60,9 @@ fn may_refuse(history: &History, world: &World, call: &Call, no: &Refused) -> bo
         Act::Attach { key, slot, .. } => match reason {
             "DIFFERENT" | "ADDRESS_HELD" | "PORT_HELD" | "INTERFACE_TAKEN" => true,
             "ADDRESSES_EXHAUSTED" => world.is_small,
-            "LINK_IN_THE_WAY" => is_near(&[Kind::StrangeLink]),
+            // One of ours that was renamed still has the route to what is asked for.
+            "ADDRESS_ROUTED" => is_near(&[Kind::Rename]),
+            "LINK_IN_THE_WAY" => is_near(&[Kind::StrangeLink, Kind::Rename]),
             "INVALID_FIELD" => world.is_told && no.message.starts_with("requested_ip"),
             // Its link was deleted while it was made.
             "NAMESPACE_VANISHED"

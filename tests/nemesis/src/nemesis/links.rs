@@ -44,6 +44,20 @@ pub(super) fn delete(office: &Office, blow: &mut Blow) -> Result<()> {
     Ok(())
 }
 
+/// Renames a link, so that it is nobody's any more, and deletes it after a while.
+pub(super) fn rename(office: &Office, blow: &mut Blow) -> Result<()> {
+    const ELSEWHERE: &str = "renamed";
+    if let Some((link, key)) = victim(office, blow)? {
+        blow.what = format!("link {link} is renamed, and deleted");
+        blow.cut.push(key);
+        let node = &office.room.stage.node;
+        try_ip(node, &format!("link set {link} name {ELSEWHERE}\n"))?;
+        last(blow);
+        try_ip(node, &format!("link delete {ELSEWHERE}\n"))?;
+    }
+    Ok(())
+}
+
 /// Takes a link down.
 pub(super) fn set_down(office: &Office, blow: &mut Blow) -> Result<()> {
     if let Some((link, _)) = victim(office, blow)? {

@@ -61,9 +61,10 @@ fn kind(refusal: &Refusal) -> usize {
         R::PortAstray { .. } => 25,
         R::OtherSource { .. } => 3,
         R::Unservable(_) => 4,
+        R::Wire(W::NameTaken { .. }) => 26,
     }
 }
-const KINDS: usize = 26;
+const KINDS: usize = 27;
 
 fn all() -> Vec<Refusal> {
     let path = || "/run/netns/a".to_owned();
@@ -141,6 +142,10 @@ fn all() -> Vec<Refusal> {
             port: port(),
             addresses: Addresses::from_list([[10, 77, 0, 5].into()]).unwrap(),
         },
+        WireError::NameTaken {
+            name: "wk0123456789abc-1of1-t80-80".to_owned(),
+        }
+        .into(),
     ]
 }
 
@@ -205,7 +210,8 @@ fn every_refusal_has_a_code_a_reason_and_what_programs_need() {
         Internal KERNEL errno=1
         Internal KERNEL errno=1
         ResourceExhausted PORT_HELD field=port_mapping holder=k8s.io/pod-1/eth0 value=192.0.2.1:53:5353/udp
-        InvalidArgument INVALID_FIELD field=port_mapping value=192.0.2.1:53:5353/udp"
+        InvalidArgument INVALID_FIELD field=port_mapping value=192.0.2.1:53:5353/udp
+        FailedPrecondition LINK_IN_THE_WAY link=wk0123456789abc-1of1-t80-80"
         .replace("HOST_LINK", key().host_link().as_str());
     let expected: Vec<&str> = expected.lines().map(str::trim_start).collect();
     assert_eq!(lines, expected);
