@@ -118,20 +118,22 @@ pub(crate) fn found(socket: &mut Socket) -> Result<FoundRoutes, Fault> {
         found.held.tunnel = Some(device.tunnel);
         (found.held.odd.tunnel, found.held.odd.down) = (device.odd, device.down);
     }
-    for payload in socket.dump(&dump_of(GETADDR, &[0; 8], "ip address show"))? {
-        let Some((index, net)) = parse_address(&payload) else {
-            continue;
+    // Each workload that comes or goes interrupts it, and its link has none that matter here. What others change meanwhile is told,
+    // and looked at again.
+    socket.walk(&dump_of(GETADDR, &[0; 8], "ip address show"), &mut |payload| {
+        let Some((index, net)) = parse_address(payload) else {
+            return;
         };
-        let protocol = Attributes::after(&payload, 8).value(ADDRESS_PROTOCOL);
+        let protocol = Attributes::after(payload, 8).value(ADDRESS_PROTOCOL);
         if protocol == Some(&[PROTOCOL]) && index == LOOPBACK {
             found.held.addresses.insert(net.addr());
-            continue;
+            return;
         }
         found.other_addresses.insert(net.addr());
         if protocol.is_none() && index == LOOPBACK && is_single(net) {
             found.unmarked.insert(net.addr());
         }
-    }
+    })?;
     for version in [AF_INET, AF_INET6] {
         if version == AF_INET6 && !sysctl::has_ipv6() {
             continue;

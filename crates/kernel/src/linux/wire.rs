@@ -294,14 +294,26 @@ impl Wiring<'_> {
     fn make_outside(&mut self) -> Result<(), WireError> {
         let (plan, index) = (self.plan, self.made.host.index);
         let name = plan.link.host.as_str();
-        let ops = plan.host.iter();
-        let mut messages: Vec<_> = ops.map(|op| message(op, index, name, self.ipv6)).collect();
+        // The kernel goes on after an error, and a record without all of its ports would stand for another attachment.
+        let names = plan.host.iter().take_while(|op| matches!(op, Op::PortName(_)));
+        let (names, ops) = plan.host.split_at(names.count());
+        let to_message = |op: &Op| message(op, index, name, self.ipv6);
+        let named: Vec<_> = names.iter().map(to_message).collect();
+        let mut messages: Vec<_> = ops.iter().map(to_message).collect();
+        if let Some(Refused { position, fault }) = send_all(self.host, &named)?.refused.into_iter().next() {
+            return Err(match names.get(position) {
+                Some(Op::PortName(name)) if fault.errno == EEXIST => {
+                    WireError::NameTaken { name: name.clone() }
+                }
+                _ => gone_or_refused(fault),
+            });
+        }
         let addresses: Vec<IpAddr> = plan.record.addresses.iter().collect();
         messages.extend(addresses.iter().map(|address| route_to(*address)));
         let batch = Batch {
             messages,
             first: 0,
-            ops: &plan.host,
+            ops,
         };
         let sent = batch.send(self.host, || self.linux.sysctls.write(name, &IPV6_ON))?;
         // That there is no way to an address is an answer, too.
@@ -310,11 +322,8 @@ impl Wiring<'_> {
             return Err(gone_or_refused(refused.fault));
         }
         for Refused { position, fault } in sent.refused {
-            match plan.host.get(position) {
+            match ops.get(position) {
                 Some(Op::AltName(_)) if no_second_name(fault.errno) => {}
-                Some(Op::PortName(name)) if fault.errno == EEXIST => {
-                    return Err(WireError::NameTaken { name: name.clone() });
-                }
                 Some(Op::Route { destination, .. }) if fault.errno == EEXIST => {
                     return Err(WireError::Routed {
                         destination: *destination,

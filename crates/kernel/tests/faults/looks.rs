@@ -94,7 +94,7 @@ fn a_datapath_that_cannot_be_opened_says_why_and_leaves_nothing() {
         let before = world();
         let start = || {
             let linux = Linux::open(GROUP)?;
-            linux.watch(Box::new(drop))
+            linux.watch(Box::new(drop)).map(drop)
         };
         let calls = recorded(|| start().unwrap());
         let cases = each(&calls, Errors::InTurn, |mut mishap| {
@@ -102,7 +102,9 @@ fn a_datapath_that_cannot_be_opened_says_why_and_leaves_nothing() {
                 mishap.is_named_in(&fault.to_string());
             } else {
                 let is_told = matches!(mishap.effect, Effect::Errno(errno) if errno >= EPERM && errno != 4);
-                assert!(!is_told, "{mishap:?} was passed over");
+                // Of that only a warning is made.
+                let is_needed = mishap.call.what != "nft list chains";
+                assert!(!is_told || !is_needed, "{mishap:?} was passed over");
             }
         });
         same(&world(), &before, &());
