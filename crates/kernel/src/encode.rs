@@ -211,12 +211,21 @@ pub(crate) fn link_by_altname(name: &str) -> Message {
         .text(link::ALT_IFNAME, name)
 }
 
-/// Asks by which route the kernel would send to an address. Of IPv6 it would look through the addresses of all links for a
-/// source if it were asked how (`rt6_fill_node`, net/ipv6/route.c).
+/// Asks how the kernel would send to an address: over which link, of several next hops the one that it chooses, and from which
+/// source, for which it may look through the addresses of all links (`rt6_fill_node`, net/ipv6/route.c).
+pub(crate) fn way_to(address: IpAddr) -> Message {
+    way(address, 0)
+}
+
+/// Asks for the route alone: one with several next hops names no link of its own.
 pub(crate) fn route_to(address: IpAddr) -> Message {
+    way(address, FIB_MATCH)
+}
+
+fn way(address: IpAddr, flags: u32) -> Message {
     let bits = model::address::Family::of(address).bits();
     let mut head = [family(address), bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    head[8..12].copy_from_slice(&FIB_MATCH.to_ne_bytes());
+    head[8..12].copy_from_slice(&flags.to_ne_bytes());
     Message::new(GETROUTE, 0, format!("ip route get {address}"))
         .fixed(&head)
         .bytes(route::DST, &octets(address))

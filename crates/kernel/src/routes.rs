@@ -6,7 +6,7 @@ pub(crate) use change::change;
 
 use crate::encode::{
     AF_INET, AF_INET6, GETADDR, GETLINK, GETNEIGH, GETROUTE, LOOPBACK, TABLE_MAIN, UNICAST, UP, ifinfo, link,
-    link_by_index, route, route_to,
+    link_by_index, route, way_to,
 };
 use crate::message::{Attributes, Message, u32_at};
 use crate::socket::{Socket, dump_of};
@@ -18,6 +18,8 @@ use model::routes::{FoundRoutes, Hop, METRIC, PROTOCOL, Reach, Tunnel, UNREACHAB
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+/// How often addresses are listed at most, where each time something comes or goes.
+const ADDRESS_LOOKS: usize = 3;
 /// A kind of link.
 const VXLAN: &str = "vxlan";
 const AF_BRIDGE: u8 = 7;
@@ -46,7 +48,7 @@ pub(crate) fn reach(socket: &mut Socket, addresses: &[IpAddr]) -> Result<Vec<Rea
     let mut devices: HashMap<u32, Option<(String, u32, u32)>> = HashMap::new();
     let mut all = Vec::with_capacity(addresses.len());
     for chunk in addresses.chunks(QUESTIONS) {
-        let questions: Vec<Message> = chunk.iter().map(|address| route_to(*address)).collect();
+        let questions: Vec<Message> = chunk.iter().map(|address| way_to(*address)).collect();
         let answer = socket.batch(&questions)?;
         let mut ways = vec![Reach::Nowhere("the kernel did not say".to_owned()); chunk.len()];
         for refused in answer.refused {
@@ -119,21 +121,15 @@ pub(crate) fn found(socket: &mut Socket) -> Result<FoundRoutes, Fault> {
         (found.held.odd.tunnel, found.held.odd.down) = (device.odd, device.down);
     }
     // Each workload that comes or goes interrupts it, and its link has none that matter here. What others change meanwhile is told,
-    // and looked at again.
-    socket.walk(&dump_of(GETADDR, &[0; 8], "ip address show"), &mut |payload| {
-        let Some((index, net)) = parse_address(payload) else {
-            return;
-        };
-        let protocol = Attributes::after(payload, 8).value(ADDRESS_PROTOCOL);
-        if protocol == Some(&[PROTOCOL]) && index == LOOPBACK {
-            found.held.addresses.insert(net.addr());
-            return;
+    // and looked at again. Together the looks miss nothing that stands: before Linux 6.10 one may pass over a link where another one goes.
+    for _ in 0..ADDRESS_LOOKS {
+        let is_whole = socket.walk(&dump_of(GETADDR, &[0; 8], "ip address show"), &mut |payload| {
+            found_address(payload, &mut found);
+        })?;
+        if is_whole {
+            break;
         }
-        found.other_addresses.insert(net.addr());
-        if protocol.is_none() && index == LOOPBACK && is_single(net) {
-            found.unmarked.insert(net.addr());
-        }
-    })?;
+    }
     for version in [AF_INET, AF_INET6] {
         if version == AF_INET6 && !sysctl::has_ipv6() {
             continue;
@@ -169,6 +165,21 @@ pub(crate) fn found(socket: &mut Socket) -> Result<FoundRoutes, Fault> {
         }
     }
     Ok(found)
+}
+
+fn found_address(payload: &[u8], found: &mut FoundRoutes) {
+    let Some((index, net)) = parse_address(payload) else {
+        return;
+    };
+    let protocol = Attributes::after(payload, 8).value(ADDRESS_PROTOCOL);
+    if protocol == Some(&[PROTOCOL]) && index == LOOPBACK {
+        found.held.addresses.insert(net.addr());
+        return;
+    }
+    found.other_addresses.insert(net.addr());
+    if protocol.is_none() && index == LOOPBACK && is_single(net) {
+        found.unmarked.insert(net.addr());
+    }
 }
 
 fn found_route(payload: &[u8], tunnel: u32, found: &mut FoundRoutes) {
@@ -329,6 +340,45 @@ mod tests {
             (told, vxlan_devices(&mut socket).unwrap().len())
         });
         assert_eq!(told.unwrap(), (vec![11], 1));
+    }
+
+    /// Of several next hops the one that the kernel chooses, and the source that it would choose where the route names none.
+    #[test]
+    fn a_peer_behind_gateways_is_reached_over_a_link_and_from_an_address() {
+        let lines = "link add one type ifb
+            link add two type ifb
+            link set one up
+            link set two up
+            address add 192.0.2.1/24 dev one
+            address add 198.51.100.1/24 dev two
+            address add 2001:db8:1::1/64 dev one nodad
+            address add 2001:db8:2::1/64 dev two nodad
+            route add default nexthop via 192.0.2.9 nexthop via 198.51.100.9
+            route add default nexthop via 2001:db8:1::9 nexthop via 2001:db8:2::9
+            route add 203.0.113.0/24 via 192.0.2.9
+            route add 2001:db8:3::/64 via 2001:db8:1::9";
+        let peers = ["10.9.9.9", "fd99::9", "203.0.113.9", "2001:db8:3::9"].map(|text| text.parse().unwrap());
+        let node = crate::netns::create().unwrap();
+        let reached = crate::netns::within(node.as_fd(), || {
+            for line in lines.lines() {
+                let status = std::process::Command::new("ip")
+                    .args(line.split_whitespace())
+                    .status();
+                assert!(status.unwrap().success(), "{line}");
+            }
+            reach(&mut Socket::open(ROUTE).unwrap(), &peers).unwrap()
+        });
+        for (peer, reached) in peers.iter().zip(reached.unwrap()) {
+            let is_reached = matches!(
+                &reached,
+                Reach::Over {
+                    on_link: false,
+                    source: Some(_),
+                    ..
+                }
+            );
+            assert!(is_reached, "{peer}: {reached:?}");
+        }
     }
 
     /// As where no driver of VXLAN is loaded: a node of thousands of workloads would hardly ever be listed without a change.

@@ -61,7 +61,7 @@ const LAST_INDEX: u32 = 1 << 30;
 /// A link may get an index as many beyond the planned one, where others have taken those between.
 const INDEX_SPAN: u32 = 64;
 /// Of the file below /run.
-const UNKEPT: &str = "labels, cooling addresses and generations are not kept";
+const UNKEPT: &str = "labels, addresses that are held or cool down, and generations are not kept";
 /// How long running orders may take once the daemon is asked to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
@@ -154,7 +154,7 @@ struct State<D: Datapath> {
     /// How they are routed to.
     routes: Arc<Routes>,
     attachments: BTreeMap<Key, Attachment>,
-    /// Addresses that were held, and that a link has which is left alone: they cool down when it has gone.
+    /// Addresses of links that are left alone: they cool down when those have gone.
     left_alone: HashSet<IpAddr>,
     by_index: HashMap<u32, Key>,
     by_port: BTreeMap<(Protocol, u16), BTreeSet<Key>>,
@@ -172,6 +172,8 @@ struct State<D: Datapath> {
     unpublished: Option<Fault>,
     /// Why the file below /run could not be written.
     unkept: Option<String>,
+    /// The newest generation that is in it.
+    kept: Option<u64>,
     /// Links that look like ours and cannot be read, and other things worth a look.
     oddities: Vec<String>,
     on_ready: Option<Box<dyn Fn(bool) + Send>>,
@@ -236,6 +238,7 @@ impl<D: Datapath> Desk<D> {
                 unread: None,
                 unpublished: None,
                 unkept: None,
+                kept: None,
                 oddities: Vec::new(),
                 on_ready: None,
                 was_ready: false,
@@ -272,7 +275,7 @@ impl<D: Datapath> Desk<D> {
     }
 
     /// The source says: these prefixes serve from now on; what served before and is not among them drains. Returns the
-    /// generation, when the file below /run has it, or [`Self::unkept`] says why not. What cannot be served changes nothing. Blocks.
+    /// generation, when the file below /run has it, or [`Self::unkept`] says that it has not. What cannot be served changes nothing. Blocks.
     pub fn set_prefixes(&self, prefixes: &[Prefix]) -> Result<u64, Unservable> {
         if prefixes.is_empty() {
             return Err(Unservable::Empty);
@@ -287,16 +290,19 @@ impl<D: Datapath> Desk<D> {
         state.told = Some(SystemTime::now());
         let generation = state.ipam.generation();
         self.tell_readiness(&mut state);
+        let is_kept = state.kept >= Some(generation);
         drop(state);
         self.router.peers_changed();
         if !served {
             let all: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
             tracing::info!(source = %self.settings.source, generation, prefixes = ?all, "prefixes");
-            self.remember();
             // What others have of them is to be known.
             self.sweeper.all_touched();
         } else if trouble.is_some() {
             tracing::info!(source = %self.settings.source, generation, "the prefixes are as they were");
+        }
+        if !served || !is_kept {
+            self.remember();
         }
         Ok(generation)
     }
@@ -362,9 +368,11 @@ impl<D: Datapath> Desk<D> {
         }
     }
 
-    /// Why the file below /run cannot be written; `None`: it can.
-    pub fn unkept(&self) -> Option<String> {
-        self.state().unkept.clone()
+    /// Why the file below /run has not got a generation; `None`: it has, or there is to be none.
+    pub fn unkept(&self, generation: u64) -> Option<String> {
+        let state = self.state();
+        let is_kept = self.settings.memory.is_none() || state.kept >= Some(generation);
+        (!is_kept).then(|| state.unkept.clone().unwrap_or_default())
     }
 
     /// Returns when the first sweep is over.
@@ -507,13 +515,19 @@ impl<D: Datapath> Desk<D> {
                 .with_unknown(state.ipam.unknown_before(now()))
         });
         memory.prefixes = Remembered::new(self.settings.source, &state.ipam.past());
+        let generation = state.ipam.generation();
         drop(state);
         let unkept = memory.save(path).err().map(|error| error.to_string());
         if unkept.is_some() {
             // What is wrong with it may pass.
             self.sweeper.memory_is_old();
         }
-        let before = std::mem::replace(&mut self.state().unkept, unkept.clone());
+        let mut state = self.state();
+        if unkept.is_none() {
+            state.kept = Some(generation);
+        }
+        let before = std::mem::replace(&mut state.unkept, unkept.clone());
+        drop(state);
         match unkept {
             Some(error) if before.as_ref() != Some(&error) => {
                 tracing::warn!(path = %path.display(), error, "{UNKEPT}");

@@ -18,7 +18,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Labels and cooling addresses are written at most this often.
+/// The file below /run is written at most this often.
 const MEMORY_PACE: Duration = Duration::from_secs(1);
 /// What failed is tried again after this time, after twice as long the next time, and so on up to a round.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -29,7 +29,7 @@ struct Rounds {
     full: Instant,
     /// How long after the next failure.
     again: Duration,
-    /// Labels and cooling addresses are old since.
+    /// The file below /run is old since.
     memory: Option<Instant>,
     saved: Instant,
 }

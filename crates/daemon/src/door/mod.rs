@@ -132,7 +132,8 @@ impl<D: Datapath> Orders for Arc<Desk<D>> {
                 // The next daemon would give another list the same one.
                 let unkept =
                     |why| Refusal::NotReady(vec![format!("the prefixes serve, and are not kept: {why}")]);
-                self.unkept().map_or(Ok(generation), |why| Err(unkept(why)))
+                self.unkept(generation)
+                    .map_or(Ok(generation), |why| Err(unkept(why)))
             }
             source_kind => Err(Refusal::OtherSource { source_kind }),
         }

@@ -3,7 +3,9 @@
 use crate::fake::{Fake, World};
 use crate::orders::{as_left, attach, detach, open_with, pools, settings};
 use daemon::desk::{Desk, Settings};
+use daemon::door::Orders;
 use daemon::memory::Memory;
+use daemon::source::Kind;
 use model::datapath::Event;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,8 +30,13 @@ impl Node {
     }
 
     fn open(&self) -> Arc<Desk<Fake>> {
+        self.open_of(settings().source)
+    }
+
+    fn open_of(&self, source: Kind) -> Arc<Desk<Fake>> {
         let settings = Settings {
             memory: Some(self.file.clone()),
+            source,
             ..settings()
         };
         open_with(&self.world, settings)
@@ -132,11 +139,16 @@ fn what_a_later_sweep_finds_attached_is_written_down() {
     let link = attach(&node.open(), "w", "/n/1").unwrap().link.host;
     node.until_held(2);
     node.kill();
-    node.world.damage(&link, |link| link.group = 9);
-    std::fs::remove_file(&node.file).unwrap();
+    // Somebody has taken both away by which it is known.
+    let mut record = String::new();
+    node.world.damage(&link, |link| {
+        (link.group, record) = (9, std::mem::take(&mut link.alias));
+    });
     let desk = node.open();
     node.until_held(0);
-    node.world.damage(&link, |link| link.group = 8);
+    node.world.damage(&link, |link| {
+        (link.group, link.alias) = (8, record.clone());
+    });
     node.world.tell(Event::Lost);
     node.until_held(2);
     let used: Vec<u128> = use_of(&desk).into_iter().map(|(used, _)| used).collect();
@@ -146,12 +158,22 @@ fn what_a_later_sweep_finds_attached_is_written_down() {
 #[test]
 fn a_generation_that_is_not_written_is_not_answered() {
     let node = Node::new();
-    let desk = node.open();
-    assert_eq!(desk.unkept(), None);
+    let desk = node.open_of(Kind::Api);
+    let tell = |third: u8| Orders::set_prefixes(&desk, &[format!("10.9.{third}.0/24").parse().unwrap()]);
+    let first = tell(0).unwrap();
     std::fs::remove_file(&node.file).unwrap();
     std::fs::create_dir(&node.file).unwrap();
-    desk.set_prefixes(&["10.9.0.0/24".parse().unwrap()]).unwrap();
-    assert!(desk.unkept().is_some());
+    // What was kept is answered, whatever cannot be written now.
+    assert_eq!(tell(0).unwrap(), first);
+    for _ in 0..2 {
+        let refused = tell(1).unwrap_err().to_string();
+        assert!(
+            refused.contains("the prefixes serve, and are not kept: "),
+            "{refused}"
+        );
+    }
+    std::fs::remove_dir(&node.file).unwrap();
+    assert_eq!(tell(1).unwrap(), first + 1);
 }
 
 #[test]
@@ -162,7 +184,7 @@ fn a_file_that_cannot_be_written_is_said_and_is_once_it_can() {
     // Nothing is attached, which would have it written, too.
     let desk = node.open();
     let is_said = || {
-        let text = "labels, cooling addresses and generations are not kept: ";
+        let text = "labels, addresses that are held or cool down, and generations are not kept: ";
         desk.node()
             .warnings
             .iter()

@@ -111,7 +111,8 @@ fn create(home: &Home, host: &mut Socket, namespace: &OwnedFd, plan: &Plan) -> R
             // One of the two indexes is taken, and the kernel does not say which: first the workload's is left to it.
             EBUSY if workload_index != 0 => workload_index = 0,
             EBUSY if tries < INDEX_TRIES => tries += 1,
-            EEXIST if tries < INDEX_TRIES && has_index(host, index)? => tries += 1,
+            // It also means that the host end's index is a link's already, which then was told.
+            EEXIST if tries < INDEX_TRIES && !replies.is_empty() => tries += 1,
             EEXIST => match taken(home, host, namespace, plan) {
                 Some(error) => return Err(error),
                 // Who had the name is gone meanwhile, as when it is just being detached.
@@ -158,14 +159,6 @@ fn take_back(host: &mut Socket, plan: &Plan, index: u32) -> Result<(), Fault> {
         host.batch(&[encode::delete(index, name)])?.ok()?;
     }
     Ok(())
-}
-
-/// EEXIST also means that the host end's index is a link's already.
-fn has_index(host: &mut Socket, index: u32) -> Result<bool, WireError> {
-    let answer = host
-        .batch(&[link_by_index(index, "the chosen index")])
-        .map_err(refused)?;
-    Ok(!answer.replies.is_empty())
 }
 
 /// EEXIST says that a name is taken, but not whose; `None` where both are free by now.

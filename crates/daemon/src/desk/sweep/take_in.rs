@@ -54,8 +54,20 @@ impl<D: Datapath> Desk<D> {
                 Standing::Unreadable(error) => {
                     taken.extend(link.routes.iter().map(|route| route.addr()));
                     state
+                        .left_alone
+                        .extend(link.routes.iter().map(|route| route.addr()));
+                    state
                         .oddities
                         .push(format!("link {} is left alone: {error}", link.name));
+                }
+                Standing::Regrouped(record) if !state.by_index.contains_key(&link.index) => {
+                    taken.extend(record.addresses.iter());
+                    state.left_alone.extend(record.addresses.iter());
+                    let (group, ours) = (link.group, self.settings.group);
+                    state.oddities.push(format!(
+                        "link {} carries group {group} instead of {ours}",
+                        link.name
+                    ));
                 }
                 // An order that runs knows of its link what no survey can tell.
                 _ if link.host_link().is_some_and(|name| busy.contains(&name)) => {}
@@ -65,14 +77,6 @@ impl<D: Datapath> Desk<D> {
                 }
                 Standing::HalfAdopted(claim, undo) => work.release.push((link.clone(), claim, undo)),
                 Standing::HalfMade => work.prune.extend(target(link)),
-                Standing::Regrouped(record) if !state.by_index.contains_key(&link.index) => {
-                    taken.extend(record.addresses.iter());
-                    let (group, ours) = (link.group, self.settings.group);
-                    state.oddities.push(format!(
-                        "link {} carries group {group} instead of {ours}",
-                        link.name
-                    ));
-                }
                 Standing::Attached(record) | Standing::Regrouped(record) => {
                     if !state.by_index.contains_key(&link.index) {
                         let labels = memory
@@ -96,7 +100,10 @@ impl<D: Datapath> Desk<D> {
                             state.oddities.push(text);
                         }
                         state.enter(attachment);
-                        self.sweeper.memory_is_old();
+                        // The first sweep is followed by the file.
+                        if memory.is_none() {
+                            self.sweeper.memory_is_old();
+                        }
                     }
                     state.oddities.extend(link.beyond_us());
                     // The next one to be attached may not have the gateway of one that lives.
@@ -115,7 +122,7 @@ impl<D: Datapath> Desk<D> {
         let taken: HashSet<IpAddr> = taken.into_iter().collect();
         state.ipam.set_taken(taken.iter().copied());
         if let Some(memory) = memory {
-            self.remind(&mut state, &memory, survey, &taken);
+            self.remind(&mut state, &memory, survey);
         }
         let given_up: Vec<IpAddr> = state.left_alone.difference(&taken).copied().collect();
         if !given_up.is_empty() {
@@ -135,7 +142,7 @@ impl<D: Datapath> Desk<D> {
 
     /// What cooled down goes on. Where that was lost, all addresses do; but a node without the file and without a link of ours
     /// has just come up.
-    fn remind(&self, state: &mut State<D>, memory: &Memory, survey: &Survey, taken: &HashSet<IpAddr>) {
+    fn remind(&self, state: &mut State<D>, memory: &Memory, survey: &Survey) {
         let is_ours = |link: &FoundLink| !matches!(link.standing(self.settings.group), Standing::Foreign);
         let is_new = state.is_missing && !survey.links.iter().any(is_ours);
         if let Some(moment) = memory.unknown_before().filter(|_| !is_new) {
@@ -149,10 +156,8 @@ impl<D: Datapath> Desk<D> {
         }
         // Freed when nobody wrote it down any more: by a daemon that was killed, or by the kernel, with a namespace.
         for address in memory.held() {
-            match taken.contains(&address) {
-                // Its link is there, and is nobody's whom we know.
-                true => drop(state.left_alone.insert(address)),
-                false => state.ipam.cool(address, now()),
+            if !state.left_alone.contains(&address) {
+                state.ipam.cool(address, now());
             }
         }
     }
