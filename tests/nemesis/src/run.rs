@@ -199,7 +199,7 @@ impl<'a> Run<'a> {
     fn judge(&mut self, history: &History, quiet_since: u64) -> Vec<String> {
         let world = &self.office.world;
         let mut complaints = honesty::complaints(history, world);
-        let steps = steps(history, quiet_since);
+        let steps = steps(history, quiet_since, &self.states);
         complaints.extend(addresses::complaints(history, &steps, world));
         for (key, steps) in steps.iter().enumerate() {
             match judge(&self.states[key], steps) {

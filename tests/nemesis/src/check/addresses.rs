@@ -141,7 +141,7 @@ mod tests {
             }],
             ..History::default()
         };
-        complaints(&history, &steps(&history, 1000 * SECOND), &world)
+        complaints(&history, &steps(&history, 1000 * SECOND, &[]), &world)
     }
 
     #[test]

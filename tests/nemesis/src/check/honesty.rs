@@ -72,15 +72,13 @@ fn may_refuse(history: &History, world: &World, call: &Call, no: &Refused) -> bo
             {
                 true
             }
-            "NAMESPACE_NOT_FOUND" | "NOT_A_NAMESPACE" | "NAMESPACE_VANISHED" => {
-                history.lives.iter().any(|life| {
-                    life.slot == *slot
-                        && (life.until <= call.end && life.gone.saturating_add(AFTERMATH) >= call.begin)
-                })
-            }
-            _ => false,
+            _ => is_of_an_end(history, call, *slot, reason),
         },
-        Act::AttachWrongly { wrong, .. } => expected(*wrong).contains(&reason) || is_of_plugin(*wrong, no),
+        Act::AttachWrongly { key, wrong } => {
+            expected(*wrong).contains(&reason)
+                || is_of_plugin(*wrong, no)
+                || is_of_an_end(history, call, *key, reason)
+        }
         Act::Get { .. } | Act::Check { .. } => reason == "NOT_ATTACHED",
         // What an older ADD was answered may be another's by now.
         Act::PluginCheck { .. } => true,
@@ -92,6 +90,14 @@ fn may_refuse(history: &History, world: &World, call: &Call, no: &Refused) -> bo
         Act::Detach { .. } => no.message.contains(": it is in link group ") && is_near(&[Kind::Unroute]),
         Act::Status { .. } | Act::List | Act::Node => false,
     }
+}
+
+/// Whether a namespace was just ending, or there was none at its path.
+fn is_of_an_end(history: &History, call: &Call, slot: usize, reason: &str) -> bool {
+    ["NAMESPACE_NOT_FOUND", "NOT_A_NAMESPACE", "NAMESPACE_VANISHED"].contains(&reason)
+        && history.lives.iter().any(|life| {
+            life.slot == slot && life.until <= call.end && life.gone.saturating_add(AFTERMATH) >= call.begin
+        })
 }
 
 fn expected(wrong: Wrong) -> &'static [&'static str] {

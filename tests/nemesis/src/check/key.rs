@@ -29,6 +29,16 @@ pub enum State {
     },
 }
 
+impl State {
+    /// The number of its namespace's life.
+    pub fn place(&self) -> Option<usize> {
+        match self {
+            Self::Absent => None,
+            Self::Attached { place, .. } => Some(*place),
+        }
+    }
+}
+
 /// A call, or something that was done to the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {

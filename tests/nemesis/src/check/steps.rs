@@ -1,6 +1,6 @@
 //! From a history to the steps of each key.
 
-use super::key::{Named, Step, What};
+use super::key::{Named, State, Step, What};
 use crate::history::{Answer, Attached, Call, History};
 use crate::plan::{Act, FIRST_OF_PLUGIN, KEYS, Kind};
 use std::sync::Arc;
@@ -16,8 +16,8 @@ const IN_THE_WAY: [&str; 7] = [
     "ADDRESS_ROUTED",
 ];
 
-/// The steps of every key. `quiet`: when the round was over.
-pub fn steps(history: &History, quiet: u64) -> Vec<Vec<Step>> {
+/// The steps of every key. `quiet`: when the round was over; `before`: in which states each key may have been when it began.
+pub fn steps(history: &History, quiet: u64, before: &[Vec<State>]) -> Vec<Vec<Step>> {
     let mut all = Steps {
         history,
         of_key: vec![Vec::new(); KEYS],
@@ -47,8 +47,9 @@ pub fn steps(history: &History, quiet: u64) -> Vec<Vec<Step>> {
     }
     // Ends that concern no life of the key would only be in the way.
     let mut of_key = all.of_key;
-    for steps in &mut of_key {
-        let named: Vec<usize> = steps.iter().flat_map(places).collect();
+    for (key, steps) in of_key.iter_mut().enumerate() {
+        let mut named: Vec<usize> = steps.iter().flat_map(places).collect();
+        named.extend(before.get(key).into_iter().flatten().filter_map(State::place));
         steps.retain(|step| !matches!(&step.what, What::Ends(life) if !named.contains(life)));
     }
     of_key
@@ -262,5 +263,42 @@ impl Steps<'_> {
                 .map(|(number, _)| number)
                 .collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::key::{Verdict, judge};
+    use super::*;
+    use crate::history::{Life, Refused};
+
+    /// In the round in which it ends nobody has asked for it before.
+    #[test]
+    fn a_namespace_that_ends_takes_along_what_an_earlier_round_has_attached_to_it() {
+        let no = Refused {
+            code: "NotFound".to_owned(),
+            reason: "NOT_ATTACHED".to_owned(),
+            message: String::new(),
+        };
+        let missed = Call::made(Act::Get { key: 0 }, 10, 11, Answer::Refused(no));
+        let history = History {
+            calls: vec![missed],
+            lives: vec![Life {
+                slot: 0,
+                inode: 1,
+                from: 0,
+                until: 5,
+                gone: 6,
+            }],
+            ..History::default()
+        };
+        let before = vec![State::Attached {
+            ask: None,
+            place: 0,
+            answer: None,
+            since: 1,
+        }];
+        let steps = steps(&history, 100, std::slice::from_ref(&before));
+        assert!(matches!(judge(&before, &steps[0]), Verdict::Possible(_)));
     }
 }
