@@ -342,45 +342,6 @@ mod tests {
         assert_eq!(told.unwrap(), (vec![11], 1));
     }
 
-    /// Of several next hops the one that the kernel chooses, and the source that it would choose where the route names none.
-    #[test]
-    fn a_peer_behind_gateways_is_reached_over_a_link_and_from_an_address() {
-        let lines = "link add one type ifb
-            link add two type ifb
-            link set one up
-            link set two up
-            address add 192.0.2.1/24 dev one
-            address add 198.51.100.1/24 dev two
-            address add 2001:db8:1::1/64 dev one nodad
-            address add 2001:db8:2::1/64 dev two nodad
-            route add default nexthop via 192.0.2.9 nexthop via 198.51.100.9
-            route add default nexthop via 2001:db8:1::9 nexthop via 2001:db8:2::9
-            route add 203.0.113.0/24 via 192.0.2.9
-            route add 2001:db8:3::/64 via 2001:db8:1::9";
-        let peers = ["10.9.9.9", "fd99::9", "203.0.113.9", "2001:db8:3::9"].map(|text| text.parse().unwrap());
-        let node = crate::netns::create().unwrap();
-        let reached = crate::netns::within(node.as_fd(), || {
-            for line in lines.lines() {
-                let status = std::process::Command::new("ip")
-                    .args(line.split_whitespace())
-                    .status();
-                assert!(status.unwrap().success(), "{line}");
-            }
-            reach(&mut Socket::open(ROUTE).unwrap(), &peers).unwrap()
-        });
-        for (peer, reached) in peers.iter().zip(reached.unwrap()) {
-            let is_reached = matches!(
-                &reached,
-                Reach::Over {
-                    on_link: false,
-                    source: Some(_),
-                    ..
-                }
-            );
-            assert!(is_reached, "{peer}: {reached:?}");
-        }
-    }
-
     /// As where no driver of VXLAN is loaded: a node of thousands of workloads would hardly ever be listed without a change.
     #[test]
     fn where_all_links_are_told_there_is_none_and_they_are_not_asked_for_again() {

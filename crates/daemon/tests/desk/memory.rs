@@ -7,6 +7,7 @@ use daemon::door::Orders;
 use daemon::memory::Memory;
 use daemon::source::Kind;
 use model::datapath::Event;
+use model::key::HostLink;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,6 +47,14 @@ impl Node {
     fn kill(&mut self) {
         self.world.forget_the_daemon();
         self.file = as_left(&self.file);
+    }
+
+    /// A daemon attached one workload, which was written down, and was killed; the workload's link.
+    fn left_with_one(&mut self) -> HostLink {
+        let link = attach(&self.open(), "w", "/n/1").unwrap().link.host;
+        self.until_held(2);
+        self.kill();
+        link
     }
 
     /// The next daemon, after a SIGKILL.
@@ -105,9 +114,7 @@ fn what_was_freed_and_not_written_any_more_cools_down_all_the_same() {
 #[test]
 fn what_ended_while_no_daemon_was_there_cools_down() {
     let mut node = Node::new();
-    attach(&node.open(), "w", "/n/1").unwrap();
-    node.until_held(2);
-    node.kill();
+    node.left_with_one();
     node.world.vanish("/n/1");
     assert_eq!(use_of(&node.open()), [(0, 1), (0, 1)]);
 }
@@ -115,9 +122,7 @@ fn what_ended_while_no_daemon_was_there_cools_down() {
 #[test]
 fn the_addresses_of_a_link_that_is_left_alone_cool_down_when_it_has_gone() {
     let mut node = Node::new();
-    let link = attach(&node.open(), "w", "/n/1").unwrap().link.host;
-    node.until_held(2);
-    node.kill();
+    let link = node.left_with_one();
     // Somebody has changed its group.
     node.world.damage(&link, |link| link.group = 9);
     for _ in 0..2 {
@@ -136,9 +141,7 @@ fn the_addresses_of_a_link_that_is_left_alone_cool_down_when_it_has_gone() {
 #[test]
 fn what_a_later_sweep_finds_attached_is_written_down() {
     let mut node = Node::new();
-    let link = attach(&node.open(), "w", "/n/1").unwrap().link.host;
-    node.until_held(2);
-    node.kill();
+    let link = node.left_with_one();
     // Somebody has taken both away by which it is known.
     let mut record = String::new();
     node.world.damage(&link, |link| {

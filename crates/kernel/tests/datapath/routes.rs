@@ -3,7 +3,7 @@
 use crate::node::{RULESET, index_of, on_a_node, run};
 use kernel::linux::Linux;
 use model::datapath::Datapath as _;
-use model::routes::{Hop, METRIC, Step, UNREACHABLE_METRIC};
+use model::routes::{Hop, METRIC, Reach, Step, UNREACHABLE_METRIC};
 use model::ruleset::Ruleset;
 use model::spared::Spared;
 
@@ -132,5 +132,41 @@ fn what_the_table_spares_is_read_back() {
             })
             .unwrap();
         assert_eq!(linux.spared().unwrap(), nets);
+    });
+}
+
+/// Of several next hops the one that the kernel chooses, and the source that it would choose where the route names none.
+#[test]
+fn a_peer_behind_gateways_is_reached_over_a_link_and_from_an_address() {
+    on_a_node(|| {
+        for line in [
+            "ip link add one type ifb",
+            "ip link add two type ifb",
+            "ip link set one up",
+            "ip link set two up",
+            "ip address add 192.0.2.1/24 dev one",
+            "ip address add 198.51.100.1/24 dev two",
+            "ip address add 2001:db8:1::1/64 dev one nodad",
+            "ip address add 2001:db8:2::1/64 dev two nodad",
+            "ip route add 10.9.9.0/24 nexthop via 192.0.2.9 nexthop via 198.51.100.9",
+            "ip route add fd99::/64 nexthop via 2001:db8:1::9 nexthop via 2001:db8:2::9",
+            "ip route add 203.0.113.0/24 via 192.0.2.9",
+            "ip route add 2001:db8:3::/64 via 2001:db8:1::9",
+        ] {
+            run(line);
+        }
+        let peers = ["10.9.9.9", "fd99::9", "203.0.113.9", "2001:db8:3::9"].map(|text| text.parse().unwrap());
+        let reached = Linux::open(8).unwrap().reach(&peers).unwrap();
+        for (peer, reached) in peers.iter().zip(reached) {
+            let is_reached = matches!(
+                &reached,
+                Reach::Over {
+                    on_link: false,
+                    source: Some(_),
+                    ..
+                }
+            );
+            assert!(is_reached, "{peer}: {reached:?}");
+        }
     });
 }
