@@ -336,7 +336,9 @@ mod tests {
             let mut socket = Socket::open(ROUTE).unwrap();
             let links = [of_kind(10, "ifb"), of_kind(11, VXLAN), of_kind(12, "ifb")];
             socket.batch(&links).unwrap().ok().unwrap();
-            let told = socket.dump_of(&of_vxlan(), |payload| u32_at(payload, 4)).unwrap();
+            let told = socket
+                .dump_with(&of_vxlan(), |payload| u32_at(payload, 4))
+                .unwrap();
             (told, vxlan_devices(&mut socket).unwrap().len())
         });
         assert_eq!(told.unwrap(), (vec![11], 1));

@@ -219,17 +219,17 @@ impl Socket {
 
     /// Everything that a request tells of, once more from the beginning where the kernel says that it changed meanwhile.
     pub fn dump(&mut self, request: &Message) -> Result<Vec<Vec<u8>>, Fault> {
-        self.dump_of(request, |payload| Some(payload.to_vec()))
+        self.dump_with(request, |payload| Some(payload.to_vec()))
     }
 
     /// As [`Self::dump`], of which only what `read` makes of each message is kept. It is read afterwards: the longer a dump takes,
     /// the sooner something changes meanwhile.
-    pub(crate) fn dump_of<T>(
+    pub(crate) fn dump_with<T>(
         &mut self,
         request: &Message,
         read: impl Fn(&[u8]) -> Option<T>,
     ) -> Result<Vec<T>, Fault> {
-        // In one piece, which goes back to the system as a whole: those of thousands of links are many megabytes.
+        // In one piece instead of an allocation for each message.
         let (mut bytes, mut lengths) = (Vec::new(), Vec::new());
         for _ in 0..DUMP_TRIES {
             bytes.clear();

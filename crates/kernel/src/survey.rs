@@ -64,7 +64,7 @@ pub(crate) struct Dumps {
 /// are (`peernet2id`, net/core/net_namespace.c), so they are asked for once.
 pub(crate) fn dumps<T>(socket: &mut Socket, read: impl Fn(&[u8]) -> T) -> Result<(Dumps, Vec<T>), Fault> {
     let request = dump_of(GETLINK, &ifinfo(0, 0, 0), "ip link show").u32(link::EXT_MASK, 8);
-    let links = socket.dump_of(&request, |payload| Some((parse_link(payload)?, read(payload))))?;
+    let links = socket.dump_with(&request, |payload| Some((parse_link(payload)?, read(payload))))?;
     let (links, read) = links.into_iter().unzip();
     let dumps = Dumps {
         links,
@@ -391,7 +391,7 @@ pub(crate) fn altnames(properties: Attributes<'_>) -> impl Iterator<Item = &str>
 pub(crate) fn addresses(socket: &mut Socket, index: u32) -> Result<Vec<Address>, Fault> {
     let mut head = [AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0];
     head[4..8].copy_from_slice(&index.to_ne_bytes());
-    socket.dump_of(&dump_of(GETADDR, &head, "ip address show"), |payload| {
+    socket.dump_with(&dump_of(GETADDR, &head, "ip address show"), |payload| {
         parse_address(payload).map(|(index, net)| Address { index, net })
     })
 }
@@ -420,7 +420,7 @@ pub(crate) fn routes(socket: &mut Socket, index: u32) -> Result<Vec<Route>, Faul
         } else {
             request.u32(route::OIF, index)
         };
-        all.extend(socket.dump_of(&request, parse_route).or_else(absent_table)?);
+        all.extend(socket.dump_with(&request, parse_route).or_else(absent_table)?);
     }
     Ok(all)
 }
@@ -502,7 +502,7 @@ fn neighbours(socket: &mut Socket, index: u32) -> Result<Vec<Neighbour>, Fault> 
     } else {
         request.u32(NEIGHBOUR_IFINDEX, index)
     };
-    socket.dump_of(&request, |payload| {
+    socket.dump_with(&request, |payload| {
         parse_neighbour(payload).map(|(index, address, mac)| Neighbour { index, address, mac })
     })
 }
