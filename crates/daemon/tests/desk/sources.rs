@@ -173,3 +173,36 @@ fn what_is_told_before_the_kernel_is_read_counts_on_and_loses_nothing_of_the_fil
     assert_eq!(generations, [(false, 2), (true, 2)]);
     assert_eq!(desk.list(None).unwrap()[0].labels["a"], "b");
 }
+
+/// What drains and is in use is so, too, while nobody has yet read that it is in use.
+#[test]
+fn what_drains_stays_where_a_list_is_told_before_the_kernel_is_read() {
+    let (world, folder) = (World::default(), tempfile::tempdir().unwrap());
+    let file = folder.path().join("state.json");
+    let settings = |file: &Path| Settings {
+        source: Kind::Api,
+        prefixes: Vec::new(),
+        memory: Some(file.to_path_buf()),
+        ..settings()
+    };
+    let desk = open_with(&world, settings(&file));
+    desk.set_prefixes(&many(10, 1)).unwrap();
+    attach(&desk, "w", "/n/1").unwrap();
+    assert_eq!(desk.set_prefixes(&many(11, 1)), Ok(2));
+    world.forget_the_daemon();
+    world.close(crate::fake::Place::Surveyed);
+    let desk = Desk::open(Fake::on(&world), settings(&as_left(&file))).unwrap();
+    world.wait_at(crate::fake::Place::Surveyed);
+    assert_eq!(desk.set_prefixes(&many(11, 1)), Ok(2));
+    world.open(crate::fake::Place::Surveyed);
+    desk.wait_until_recovered();
+    let used = |desk: &Arc<Desk<Fake>>| -> Vec<_> {
+        let all = desk.node().prefixes;
+        all.iter().map(|p| (p.draining, p.used, p.cooling)).collect()
+    };
+    assert_eq!(used(&desk), [(false, 0, 0), (true, 1, 0)]);
+    // Nor is what was freed of it given out before it has cooled down.
+    detach(&desk, "w", None).unwrap();
+    assert_eq!(desk.set_prefixes(&many(10, 1)), Ok(3));
+    assert_eq!(used(&desk), [(false, 0, 1)]);
+}

@@ -43,6 +43,8 @@ pub struct Ipam {
     told: Vec<Prefix>,
     /// Nobody knows what was freed before.
     unknown: Option<Moment>,
+    /// After a restart not all is held yet that is in use.
+    is_incomplete: bool,
 }
 
 /// Why an address cannot be held.
@@ -67,6 +69,7 @@ impl Ipam {
             generation: 0,
             told: Vec::new(),
             unknown: None,
+            is_incomplete: false,
         }
     }
 

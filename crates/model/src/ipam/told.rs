@@ -15,10 +15,11 @@ use std::time::Duration;
 
 impl Ipam {
     /// After a restart: what served before drains until it is told again, and counting goes on. `random` is asked once for
-    /// each prefix, where to begin in it.
+    /// each prefix, where to begin in it. No prefix ends before [`Self::complete`]: nobody knows yet what of it is in use.
     pub fn resumed(cool_down: Duration, past: &Past, random: &mut dyn FnMut() -> u128) -> Self {
         let mut ipam = Self::new(cool_down);
         ipam.generation = past.generation;
+        ipam.is_incomplete = true;
         ipam.told = past.serving.iter().map(|(prefix, _)| *prefix).collect();
         let mut known = HashSet::new();
         for &(prefix, since) in past.serving.iter().chain(&past.draining) {
@@ -118,9 +119,17 @@ impl Ipam {
         self.pools.iter().filter(|pool| !pool.draining || pool.held > 0)
     }
 
+    /// After a restart: all that is in use is held now, and what was freed before and cools down is told.
+    pub fn complete(&mut self) {
+        self.is_incomplete = false;
+    }
+
     /// Forgets prefixes that drained, when the last address has cooled down that could return with its prefix. What was told
     /// before a restart is waited for.
     pub fn end_drained(&mut self, now: Moment) {
+        if self.is_incomplete {
+            return;
+        }
         let is_over = |pool: &Pool| {
             pool.draining
                 && pool.held == 0

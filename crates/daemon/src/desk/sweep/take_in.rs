@@ -132,6 +132,7 @@ impl<D: Datapath> Desk<D> {
             state.left_alone.retain(|address| taken.contains(address));
             self.sweeper.memory_is_old();
         }
+        state.ipam.complete();
         state.ipam.end_drained(now());
         if state.own() != own {
             self.router.peers_changed();
