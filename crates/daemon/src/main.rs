@@ -86,6 +86,7 @@ fn serve(args: &Args) -> anyhow::Result<()> {
         return Ok(());
     }
     start_log(args.log_format);
+    kernel::heap::give_back_what_is_freed();
     raise_open_files(config.open_files());
     // One thread at the door: every hop to another one costs a wake-up, and the work is done elsewhere.
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -3,6 +3,7 @@
 
 pub mod confine;
 pub mod frames;
+pub mod heap;
 pub mod linux;
 pub mod netns;
 #[doc(hidden)]

@@ -258,7 +258,7 @@ impl Watch {
             known.neighbours = before.neighbours;
             known.routes = before.routes;
         }
-        let link = lost.then(|| known.name.clone());
+        let link = lost.then_some(known.name);
         self.stock.links.insert(index, known);
         if let Some(link) = link {
             (self.sink)(Event::LinkTouched { link, index });
@@ -309,7 +309,7 @@ impl Watch {
     fn touched(&self, index: u32) {
         if let Some(known) = self.stock.links.get(&index).filter(|known| known.up) {
             (self.sink)(Event::LinkTouched {
-                link: known.name.clone(),
+                link: known.name,
                 index,
             });
         }

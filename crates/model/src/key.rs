@@ -6,6 +6,7 @@
 use crate::address::Mac;
 use sha2::{Digest as _, Sha256};
 use std::fmt;
+use std::sync::Arc;
 
 /// Bytes that an owner may have.
 pub const OWNER_BYTES: usize = 63;
@@ -131,9 +132,12 @@ impl fmt::Display for InterfaceName {
     }
 }
 
-/// What an attachment is known by.
+/// What an attachment is known by. Many know one attachment, so its parts are kept once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key {
+pub struct Key(Arc<Parts>);
+
+#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Parts {
     owner: Owner,
     workload: WorkloadId,
     interface: InterfaceName,
@@ -146,40 +150,37 @@ impl Key {
         if length > IDENTITY_BYTES {
             return Err(KeyError::IdentityTooLong { length });
         }
-        Ok(Self {
+        Ok(Self(Arc::new(Parts {
             owner,
             workload,
             interface,
-        })
+        })))
     }
 
     /// The owner.
     pub fn owner(&self) -> &Owner {
-        &self.owner
+        &self.0.owner
     }
 
     /// The workload id.
     pub fn workload(&self) -> &WorkloadId {
-        &self.workload
+        &self.0.workload
     }
 
     /// The interface name.
     pub fn interface(&self) -> &InterfaceName {
-        &self.interface
+        &self.0.interface
     }
 
     /// The name of the host end: `wk` and the first 52 bits of SHA-256 over the parts, as 13 hex digits.
     pub fn host_link(&self) -> HostLink {
         let digest = self.digest();
-        let mut name = String::with_capacity(INTERFACE_NAME_BYTES);
-        name.push_str(HostLink::PREFIX);
-        name.extend(
-            digest
-                .iter()
-                .flat_map(|byte| [byte >> 4, byte & 15])
-                .take(13)
-                .map(hex_digit),
-        );
+        let digits = digest.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        let (prefix, mut name) = (HostLink::PREFIX.as_bytes(), [0; HostLink::BYTES]);
+        name[..prefix.len()].copy_from_slice(prefix);
+        for (byte, digit) in name[prefix.len()..].iter_mut().zip(digits) {
+            *byte = hex_byte(digit);
+        }
         HostLink(name)
     }
 
@@ -201,13 +202,19 @@ impl Key {
     /// bytes (`ALTIFNAMSIZ - 1`, linux/if.h).
     pub fn altname(&self) -> Option<String> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-        let name = format!("wk-{}", self.workload.0);
-        (name.len() < 128 && self.workload.0.bytes().all(plain)).then_some(name)
+        let id = &self.0.workload.0;
+        let name = format!("wk-{id}");
+        (name.len() < 128 && id.bytes().all(plain)).then_some(name)
     }
 
     fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
-        for part in [&self.owner.0, &self.workload.0, &self.interface.0] {
+        let Parts {
+            owner,
+            workload,
+            interface,
+        } = &*self.0;
+        for part in [&owner.0, &workload.0, &interface.0] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part.as_bytes());
         }
@@ -218,38 +225,57 @@ impl Key {
 impl fmt::Display for Key {
     /// `owner/workload/interface`, for logs and messages.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.owner.0, self.workload.0, self.interface.0)
+        let Parts {
+            owner,
+            workload,
+            interface,
+        } = &*self.0;
+        write!(f, "{}/{}/{}", owner.0, workload.0, interface.0)
     }
 }
 
 pub(crate) fn hex_digit(nibble: u8) -> char {
-    char::from_digit(nibble.into(), 16).expect("a nibble is below 16")
+    hex_byte(nibble).into()
+}
+
+/// Of a nibble.
+fn hex_byte(nibble: u8) -> u8 {
+    b"0123456789abcdef"[usize::from(nibble)]
 }
 
 /// The name of a host end: `wk` and 13 hex digits.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct HostLink(String);
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostLink([u8; Self::BYTES]);
 
 impl HostLink {
     /// What every host end's name begins with.
     pub const PREFIX: &str = "wk";
+    /// As many as a name may have.
+    const BYTES: usize = INTERFACE_NAME_BYTES;
 
     /// A name that was read from the kernel, if it has the form of ours.
     pub fn parse(name: &str) -> Option<Self> {
         let digits = name.strip_prefix(Self::PREFIX)?;
         let hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
-        (digits.len() == 13 && digits.bytes().all(hex)).then(|| Self(name.to_owned()))
+        let name = name.as_bytes().try_into().ok()?;
+        digits.bytes().all(hex).then_some(Self(name))
     }
 
     /// The name.
     pub fn as_str(&self) -> &str {
-        &self.0
+        std::str::from_utf8(&self.0).expect("it is ASCII")
+    }
+}
+
+impl fmt::Debug for HostLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("HostLink").field(&self.as_str()).finish()
     }
 }
 
 impl fmt::Display for HostLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
@@ -269,7 +295,7 @@ mod tests {
     #[test]
     fn a_host_link_is_named_by_the_whole_key() {
         let name = key("k8s.io", "a1", "eth0").host_link();
-        assert_eq!(HostLink::parse(name.as_str()), Some(name.clone()));
+        assert_eq!(HostLink::parse(name.as_str()), Some(name));
         assert_eq!(name.as_str().len(), INTERFACE_NAME_BYTES);
         for other in [
             key("", "a1", "eth0"),

@@ -70,8 +70,8 @@ fn how_a_link_was_is_told_by_the_name_of_its_own_claim() {
     let (own, other) = (key("a").host_link(), key("b").host_link());
     let of_other = undo(99).name(&other);
     let found = link(vec![of_other.clone(), own.to_string(), undo(3).name(&own)]);
-    assert_eq!(found.undo(), Some((own.clone(), undo(3))));
-    assert_eq!(found.standing(GROUP), Standing::HalfAdopted(own.clone(), undo(3)));
+    assert_eq!(found.undo(), Some((own, undo(3))));
+    assert_eq!(found.standing(GROUP), Standing::HalfAdopted(own, undo(3)));
     let found = link(vec![own.to_string(), of_other.clone()]);
     assert_eq!((found.undo(), found.standing(GROUP)), (None, Standing::Foreign));
     // Before the claim is made, and when it is gone again, the name stands alone.

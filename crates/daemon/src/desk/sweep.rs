@@ -172,7 +172,7 @@ impl<D: Datapath> Desk<D> {
         let known: Vec<(u32, HostLink)> = {
             let state = self.state();
             let links = state.attachments.values().map(|a| &a.link);
-            links.map(|link| (link.host_index, link.host.clone())).collect()
+            links.map(|link| (link.host_index, link.host)).collect()
         };
         let survey = self.survey(Datapath::survey)?;
         let found: HashSet<u32> = survey.links.iter().map(|link| link.index).collect();

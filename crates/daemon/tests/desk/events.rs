@@ -18,10 +18,7 @@ fn what_is_told_to_be_touched_is_put_back() {
     let before = world.text();
 
     world.damage(&link, |found| found.up = false);
-    world.tell(Event::LinkTouched {
-        link: link.clone(),
-        index,
-    });
+    world.tell(Event::LinkTouched { link, index });
     world.wait_until_it_is(&before);
 
     let destination = "10.9.0.0/32".parse().unwrap();
@@ -102,12 +99,9 @@ fn an_end_counts_only_for_the_link_of_that_name_and_index() {
     let next = index + 1;
     for event in [
         Event::LinkGone { link: other, index },
+        Event::LinkGone { link, index: next },
         Event::LinkGone {
-            link: link.clone(),
-            index: next,
-        },
-        Event::LinkGone {
-            link: link.clone(),
+            link,
             index: index - 1,
         },
     ] {

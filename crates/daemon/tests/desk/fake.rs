@@ -153,9 +153,7 @@ impl Datapath for Fake {
         held.planned = Some(plan.record.addresses);
         let name = plan.link.host.as_str();
         if held.links.contains_key(name) {
-            return Err(WireError::LinkTaken {
-                link: plan.link.host.clone(),
-            });
+            return Err(WireError::LinkTaken { link: plan.link.host });
         }
         if held.links.values().any(|link| link.namespace == *namespace) {
             return Err(WireError::InterfaceTaken {

@@ -289,13 +289,10 @@ fn what_is_touched_while_something_else_is_put_back_is_put_back_too() {
         let link = key("w").host_link();
         let before = world.text();
         let teller = {
-            let (world, link) = (world.clone(), link.clone());
+            let (world, link) = (world.clone(), link);
             thread::spawn(move || {
                 world.damage(&link, |found| found.up = false);
-                world.tell(Event::LinkTouched {
-                    link: link.clone(),
-                    index,
-                });
+                world.tell(Event::LinkTouched { link, index });
             })
         };
         world.damage(&link, |found| found.neighbours.clear());

@@ -164,9 +164,7 @@ fn take_back(host: &mut Socket, plan: &Plan, index: u32) -> Result<(), Fault> {
 /// EEXIST says that a name is taken, but not whose; `None` where both are free by now.
 fn taken(home: &Home, host: &mut Socket, namespace: &OwnedFd, plan: &Plan) -> Option<WireError> {
     if matches!(survey::find_link(host, plan.link.host.as_str()), Ok(Some(_))) {
-        return Some(WireError::LinkTaken {
-            link: plan.link.host.clone(),
-        });
+        return Some(WireError::LinkTaken { link: plan.link.host });
     }
     let inside = home.visit(namespace.as_fd(), || {
         survey::find_link(&mut Socket::open(ROUTE)?, plan.link.workload.as_str())

@@ -12,6 +12,7 @@ use model::key::HostLink;
 use model::routes::Tunnel;
 use model::survey::DYING_GROUPS;
 use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 
 /// A link of ours as it was last told of.
@@ -19,13 +20,8 @@ use std::net::IpAddr;
 pub(super) struct Known {
     pub(super) name: HostLink,
     pub(super) up: bool,
-    group: u32,
-    alias: String,
-    mac: Vec<u8>,
-    mtu: u32,
-    master: u32,
-    /// As the kernel tells them.
-    altnames: Vec<u8>,
+    /// [`Seen::marks`] of then.
+    marks: u64,
     /// The permanent ones: two at most.
     pub(super) neighbours: Vec<(IpAddr, Mac)>,
     /// To single addresses: two at most.
@@ -152,27 +148,25 @@ impl<'a> Seen<'a> {
         Known {
             name,
             up: self.up,
-            group: self.group,
-            alias: self.alias.to_owned(),
-            mac: self.mac.to_vec(),
-            mtu: self.mtu,
-            master: self.master,
-            altnames: self.altnames.to_vec(),
-            neighbours: Vec::new(),
-            routes: Vec::new(),
+            marks: self.marks(),
+            neighbours: Vec::with_capacity(2),
+            routes: Vec::with_capacity(2),
         }
+    }
+
+    /// Group, alias, MAC, MTU, master and further names, as a number: there may be thousands of links, and it only matters
+    /// whether they are as they were. A change in 2 to the power of 64 is overlooked, until the next full survey.
+    fn marks(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.group, self.mtu, self.master).hash(&mut hasher);
+        (self.alias, self.mac, self.altnames).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// Whether a link lost something since it was told of. On its way up everything of it changes, and in a group for
     /// deletions nothing of it matters.
     pub(super) fn lost(&self, before: &Known) -> bool {
-        let changed = !self.up
-            || self.group != before.group
-            || self.alias != before.alias
-            || self.mac != before.mac
-            || self.mtu != before.mtu
-            || self.master != before.master
-            || self.altnames != before.altnames;
+        let changed = !self.up || self.marks() != before.marks;
         let dying = DYING_GROUPS.contains(&self.group);
         !dying && (self.host_link().as_ref() != Some(&before.name) || before.up && changed)
     }

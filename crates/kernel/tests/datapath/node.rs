@@ -82,7 +82,7 @@ pub(crate) fn workload_with_mtu(
 
 pub(crate) fn target(workload: &Workload, index: u32) -> Target {
     Target {
-        link: workload.plan.link.host.clone(),
+        link: workload.plan.link.host,
         index,
         group: 8,
     }

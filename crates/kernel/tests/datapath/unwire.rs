@@ -36,7 +36,7 @@ fn links_are_deleted_together_and_announced_and_others_are_left_alone() {
             .find(|l| l.name == "foreign")
             .unwrap();
         targets.push(Target {
-            link: all[0].plan.link.host.clone(),
+            link: all[0].plan.link.host,
             index: foreign.index,
             group: 8,
         });
@@ -63,7 +63,7 @@ fn a_namespace_that_ends_is_announced() {
         let index = wire(&linux, &a).unwrap();
         drop(a.namespace);
         let gone = Event::LinkGone {
-            link: a.plan.link.host.clone(),
+            link: a.plan.link.host,
             index,
         };
         while events

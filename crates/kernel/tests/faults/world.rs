@@ -62,7 +62,7 @@ impl Workload {
 
     pub(crate) fn target(&self, index: u32) -> Target {
         Target {
-            link: self.plan.link.host.clone(),
+            link: self.plan.link.host,
             index,
             group: GROUP,
         }

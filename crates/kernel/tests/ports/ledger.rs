@@ -89,7 +89,7 @@ fn ports_are_known_from_the_link_alone_and_put_back_with_the_table() {
     let missing = found.missing(&one.record, &one.plan);
     assert_eq!(missing.len(), 2, "{missing:?}");
     let target = Target {
-        link: one.plan.host.clone(),
+        link: one.plan.host,
         index: 100_000,
         group: GROUP,
     };

@@ -113,7 +113,7 @@ impl World {
     pub(crate) fn detach(&self, workload: &Workload) {
         let link = &workload.plan;
         let target = Target {
-            link: link.host.clone(),
+            link: link.host,
             index: link.host_index,
             group: GROUP,
         };

@@ -75,7 +75,7 @@ fn the_first_packet_after_a_link_was_put_back_gets_through() {
                 panic!("{found:?}")
             };
             let target = Target {
-                link: link.clone(),
+                link,
                 index: found.index,
                 group: GROUP,
             };

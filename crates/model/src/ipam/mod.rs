@@ -311,7 +311,7 @@ impl Ipam {
 
     /// Returns where it rested.
     fn occupy(&mut self, address: IpAddr, key: &Key) -> Option<Rest> {
-        let held = Slot::Held(Box::new(key.clone()));
+        let held = Slot::Held(key.clone());
         let before = self.ledger.slots.insert(address, held);
         let mut pool = self.pools.iter_mut().find(|pool| pool.has(address));
         if let Some(pool) = &mut pool

@@ -34,7 +34,7 @@ pub(super) const UNTOUCHED: Rest = Rest {
 /// What an address is that is neither untouched nor taken.
 #[derive(Debug)]
 pub(super) enum Slot {
-    Held(Box<Key>),
+    Held(Key),
     Resting(Rest),
 }
 
