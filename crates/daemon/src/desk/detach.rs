@@ -1,8 +1,8 @@
 //! Detaches, on a deleter's thread: those that wait together are taken together.
 
+use super::deletions::Deleting;
 use super::order::{Attachment, Detached, Refusal};
 use super::ports::doors_of;
-use super::turns::Deleting;
 use super::{Desk, Done};
 use model::datapath::{Datapath, Target};
 use model::key::Key;
@@ -80,7 +80,13 @@ impl<D: Datapath> Desk<D> {
         }
     }
 
-    fn answer(self: &Arc<Self>, key: &Key, done: Done<Detached>, outcome: Result<Detached, Refusal>) {
+    pub(super) fn answer(
+        self: &Arc<Self>,
+        key: &Key,
+        done: Done<Detached>,
+        outcome: Result<Detached, Refusal>,
+    ) {
+        self.lanes.deletions.answered();
         done(outcome);
         self.turn_ends(key);
     }

@@ -6,15 +6,17 @@
 //!  events ----------------------------------------^ (watch thread)
 //!  what was touched ---> sweeper: put back, and now and then a full survey
 //! ```
-//! One thread at a time writes to the kernel, because RTNL is one lock; a few more only wait for deletions, which they take
-//! together. The state is behind one short lock, which is never held over a system call; who changes the table, or the file
+//! One thread at a time writes to the kernel, because RTNL is one lock; a few more only wait for deletions, which are taken
+//! together, behind the attaches. The state is behind one short lock, which is never held over a system call; who changes the table, or the file
 //! below /run, has a turn of its own.
 
 mod adopt;
 mod attach;
+mod deletions;
 mod detach;
 pub mod figures;
 mod flows;
+mod idle;
 pub mod order;
 mod ports;
 mod replay;
@@ -451,8 +453,7 @@ impl<D: Datapath> Desk<D> {
         match waiting {
             Some((since, done)) => {
                 self.work.detach_unwires.took(since.elapsed());
-                done(Ok(Detached::Done));
-                self.turn_ends(&key);
+                self.answer(&key, done, Ok(Detached::Done));
             }
             None => tracing::info!(%key, ips = %attachment.addresses(), "namespace gone, addresses freed"),
         }
@@ -490,7 +491,7 @@ impl<D: Datapath> Desk<D> {
     fn target(attachment: &Attachment) -> Target {
         let link = &attachment.link;
         Target {
-            link: link.host.clone(),
+            link: link.host,
             index: link.host_index,
             group: link.group,
         }

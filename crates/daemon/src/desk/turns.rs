@@ -1,5 +1,7 @@
 //! Who is next: one order per key at a time, in the order of arrival, and the threads that carry orders out.
 
+use super::deletions::{Deleting, Deletions};
+use super::idle::{Bell, Idle, wait_until};
 use super::order::{AdoptOrder, Adopted, AttachOrder, Attachment, DetachOrder, Detached, Refusal, Step};
 use super::{Desk, Done, Phase, State, vital};
 use crate::sync::{Condvar, Mutex, MutexGuard, instant};
@@ -18,11 +20,9 @@ const STUCK: usize = 64;
 /// Threads that wait for deletions. Each waits for two grace periods at most, in which a caller that detaches without a
 /// pause sends about as many.
 const DELETERS: usize = few(2, 24);
-/// Deletions that are taken together: more would hold RTNL for too long.
-const TOGETHER: usize = few(2, 16);
 
 /// Where a checker tries every order of what threads do, few of them show as much.
-const fn few(checked: usize, usual: usize) -> usize {
+pub(super) const fn few(checked: usize, usual: usize) -> usize {
     if cfg!(feature = "schedules") {
         checked
     } else {
@@ -78,16 +78,6 @@ pub(super) struct Writing<D: Datapath> {
     pub(super) done: Done<Attachment>,
 }
 
-/// A detach whose namespace, where it names one, was looked at.
-pub(super) struct Deleting {
-    pub(super) order: DetachOrder,
-    /// What the path is today; `None` where it is no namespace any more, or none was named.
-    pub(super) namespace: Option<NamespaceId>,
-    /// When it came.
-    pub(super) came: Instant,
-    pub(super) done: Done<Detached>,
-}
-
 /// Orders of keys, running or waiting. A key that is here has its turn.
 pub(super) struct Turns<D> {
     waiting: HashMap<Key, VecDeque<Job>>,
@@ -126,7 +116,7 @@ impl<D> Turns<D> {
 pub(super) struct Lanes<D: Datapath> {
     openers: Openers,
     writes: Mutex<Writes<D>>,
-    deleters: (Mutex<VecDeque<Deleting>>, Condvar),
+    pub(super) deletions: Deletions,
 }
 
 /// What waits to be written. Whoever brings something and finds nobody writing writes until nothing is left: so one thread
@@ -139,8 +129,6 @@ struct Writes<D: Datapath> {
 #[derive(Default)]
 struct Openers {
     state: Mutex<Opening>,
-    /// Something waits to be opened.
-    work: Condvar,
     /// Something is being opened, and nobody watches the time.
     watch: Condvar,
 }
@@ -148,6 +136,7 @@ struct Openers {
 #[derive(Default)]
 struct Opening {
     queue: VecDeque<Job>,
+    idle: Idle,
     /// Orders whose paths are being opened, by ticket, which are in the order of time.
     running: BTreeMap<u64, (Instant, Job)>,
     tickets: u64,
@@ -166,7 +155,7 @@ impl<D: Datapath> Default for Lanes<D> {
                 queue: VecDeque::new(),
                 somebody_writes: false,
             }),
-            deleters: Default::default(),
+            deletions: Deletions::default(),
         }
     }
 }
@@ -182,13 +171,7 @@ impl<D: Datapath> Lanes<D> {
     pub(super) fn waiting(&self) -> [usize; 3] {
         let opening = self.openers.state().queue.len();
         let writing = self.writes().queue.len();
-        [opening, writing, locked(&self.deleters.0).len()]
-    }
-
-    fn delete(&self, job: Deleting) {
-        let (queue, wake) = &self.deleters;
-        locked(queue).push_back(job);
-        wake.notify_one();
+        [opening, writing, self.deletions.waiting()]
     }
 
     fn writes(&self) -> MutexGuard<'_, Writes<D>> {
@@ -202,16 +185,15 @@ impl Openers {
     }
 
     fn submit(&self, job: Job) {
-        self.state().queue.push_back(job);
-        self.work.notify_one();
+        let mut state = self.state();
+        state.queue.push_back(job);
+        state.idle.call();
     }
 
     /// The next path to open, with the ticket for its order.
-    fn next(&self, limit: Duration) -> (u64, String) {
-        let mut state = self
-            .work
-            .wait_while(self.state(), |state| state.queue.is_empty())
-            .unwrap_or_else(PoisonError::into_inner);
+    fn next(&self, bell: &Bell, limit: Duration) -> (u64, String) {
+        let is_there = |state: &Opening| !state.queue.is_empty();
+        let mut state = wait_until(self.state(), bell, |state| &mut state.idle, is_there);
         let job = state.queue.pop_front().expect("waited for");
         let path = job.path().to_owned();
         let ticket = state.tickets;
@@ -258,7 +240,7 @@ impl Openers {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -277,14 +259,9 @@ pub(super) fn start<D: Datapath>(desk: &Arc<Desk<D>>) -> io::Result<()> {
     for n in 0..DELETERS {
         let desk = Arc::clone(desk);
         vital::spawn(format!("deleter-{n}"), move || {
+            let bell = Bell::default();
             loop {
-                let (queue, wake) = &desk.lanes.deleters;
-                let mut waiting = wake
-                    .wait_while(locked(queue), |jobs| jobs.is_empty())
-                    .unwrap_or_else(PoisonError::into_inner);
-                let together = waiting.len().min(TOGETHER);
-                let jobs: Vec<_> = waiting.drain(..together).collect();
-                drop(waiting);
+                let jobs = desk.lanes.deletions.next(&bell);
                 desk.take_off(jobs);
             }
         })?;
@@ -297,8 +274,9 @@ fn start_opener<D: Datapath>(desk: &Arc<Desk<D>>) -> io::Result<()> {
     let desk = Arc::clone(desk);
     desk.lanes.openers.state().threads += 1;
     vital::spawn("opener".to_owned(), move || {
+        let bell = Bell::default();
         loop {
-            let (ticket, path) = desk.lanes.openers.next(desk.settings.open_limit);
+            let (ticket, path) = desk.lanes.openers.next(&bell, desk.settings.open_limit);
             let opened = desk.datapath.open(&path);
             let (job, goes_on) = desk.lanes.openers.opened(ticket);
             if let Some(job) = job {
@@ -363,7 +341,7 @@ impl<D: Datapath> Desk<D> {
     fn begin(self: &Arc<Self>, job: Job) {
         match job {
             Job::Detach(order, came, done) if order.path.is_none() => {
-                self.lanes.delete(Deleting {
+                self.lanes.deletions.submit(Deleting {
                     order,
                     namespace: None,
                     came,
@@ -387,7 +365,7 @@ impl<D: Datapath> Desk<D> {
                     done,
                 });
             }
-            Job::Detach(order, came, done) => self.lanes.delete(Deleting {
+            Job::Detach(order, came, done) => self.lanes.deletions.submit(Deleting {
                 order,
                 namespace: opened.ok().map(|(_, id)| id),
                 came,
@@ -420,7 +398,7 @@ impl<D: Datapath> Desk<D> {
                 }));
                 self.turn_ends(&key);
             }
-            Job::Detach(order, came, done) => self.lanes.delete(Deleting {
+            Job::Detach(order, came, done) => self.lanes.deletions.submit(Deleting {
                 order,
                 namespace: None,
                 came,
@@ -444,6 +422,7 @@ impl<D: Datapath> Desk<D> {
             return;
         }
         writes.somebody_writes = true;
+        self.lanes.deletions.let_pass(true);
         while let Some(writing) = writes.queue.pop_front() {
             drop(writes);
             let key = writing.order.key.clone();
@@ -453,5 +432,6 @@ impl<D: Datapath> Desk<D> {
             writes = self.lanes.writes();
         }
         writes.somebody_writes = false;
+        self.lanes.deletions.let_pass(false);
     }
 }

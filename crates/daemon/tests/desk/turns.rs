@@ -10,6 +10,7 @@ use model::datapath::Event;
 use stage::wait::{PATIENCE, eventually};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_detach_waits_for_the_attach_of_its_key_and_undoes_it() {
@@ -47,6 +48,44 @@ fn an_attach_waits_for_the_detach_of_its_key() {
     world.open(Place::Unwire);
     assert_eq!(detaching.outcome().unwrap(), Detached::Done);
     assert_eq!(attaching.outcome().unwrap().namespace().inode, 2);
+}
+
+/// How long a detach waits for attaches at most.
+const BEHIND_ATTACHES: Duration = Duration::from_millis(20);
+
+#[test]
+fn a_detach_goes_behind_the_attaches_and_does_not_wait_for_ever() {
+    let world = World::default();
+    let desk = open(&world);
+    attach(&desk, "w", "/n/1").unwrap();
+    world.close(Place::Wire);
+    let attaching = give(&desk, order("other", "/n/2"));
+    world.wait_at(Place::Wire);
+    let began = Instant::now();
+    assert_eq!(detach(&desk, "w", None).unwrap(), Detached::Done);
+    assert!(began.elapsed() >= BEHIND_ATTACHES, "{:?}", began.elapsed());
+    assert!(attaching.by_now().is_none());
+    world.open(Place::Wire);
+    attaching.outcome().unwrap();
+}
+
+#[test]
+fn detaches_that_come_while_links_are_deleted_are_taken_together() {
+    let world = World::default();
+    let desk = open(&world);
+    for (id, path) in [("a", "/n/1"), ("b", "/n/2"), ("c", "/n/3")] {
+        attach(&desk, id, path).unwrap();
+    }
+    world.close(Place::Unwire);
+    let first = give_detach(&desk, "a", None);
+    world.wait_at(Place::Unwire);
+    let others = ["b", "c"].map(|id| give_detach(&desk, id, None));
+    assert!(others.iter().all(|given| given.by_now().is_none()));
+    world.open(Place::Unwire);
+    for given in others.iter().chain([&first]) {
+        assert_eq!(given.outcome().unwrap(), Detached::Done);
+    }
+    assert_eq!(world.most_together(), 2);
 }
 
 #[test]
