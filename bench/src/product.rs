@@ -44,7 +44,9 @@ impl Daemon {
         Ok(Self {
             node: Node::new()?,
             folder: tempfile::tempdir().context("make a folder for the socket")?,
-            program: stage::sibling("workloadnetd")?,
+            program: std::env::var_os("WORKLOADNET_DAEMON")
+                .context("WORKLOADNET_DAEMON has to name the daemon")?
+                .into(),
             child: None,
             settings: String::new(),
             prefixes: PREFIXES,

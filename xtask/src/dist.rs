@@ -5,20 +5,68 @@ use crate::cargo::{cargo, graph, host, run};
 use anyhow::{Context as _, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Child, Command, ExitCode, Stdio};
 
 const PLUGIN: &str = "workloadnet-cni";
 const STATIC: &str = "-C target-feature=+crt-static -C relocation-model=static";
 /// Bytes that the plugin may have. An empty static C program has 680 kB here, an empty Rust one 1090 kB.
 const PLUGIN_LIMIT: u64 = 1_700_000;
 
+/// A build of what is shipped, static.
+fn release(host: &str) -> Command {
+    let mut build = cargo();
+    build.args(["build", "--locked", "--release", "--bins", "--target", host]);
+    build.env("RUSTFLAGS", STATIC);
+    build
+}
+
+/// The daemon as it is shipped, but with the names of its functions, which change no instruction and graphs want to tell.
+pub(crate) fn daemon_with_names() -> Result<PathBuf> {
+    let host = host()?;
+    let mut build = release(&host);
+    build.env("CARGO_PROFILE_RELEASE_STRIP", "none");
+    run(build.args(["--package", "workloadnet-daemon"]))?;
+    Ok(graph()?.target.join(host).join("release/workloadnetd"))
+}
+
+/// Builds everything into `target/dist`, beside what else is done, and with what that leaves of the processors: much of it is
+/// done by one thread. What it says is in `target/dist.log`.
+pub(crate) fn beside() -> Result<Beside> {
+    let log = graph()?.target.join("dist.log");
+    let file = fs::File::create(&log).with_context(|| format!("make {}", log.display()))?;
+    let errors = file.try_clone().context("share a file")?;
+    let this = std::env::current_exe().context("find this program")?;
+    let mut dist = Command::new("nice");
+    dist.args(["-n", "19"]).arg(this).arg("dist");
+    dist.stdin(Stdio::null()).stdout(file).stderr(errors);
+    let child = dist.spawn().context("start nice")?;
+    Ok(Beside { child, log })
+}
+
+/// A build that is under way.
+pub(crate) struct Beside {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Beside {
+    /// Waits for its end, and shows what it said.
+    pub(crate) fn end(mut self) -> Result<()> {
+        let status = self.child.wait().context("wait for cargo xtask dist")?;
+        print!("{}", fs::read_to_string(&self.log).context("read what it said")?);
+        match status.success() {
+            true => Ok(()),
+            false => bail!("cargo xtask dist: {status}"),
+        }
+    }
+}
+
 /// Builds everything into `target/dist`.
 pub(crate) fn dist() -> Result<ExitCode> {
     let host = host()?;
-    let mut build = cargo();
-    build.args(["build", "--locked", "--release", "--bins", "--target", &host]);
+    let mut build = release(&host);
     build.args(["--package", "workloadnet-daemon", "--package", "workloadnet-cli"]);
-    run(build.env("RUSTFLAGS", STATIC))?;
+    run(&mut build)?;
     let plugin = plugin()?;
     let target = graph()?.target;
     let folder = target.join("dist");

@@ -101,21 +101,9 @@ pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
     go::is_there()?;
     let plugin = dist::plugin()?;
     let first = go::first(&graph()?.target)?;
-    // Graphs want the names of functions, which change no instruction.
-    let release = || {
-        let mut cargo = cargo();
-        cargo.env("CARGO_PROFILE_RELEASE_STRIP", "none");
-        cargo
-    };
-    run(release().args([
-        "build",
-        "--locked",
-        "--release",
-        "--package",
-        "workloadnet-daemon",
-        "--bins",
-    ]))?;
-    let mut bench = release();
+    let daemon = dist::daemon_with_names()?;
+    let mut bench = cargo();
+    bench.env("CARGO_PROFILE_RELEASE_STRIP", "none");
     bench.args([
         "run",
         "--locked",
@@ -125,6 +113,7 @@ pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
         "--",
     ]);
     bench.env("WORKLOADNET_CNI", plugin);
+    bench.env("WORKLOADNET_DAEMON", daemon);
     bench.env("WORKLOADNET_FIRST", first);
     let status = bench.args(args).status().context("start the bench")?;
     Ok(exit(status.success()))
@@ -195,6 +184,7 @@ pub(crate) fn test(demo: Demo) -> Result<ExitCode> {
     packages::ensure(packages::FOR_TESTS)?;
     packages::ensure(packages::FOR_CLUSTER)?;
     guest::ensure(&graph()?.target)?;
+    let gated = gated_tests()?;
     let mut report = Report::default();
     report.step("format", || run(cargo().args(["fmt", "--all", "--check"])));
     report.step("rooms", || none(rooms()?));
@@ -232,8 +222,10 @@ pub(crate) fn test(demo: Demo) -> Result<ExitCode> {
         cargo().args(["test", "--locked", "--workspace", "--no-fail-fast"]),
         stdout(),
     );
+    // Only now, because a build beside tests makes them slow; the nemesis waits most of the time.
+    let release = dist::beside();
     report.step("nemesis", crate::nemesis::in_ci);
-    for gated in gated_tests()? {
+    for gated in gated {
         report.tests(&gated.name, &mut gated.command(), stdout());
     }
     go_steps(&mut report);
@@ -245,7 +237,7 @@ pub(crate) fn test(demo: Demo) -> Result<ExitCode> {
     if let Some(driver) = driver {
         report.tests("tests libcni", &mut libcni_tests(&driver), stdout());
     }
-    cluster_steps(&mut report);
+    cluster_steps(&mut report, release);
     if demo == Demo::With {
         report.step("plugin", || dist::plugin().map(drop));
         report.step("demo", || match self::demo(&[])? {
@@ -257,7 +249,7 @@ pub(crate) fn test(demo: Demo) -> Result<ExitCode> {
 }
 
 /// The cluster's parts and ours are built first, then the cluster lives.
-fn cluster_steps(report: &mut Report) {
+fn cluster_steps(report: &mut Report, release: Result<dist::Beside>) {
     let mut is_built = false;
     report.step("cluster's parts", || {
         go::is_there()?;
@@ -265,7 +257,7 @@ fn cluster_steps(report: &mut Report) {
         is_built = true;
         Ok(())
     });
-    report.step("dist", || dist::dist().map(drop));
+    report.step("dist", || release?.end());
     if is_built {
         report.tests("tests cluster", &mut cluster_test(), stdout());
     }
