@@ -70,25 +70,29 @@ pub(crate) fn queue(bytes: &[u8]) {
         deletion
     );
     assert_eq!(deletion.file_name().len(), 32);
-    let Deletion {
-        owner,
-        workload_id,
-        if_name,
-        netns_path,
-        ..
-    } = deletion.clone();
-    let request = DetachRequest {
-        owner,
-        workload_id,
-        netns: Some(NetNsAttachment { netns_path, if_name }),
-    };
-    let asked = left::order(&deletion, Moment(Duration::ZERO));
-    match (door::field::detach(request), asked) {
-        (Ok(order), Ok(asked)) => assert_eq!((order.key, order.path), (asked.key, asked.path)),
-        // A path is looked at by whoever opens it.
-        (Err(error), Ok(_)) => assert_eq!(error.field, "netns.netns_path"),
-        (Ok(order), Err(error)) => panic!("{error}: {order:?}"),
-        (Err(_), Err(error)) => is_bounded(&error.to_string(), bytes),
+    let paths: Vec<&str> = deletion.netns_paths().collect();
+    let asked = left::orders(&deletion, Moment(Duration::ZERO));
+    if let Ok((_, orders)) = &asked {
+        assert_eq!(orders.len(), paths.len());
+    }
+    for (n, path) in paths.into_iter().enumerate() {
+        let request = DetachRequest {
+            owner: deletion.owner.clone(),
+            workload_id: deletion.workload_id.clone(),
+            netns: Some(NetNsAttachment {
+                netns_path: path.to_owned(),
+                if_name: deletion.if_name.clone(),
+            }),
+        };
+        match (door::field::detach(request), &asked) {
+            (Ok(order), Ok((key, orders))) => {
+                assert_eq!((&order.key, &order.path), (key, &orders[n].path));
+            }
+            // A path is looked at by whoever opens it.
+            (Err(error), Ok(_)) => assert_eq!(error.field, "netns.netns_path"),
+            (Ok(order), Err(error)) => panic!("{error}: {order:?}"),
+            (Err(_), Err(error)) => is_bounded(&error.to_string(), bytes),
+        }
     }
 }
 

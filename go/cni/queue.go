@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -26,6 +27,8 @@ const (
 	queueVersion = 1
 	// queueFileBytes is more than any file of ours has, as in crates/queue.
 	queueFileBytes = 64 << 10
+	// queueNamespaces wait for one key at most, as in crates/queue.
+	queueNamespaces = 16
 	// namespacePathBytes is what a namespace's path has at most (proto/).
 	namespacePathBytes = 4095
 )
@@ -38,6 +41,8 @@ type deletion struct {
 	WorkloadID string `json:"workload_id"`
 	IfName     string `json:"if_name"`
 	NetnsPath  string `json:"netns_path"`
+	// FurtherNetnsPaths are of later deletions: all were told that theirs will be done.
+	FurtherNetnsPaths []string `json:"further_netns_paths,omitempty"`
 }
 
 func deletionOf(key *workload.DetachRequest) deletion {
@@ -47,11 +52,34 @@ func deletionOf(key *workload.DetachRequest) deletion {
 	}
 }
 
-func (d deletion) request() *workload.DetachRequest {
-	return &workload.DetachRequest{
-		WorkloadId: d.WorkloadID, Owner: d.Owner,
-		Netns: &workload.NetNSAttachment{NetnsPath: d.NetnsPath, IfName: d.IfName},
+// paths are the namespaces; an empty one means any.
+func (d deletion) paths() []string { return append([]string{d.NetnsPath}, d.FurtherNetnsPaths...) }
+
+// requests are one for each namespace.
+func (d deletion) requests() []*workload.DetachRequest {
+	var all []*workload.DetachRequest
+	for _, path := range d.paths() {
+		all = append(all, &workload.DetachRequest{
+			WorkloadId: d.WorkloadID, Owner: d.Owner,
+			Netns: &workload.NetNSAttachment{NetnsPath: path, IfName: d.IfName},
+		})
 	}
+	return all
+}
+
+// and is what this and one that waits for the same key ask for together.
+func (d deletion) and(waiting deletion) (deletion, error) {
+	if d.NetnsPath == "" || waiting.NetnsPath == "" {
+		d.NetnsPath, d.FurtherNetnsPaths = "", nil
+		return d, nil
+	}
+	if !slices.Contains(waiting.paths(), d.NetnsPath) {
+		waiting.FurtherNetnsPaths = append(slices.Clone(waiting.FurtherNetnsPaths), d.NetnsPath)
+	}
+	if len(waiting.paths()) > queueNamespaces {
+		return d, fmt.Errorf("deletions of %d namespaces wait for this key already", queueNamespaces)
+	}
+	return waiting, nil
 }
 
 // name is the file's: lengths first, so that no two keys have the same bytes.
@@ -72,10 +100,6 @@ func (d *daemon) queue() queue { return queue{folder: filepath.Join(filepath.Dir
 
 // put writes a deletion down so that it outlives a crash of the machine in any instant: all of it, or nothing.
 func (q queue) put(d deletion) (err error) {
-	content, err := json.Marshal(d)
-	if err != nil {
-		return err
-	}
 	// The daemon's own folder, for a daemon that has never run since the machine started.
 	if err := os.MkdirAll(filepath.Dir(q.folder), 0o755); err != nil {
 		return err
@@ -83,11 +107,14 @@ func (q queue) put(d deletion) (err error) {
 	if err := os.Mkdir(q.folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	// One that names no namespace asks for more, and stays.
-	if d.NetnsPath != "" {
-		if found := q.find(d); found != nil && found.NetnsPath == "" {
-			return nil
+	if found := q.find(d); found != nil {
+		if d, err = d.and(found.deletion); err != nil {
+			return err
 		}
+	}
+	content, err := json.Marshal(d)
+	if err != nil {
+		return err
 	}
 	// CreateTemp makes it with mode 0600.
 	file, err := os.CreateTemp(q.folder, "."+d.name()+"-*")
@@ -130,7 +157,8 @@ func (q queue) find(key deletion) *waiting {
 		return nil
 	}
 	found := &waiting{content: content}
-	if json.Unmarshal(content, &found.deletion) != nil || found.Version != queueVersion || found.name() != key.name() {
+	if json.Unmarshal(content, &found.deletion) != nil || found.Version != queueVersion || found.name() != key.name() ||
+		len(found.paths()) > queueNamespaces {
 		return nil
 	}
 	return found
@@ -176,8 +204,10 @@ func (d *daemon) settle(ctx context.Context, bears patience, key deletion) error
 	if found == nil {
 		return nil
 	}
-	if err := d.detach(ctx, bears, found.request()); err != nil {
-		return fmt.Errorf("carry out the deletion that waits in %s: %w", d.queue().folder, err)
+	for _, request := range found.requests() {
+		if err := d.detach(ctx, bears, request); err != nil {
+			return fmt.Errorf("carry out the deletion that waits in %s: %w", d.queue().folder, err)
+		}
 	}
 	return d.queue().remove(found)
 }

@@ -101,6 +101,35 @@ func TestADeletionThatWaitsIsCarriedOutBeforeTheSameKeyIsAttached(t *testing.T) 
 	}
 }
 
+func TestDeletionsOfSeveralNamespacesWaitAllOfThem(t *testing.T) {
+	f := absentFake(t)
+	c := f.cni(t)
+	for _, path := range []string{"/a", "/b", "/a", "/c"} {
+		if err := c.Remove(context.Background(), "pod-1", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	names := queued(t, f)
+	if len(names) != 1 {
+		t.Fatalf("%v", names)
+	}
+	content, err := os.ReadFile(filepath.Join(filepath.Dir(f.socket), "queue", names[0]))
+	if err != nil || !bytes.HasSuffix(content, []byte(`"netns_path":"/a","further_netns_paths":["/b","/c"]}`)) {
+		t.Errorf("%s, %v", content, err)
+	}
+	f.start(t)
+	if _, err := c.Setup(context.Background(), "pod-1", path); err != nil {
+		t.Fatal(err)
+	}
+	var sent []string
+	for _, request := range f.detaches() {
+		sent = append(sent, request.Netns.NetnsPath)
+	}
+	if strings.Join(sent, " ") != "/a /b /c" || len(queued(t, f)) != 0 {
+		t.Errorf("%v", sent)
+	}
+}
+
 func TestADaemonThatComesMeanwhileIsAskedOnceMore(t *testing.T) {
 	f := newFake(t)
 	f.set(func() {

@@ -428,6 +428,24 @@ async fn a_setup_settles_what_waits_for_its_key() {
 }
 
 #[tokio::test]
+async fn a_setup_settles_each_namespace_that_waits_for_its_key() {
+    let stand = Stand::up();
+    let paths = ["/run/netns/old", "/run/netns/older"];
+    for path in paths {
+        let old = Deletion::new("tests", "web-1", "eth0", path);
+        stand.queue().put(&old).unwrap();
+    }
+    setup(&stand.network(), &Options::default()).await.unwrap();
+    assert_eq!(stand.played.calls(), ["detach", "detach", "attach"]);
+    let detached = std::mem::take(&mut stand.played.0.lock().unwrap().detached);
+    let detached = detached
+        .into_iter()
+        .map(|request| request.netns.unwrap().netns_path);
+    assert_eq!(detached.collect::<Vec<_>>(), paths);
+    assert_eq!(stand.waiting(), []);
+}
+
+#[tokio::test]
 async fn garbage_is_named_by_what_lives() {
     let stand = Stand::up();
     let began = Instant::now();

@@ -6,11 +6,13 @@ use ::queue::{Deletion, Queue, Waiting};
 use model::ipam::Moment;
 use model::key::{InterfaceName, Key, KeyError, Owner, WorkloadId};
 
-/// A deletion that waits, as an order.
+/// A deletion that waits, as orders.
 #[derive(Debug)]
 pub struct Left {
-    /// For the desk.
-    pub order: DetachOrder,
+    /// Of what.
+    pub key: Key,
+    /// For the desk: one for each namespace.
+    pub orders: Vec<DetachOrder>,
     waiting: Waiting,
 }
 
@@ -44,8 +46,8 @@ pub fn look(queue: &Queue, before: Moment) -> Looked {
     }
     let mut left = Vec::new();
     for waiting in found.waiting {
-        match order(&waiting.deletion, before) {
-            Ok(order) => left.push(Left { order, waiting }),
+        match orders(&waiting.deletion, before) {
+            Ok((key, orders)) => left.push(Left { key, orders, waiting }),
             Err(error) => put_aside(queue, &waiting.deletion.file_name(), &error.to_string()),
         }
     }
@@ -56,24 +58,25 @@ pub fn look(queue: &Queue, before: Moment) -> Looked {
 pub fn settle(queue: &Queue, left: &Left) -> bool {
     let removed = queue.remove(&left.waiting);
     if let Err(error) = &removed {
-        tracing::warn!(key = %left.order.key, %error, "a deletion was carried out and its file stays");
+        tracing::warn!(key = %left.key, %error, "a deletion was carried out and its file stays");
     }
     removed.is_ok()
 }
 
 /// What a file asks for.
-pub fn order(deletion: &Deletion, before: Moment) -> Result<DetachOrder, KeyError> {
+pub fn orders(deletion: &Deletion, before: Moment) -> Result<(Key, Vec<DetachOrder>), KeyError> {
     let key = Key::new(
         Owner::new(&deletion.owner)?,
         WorkloadId::new(&deletion.workload_id)?,
         InterfaceName::new(&deletion.if_name)?,
     )?;
-    let path = &deletion.netns_path;
-    Ok(DetachOrder {
-        key,
-        path: (!path.is_empty()).then(|| path.clone()),
+    let order = |path: &str| DetachOrder {
+        key: key.clone(),
+        path: (!path.is_empty()).then(|| path.to_owned()),
         before: Some(before),
-    })
+    };
+    let orders = deletion.netns_paths().map(order).collect();
+    Ok((key, orders))
 }
 
 fn put_aside(queue: &Queue, name: &str, why: &str) {

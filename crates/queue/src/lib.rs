@@ -6,9 +6,10 @@
 //!                                                            '---(cannot be read)-----> NAME.unreadable
 //! ```
 //! The folder is `queue` beside the socket (mode 0700). There is one file for a key (mode 0600), so that a teardown which is
-//! repeated does not fill the disk; one that names a namespace leaves one that names none as it is, which asks for more. Its name is the first 16 bytes, in lower-case hex, of SHA-256 over owner, workload id and
-//! interface name, each of them behind its length as a u64 in network order. Its content is [`Deletion`] as JSON. Clients in
-//! other languages write the same: what is here is the format.
+//! repeated does not fill the disk. Whoever leaves another one adds its namespace to those that the file names, because all
+//! were told that theirs will be done; one that names none asks for all of them. The file's name is the first 16 bytes, in
+//! lower-case hex, of SHA-256 over owner, workload id and interface name, each of them behind its length as a u64 in network
+//! order. Its content is [`Deletion`] as JSON. Clients in other languages write the same: what is here is the format.
 //!
 //! Whoever attaches a key settles its file first: else a deletion from before would be carried out after.
 
@@ -31,6 +32,8 @@ const DIGITS: usize = 32;
 const LIMIT: u64 = 64 << 10;
 /// A temporary file of this age belongs to nobody any more.
 const ABANDONED: Duration = Duration::from_secs(3600);
+/// Namespaces that wait for one key: a runtime that leaves more has lost its way.
+const NAMESPACES: usize = 16;
 /// Temporary names that are tried: processes in other PID namespaces may have the same id.
 const TRIES: u32 = 64;
 
@@ -45,7 +48,10 @@ pub struct Deletion {
     /// As in DetachRequest.
     pub if_name: String,
     /// As in DetachRequest; empty where the caller named none.
-    pub netns_path: String,
+    netns_path: String,
+    /// Of later deletions, other ones each; not written where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    further_netns_paths: Vec<String>,
 }
 
 impl Deletion {
@@ -57,7 +63,40 @@ impl Deletion {
             workload_id: workload_id.to_owned(),
             if_name: if_name.to_owned(),
             netns_path: netns_path.to_owned(),
+            further_netns_paths: Vec::new(),
         }
+    }
+
+    /// Of which namespaces: an empty text alone means any.
+    pub fn netns_paths(&self) -> impl Iterator<Item = &str> {
+        [&self.netns_path]
+            .into_iter()
+            .chain(&self.further_netns_paths)
+            .map(String::as_str)
+    }
+
+    fn is_of_any(&self) -> bool {
+        self.netns_path.is_empty()
+    }
+
+    /// What this and one that waits for the same key ask for together.
+    fn and(mut self, waiting: &Self) -> io::Result<Self> {
+        if self.is_of_any() || waiting.is_of_any() {
+            self.netns_path.clear();
+            self.further_netns_paths.clear();
+            return Ok(self);
+        }
+        let new = std::mem::replace(&mut self.netns_path, waiting.netns_path.clone());
+        self.further_netns_paths.clone_from(&waiting.further_netns_paths);
+        if !self.netns_paths().any(|path| path == new) {
+            self.further_netns_paths.push(new);
+        }
+        if self.further_netns_paths.len() >= NAMESPACES {
+            return Err(io::Error::other(format!(
+                "deletions of {NAMESPACES} namespaces wait for this key already"
+            )));
+        }
+        Ok(self)
     }
 
     /// The name of the key's file.
@@ -86,6 +125,12 @@ impl Deletion {
             return Err(io::Error::other(format!(
                 "its version is {} and not {VERSION}",
                 deletion.version
+            )));
+        }
+        let namespaces = deletion.netns_paths().count();
+        if namespaces > NAMESPACES {
+            return Err(io::Error::other(format!(
+                "it names {namespaces} namespaces, and {NAMESPACES} are the most"
             )));
         }
         Ok(deletion)
@@ -141,12 +186,11 @@ impl Queue {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        if !deletion.netns_path.is_empty()
-            && let Ok(Some(waiting)) = self.find(deletion)
-            && waiting.deletion.netns_path.is_empty()
-        {
-            return Ok(());
-        }
+        // What cannot be read is put aside by the daemon, and asks for nothing.
+        let deletion = match self.find(deletion) {
+            Ok(Some(waiting)) => deletion.clone().and(&waiting.deletion)?,
+            _ => deletion.clone(),
+        };
         let name = deletion.file_name();
         let (temporary, mut file) = self.temporary(&name)?;
         let written = at(Kind::File, "write a deletion")
@@ -344,6 +388,34 @@ mod tests {
             queue.put(&put).unwrap();
             assert_eq!(queue.look().unwrap().waiting[0].deletion, waits);
         }
+    }
+
+    #[test]
+    fn deletions_of_several_namespaces_wait_all_of_them() {
+        let (_folder, queue) = empty();
+        let of = |path: &str| Deletion::new("k8s.io", "web-1", "eth0", path);
+        let waits = || -> Vec<String> {
+            let found = queue.look().unwrap().waiting;
+            found[0].deletion.netns_paths().map(str::to_owned).collect()
+        };
+        for path in ["/a", "/b", "/a", "/b", "/c"] {
+            queue.put(&of(path)).unwrap();
+        }
+        assert_eq!(waits(), ["/a", "/b", "/c"]);
+        let text = fs::read_to_string(queue.folder().join(web().file_name())).unwrap();
+        assert!(
+            text.ends_with(r#""netns_path":"/a","further_netns_paths":["/b","/c"]}"#),
+            "{text}"
+        );
+        for n in 0..NAMESPACES - 3 {
+            queue.put(&of(&format!("/{n}"))).unwrap();
+        }
+        let refused = queue.put(&of("/too/many")).unwrap_err().to_string();
+        assert_eq!(refused, "deletions of 16 namespaces wait for this key already");
+        assert_eq!(waits().len(), NAMESPACES);
+        queue.put(&of("/b")).unwrap();
+        queue.put(&of("")).unwrap();
+        assert_eq!(waits(), [""]);
     }
 
     #[test]

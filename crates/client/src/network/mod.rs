@@ -100,10 +100,10 @@ impl Network {
         let this = Deletion::new(&self.owner, workload_id, if_name, "");
         // Where the queue cannot be read, no deletion was left by this user either.
         if let Ok(Some(waiting)) = self.queue.find(&this) {
-            self.patiently(began, async |client| {
-                client.detach(detach(&waiting.deletion)).await
-            })
-            .await?;
+            for request in detaches(&waiting.deletion) {
+                self.patiently(began, async |client| client.detach(request.clone()).await)
+                    .await?;
+            }
             self.queue
                 .remove(&waiting)
                 .map_err(|source| self.queue_failed(source))?;
@@ -127,7 +127,7 @@ impl Network {
             .await?;
         if answer.host_link.is_empty() {
             // It knows no owner either, and has dropped it: this takes off what it has attached.
-            self.client.detach(detach(&this)).await?;
+            self.client.detach(detach(&this, "")).await?;
             return Err(Error::Lacks {
                 feature: "result".to_owned(),
                 value: String::new(),
@@ -143,7 +143,7 @@ impl Network {
         let began = Instant::now();
         let deletion = Deletion::new(&self.owner, workload_id, if_name, netns_path);
         let why = loop {
-            match self.client.detach(detach(&deletion)).await {
+            match self.client.detach(detach(&deletion, netns_path)).await {
                 Ok(()) => return Ok(Removed::Done),
                 Err(error) if self.pause(began, &error).await => {}
                 Err(error) if is_no_answer(&error) => break error,
@@ -168,8 +168,10 @@ impl Network {
             Ok(None) => return Ok(Removed::Done),
             Err(_) => return Ok(Removed::Queued),
         };
-        if self.client.detach(detach(&waiting.deletion)).await.is_err() {
-            return Ok(Removed::Queued);
+        for request in detaches(&waiting.deletion) {
+            if self.client.detach(request).await.is_err() {
+                return Ok(Removed::Queued);
+            }
         }
         // A file that stays is carried out for nothing, or settled by the next setup.
         let _ = self.queue.remove(&waiting);
@@ -288,11 +290,16 @@ impl Network {
     }
 }
 
-fn detach(deletion: &Deletion) -> DetachRequest {
+/// One for each namespace.
+fn detaches(deletion: &Deletion) -> impl Iterator<Item = DetachRequest> {
+    deletion.netns_paths().map(|path| detach(deletion, path))
+}
+
+fn detach(deletion: &Deletion, netns_path: &str) -> DetachRequest {
     DetachRequest {
         workload_id: deletion.workload_id.clone(),
         netns: Some(NetNsAttachment {
-            netns_path: deletion.netns_path.clone(),
+            netns_path: netns_path.to_owned(),
             if_name: deletion.if_name.clone(),
         }),
         owner: deletion.owner.clone(),

@@ -31,36 +31,41 @@ impl<D: Datapath> Desk<D> {
         );
         let (sender, outcomes) = mpsc::channel();
         for (n, left) in deletions.iter().enumerate() {
-            let sender = sender.clone();
-            let done = Box::new(move |outcome| {
-                // Nobody waits any longer than the limit.
-                let _ = sender.send((n, outcome));
-            });
-            let state = self.state();
-            if state.phase == Phase::Stopping {
-                return true;
+            for order in &left.orders {
+                let sender = sender.clone();
+                let done = Box::new(move |outcome| {
+                    // Nobody waits any longer than the limit.
+                    let _ = sender.send((n, outcome));
+                });
+                let state = self.state();
+                if state.phase == Phase::Stopping {
+                    return true;
+                }
+                self.admit(state, turns::Job::Detach(order.clone(), Instant::now(), done));
             }
-            self.admit(
-                state,
-                turns::Job::Detach(left.order.clone(), Instant::now(), done),
-            );
         }
+        // Of each, how many of its orders have not succeeded.
+        let mut open: Vec<usize> = deletions.iter().map(|left| left.orders.len()).collect();
         let mut failed = deletions.len();
-        for _ in 0..deletions.len() {
+        for _ in 0..open.iter().sum() {
             let Ok((n, outcome)) = outcomes.recv_timeout(end.saturating_duration_since(Instant::now()))
             else {
                 tracing::warn!("deletions that were left still run");
                 break;
             };
-            let Some(left) = deletions.get(n) else { continue };
-            let key = &left.order.key;
+            let (left, open) = (&deletions[n], &mut open[n]);
+            let key = &left.key;
             match outcome {
                 Ok(outcome) => {
                     match outcome {
                         Detached::Done => tracing::info!(%key, "detached, as was left to do"),
-                        Detached::WasAbsent | Detached::IsNewer => tracing::debug!(%key, "nothing to detach"),
+                        Detached::WasAbsent => tracing::debug!(%key, "nothing to detach"),
+                        Detached::IsNewer => {
+                            tracing::debug!(%key, "not detached: what is attached is another sandbox");
+                        }
                     }
-                    failed -= usize::from(queue::settle(folder, left));
+                    *open -= 1;
+                    failed -= usize::from(*open == 0 && queue::settle(folder, left));
                 }
                 Err(error) => tracing::warn!(%key, %error, "not detached, though it was left to do"),
             }

@@ -71,6 +71,22 @@ fn a_deletion_of_an_older_sandbox_leaves_the_live_one_alone() {
     assert_eq!(waiting(&queue), 0);
 }
 
+/// Each caller was told that its own is as good as done.
+#[test]
+fn deletions_of_several_namespaces_of_a_key_are_all_carried_out() {
+    for (paths, stands) in [
+        (["/n/1", "/n/7"], false),
+        (["/n/7", "/n/1"], false),
+        (["/n/7", "/n/8"], true),
+    ] {
+        let world = World::default();
+        let (_folder, queue) = left(&world, &paths.map(web));
+        let desk = next(&world, &queue);
+        assert_eq!(desk.get(&key("w")).unwrap().is_some(), stands, "{paths:?}");
+        assert_eq!(waiting(&queue), 0);
+    }
+}
+
 #[test]
 fn a_deletion_that_fails_stays_and_is_tried_again_in_the_rounds() {
     let world = World::default();
