@@ -253,10 +253,13 @@ impl Watch {
         };
         let mut known = seen.known(name);
         let mut lost = false;
-        if let Some(before) = self.stock.links.remove(&index) {
-            lost = seen.lost(&before);
-            known.neighbours = before.neighbours;
-            known.routes = before.routes;
+        match self.stock.links.remove(&index) {
+            Some(before) => {
+                lost = seen.lost(&known, &before);
+                known.neighbours = before.neighbours;
+                known.routes = before.routes;
+            }
+            None => known.make_room(),
         }
         let link = lost.then_some(known.name);
         self.stock.links.insert(index, known);

@@ -5,15 +5,17 @@ use super::idle::{Bell, Idle, wait_until};
 use super::order::{DetachOrder, Detached};
 use super::turns::{few, locked};
 use crate::sync::{Condvar, Mutex, MutexGuard, instant};
+use model::key::Key;
 use model::record::NamespaceId;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 /// Deletions that are taken together: more would hold RTNL for too long.
 const TOGETHER: usize = few(2, 16);
-/// How long a detach waits for attaches at most.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// Milliseconds that a detach waits for attaches at most; where a checker tries every order, longer than it waits for anything:
+/// somebody has to be called.
+const PATIENCE: usize = few(3_600_000, 20);
 
 /// A detach whose namespace, where it names one, was looked at.
 pub(super) struct Deleting {
@@ -46,21 +48,29 @@ struct Waiting {
     idle: Idle,
     /// Somebody attaches.
     is_written: bool,
-    /// Those that were taken and not answered yet: they have, or want, RTNL. What comes after the answer goes on without it.
-    unanswered: usize,
+    /// Somebody waits for what is in the queue.
+    is_urgent: bool,
+    /// Those that were taken and have not ended yet: they have, or want, RTNL. What comes after goes on without it.
+    under_way: HashSet<Key>,
 }
 
 impl Waiting {
-    /// How long the next ones have to wait if nothing happens; zero: they go. `None`: until those before are answered.
+    /// How long the next ones have to wait if nothing happens; zero: they go. `None`: until those before have ended.
     fn left(&self) -> Option<Duration> {
-        if self.unanswered > 0 {
+        if !self.under_way.is_empty() {
             return None;
         }
-        let waits = self.is_written && self.queue.len() < TOGETHER;
+        let waits = self.is_written && !self.is_urgent && self.queue.len() < TOGETHER;
         let since = self.queue.front().filter(|_| waits).map(|(since, _)| *since);
+        let patience = Duration::from_millis(PATIENCE as u64);
         Some(since.map_or(Duration::ZERO, |since| {
-            (since + PATIENCE).saturating_duration_since(instant())
+            (since + patience).saturating_duration_since(instant())
         }))
+    }
+
+    /// Whether the thread that has them in hand waits in vain.
+    fn may_go(&self) -> bool {
+        self.is_in_hand && self.left() == Some(Duration::ZERO)
     }
 }
 
@@ -71,37 +81,43 @@ impl Deletions {
     }
 
     pub(super) fn submit(&self, job: Deleting) {
-        let mut state = self.state();
-        state.queue.push_back((instant(), job));
-        match state.is_in_hand {
-            true => self.go.notify_one(),
-            false => state.idle.call(),
-        }
+        self.change(|state| {
+            state.queue.push_back((instant(), job));
+            if !state.is_in_hand {
+                state.idle.call();
+            }
+        });
     }
 
     /// Somebody attaches from now on, or nobody does any more.
     pub(super) fn let_pass(&self, is_written: bool) {
+        self.change(|state| state.is_written = is_written);
+    }
+
+    /// Somebody waits for a key's turn, which may be a detach's.
+    pub(super) fn hurry(&self, key: &Key) {
+        self.change(|state| {
+            let waits = state.queue.iter().any(|(_, job)| job.order.key == *key);
+            state.is_urgent |= waits;
+        });
+    }
+
+    /// One of those that were taken has ended, or was none.
+    pub(super) fn ended(&self, key: &Key) {
+        self.change(|state| {
+            state.under_way.remove(key);
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Waiting)) {
         let mut state = self.state();
-        state.is_written = is_written;
-        let may_go = !is_written && state.is_in_hand;
-        drop(state);
-        if may_go {
+        change(&mut state);
+        if state.may_go() {
             self.go.notify_one();
         }
     }
 
-    /// One of those that were taken has been answered, or is about to be.
-    pub(super) fn answered(&self) {
-        let mut state = self.state();
-        state.unanswered -= 1;
-        let may_go = state.unanswered == 0 && state.is_in_hand;
-        drop(state);
-        if may_go {
-            self.go.notify_one();
-        }
-    }
-
-    /// Waits for the next ones, which are then to be answered one by one.
+    /// Waits for the next ones. They are under way until they have [`Self::ended`].
     pub(super) fn next(&self, bell: &Bell) -> Vec<Deleting> {
         let is_there = |state: &Waiting| !state.is_in_hand && !state.queue.is_empty();
         let mut state = wait_until(self.state(), bell, |state| &mut state.idle, is_there);
@@ -118,8 +134,8 @@ impl Deletions {
         }
         let together = state.queue.len().min(TOGETHER);
         let jobs: Vec<_> = state.queue.drain(..together).map(|(_, job)| job).collect();
-        state.unanswered = jobs.len();
-        state.is_in_hand = false;
+        state.under_way = jobs.iter().map(|job| job.order.key.clone()).collect();
+        (state.is_in_hand, state.is_urgent) = (false, false);
         if !state.queue.is_empty() {
             state.idle.call();
         }

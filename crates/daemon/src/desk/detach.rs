@@ -31,7 +31,11 @@ impl<D: Datapath> Desk<D> {
             match self.verdict(&job) {
                 Err(refusal) => self.answer(&key, job.done, Err(refusal)),
                 Ok(Verdict::Settled(outcome)) => self.answer(&key, job.done, Ok(outcome)),
-                Ok(Verdict::Stray(target)) => strays.push((target, key, job.done)),
+                Ok(Verdict::Stray(target)) => {
+                    // The others of its kind are not to wait until it is acknowledged.
+                    self.lanes.deletions.ended(&key);
+                    strays.push((target, key, job.done));
+                }
                 Ok(Verdict::Go(target)) => {
                     let mut state = self.state();
                     if state.by_index.contains_key(&target.index) {
@@ -71,6 +75,7 @@ impl<D: Datapath> Desk<D> {
                 }
             }
         }
+        let outcomes = outcomes.chain(std::iter::repeat_with(|| Ok(())));
         for ((_, key, done), outcome) in strays.into_iter().zip(outcomes) {
             self.answer(
                 &key,
@@ -86,7 +91,7 @@ impl<D: Datapath> Desk<D> {
         done: Done<Detached>,
         outcome: Result<Detached, Refusal>,
     ) {
-        self.lanes.deletions.answered();
+        self.lanes.deletions.ended(key);
         done(outcome);
         self.turn_ends(key);
     }
@@ -100,6 +105,7 @@ impl<D: Datapath> Desk<D> {
         let Some(key) = state.by_index.get(&target.index).cloned() else {
             return;
         };
+        self.lanes.deletions.ended(&key);
         let mut led = None;
         if let Some(attachment) = state.attachments.get_mut(&key) {
             attachment.detaching = false;

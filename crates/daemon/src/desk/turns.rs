@@ -262,7 +262,10 @@ pub(super) fn start<D: Datapath>(desk: &Arc<Desk<D>>) -> io::Result<()> {
             let bell = Bell::default();
             loop {
                 let jobs = desk.lanes.deletions.next(&bell);
+                let keys: Vec<Key> = jobs.iter().map(|job| job.order.key.clone()).collect();
                 desk.take_off(jobs);
+                // Long since, but for what nobody announced.
+                keys.iter().for_each(|key| desk.lanes.deletions.ended(key));
             }
         })?;
     }
@@ -315,7 +318,10 @@ impl<D: Datapath> Desk<D> {
     pub(super) fn admit(self: &Arc<Self>, mut state: MutexGuard<'_, State<D>>, job: Job) {
         state.turns.queued += 1;
         if let Some(behind) = state.turns.waiting.get_mut(job.key()) {
+            let key = job.key().clone();
             behind.push_back(job);
+            drop(state);
+            self.lanes.deletions.hurry(&key);
             return;
         }
         state.turns.waiting.insert(job.key().clone(), VecDeque::new());

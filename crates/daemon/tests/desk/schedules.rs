@@ -236,6 +236,30 @@ fn detaches_are_taken_together_up_to_the_most_and_each_end_is_told_once() {
     });
 }
 
+/// Nobody's patience ends here: who waits for attaches goes because they are over, or because somebody waits for it.
+#[test]
+fn a_detach_goes_when_the_attaches_before_it_are_over_or_somebody_waits_for_it() {
+    check("behind", 400, || {
+        let world = World::default();
+        world.tell_later();
+        let desk = open(&world);
+        attach(&desk, "a", "/n/1").unwrap();
+        let others: Vec<_> = [("b", "/n/2"), ("c", "/n/3")]
+            .into_iter()
+            .map(|(id, path)| give(&desk, order(id, path)))
+            .collect();
+        let detaching = give_detach(&desk, "a", None);
+        let again = give(&desk, order("a", "/n/1"));
+        assert_eq!(detaching.outcome().unwrap(), Detached::Done);
+        again.outcome().unwrap();
+        for other in others {
+            other.outcome().unwrap();
+        }
+        assert_eq!((world.links(), listed(&desk).len()), (3, 3));
+        desk.stop();
+    });
+}
+
 #[test]
 fn the_table_has_every_change_whoever_makes_it() {
     check("table", 400, || {

@@ -89,6 +89,38 @@ fn detaches_that_come_while_links_are_deleted_are_taken_together() {
 }
 
 #[test]
+fn the_next_ones_are_deleted_when_those_before_are_announced_as_gone() {
+    let world = World::default();
+    let desk = open(&world);
+    for (id, path) in [("a", "/n/1"), ("b", "/n/2")] {
+        attach(&desk, id, path).unwrap();
+    }
+    // Nothing is acknowledged.
+    world.close(Place::Unwired);
+    for id in ["a", "b"] {
+        assert_eq!(detach(&desk, id, None).unwrap(), Detached::Done);
+    }
+    world.open(Place::Unwired);
+}
+
+/// Under the checker, where patience does not end, it would wait for ever.
+#[test]
+fn a_detach_that_somebody_waits_for_does_not_go_behind_the_attaches() {
+    let world = World::default();
+    let desk = open(&world);
+    attach(&desk, "w", "/n/1").unwrap();
+    world.close(Place::Wire);
+    let other = give(&desk, order("other", "/n/2"));
+    world.wait_at(Place::Wire);
+    let detaching = give_detach(&desk, "w", None);
+    let again = give(&desk, order("w", "/n/1"));
+    assert_eq!(detaching.outcome().unwrap(), Detached::Done);
+    world.open(Place::Wire);
+    other.outcome().unwrap();
+    again.outcome().unwrap();
+}
+
+#[test]
 fn what_is_too_much_is_refused_at_once_and_what_waits_is_answered() {
     let world = World::default();
     let mut few = settings();

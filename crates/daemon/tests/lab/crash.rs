@@ -80,8 +80,8 @@ fn a_crash_at_any_step_of_an_attach_leaves_all_or_nothing() {
     panic!("an attach of more than {MANY} steps");
 }
 
-/// More detaches than the daemon has threads for, which are 24: what waits is deleted together.
-const TOGETHER: usize = 24 + 6;
+/// More detaches than are deleted together, which are 16.
+const TOGETHER: usize = 30;
 
 #[test]
 fn a_crash_at_any_step_of_a_detach_is_finished_by_the_next_one() {

@@ -28,6 +28,14 @@ pub(super) struct Known {
     pub(super) routes: Vec<IpNet>,
 }
 
+impl Known {
+    /// For as many neighbours and routes as there are, where a vector would make room for twice as many.
+    pub(super) fn make_room(&mut self) {
+        self.neighbours.reserve_exact(2);
+        self.routes.reserve_exact(2);
+    }
+}
+
 /// What stands, as far as it is needed to tell what changes.
 #[derive(Debug, Default)]
 pub(super) struct Stock {
@@ -49,7 +57,8 @@ pub(super) fn take_stock(lister: &mut Socket) -> Result<(Stock, Dumps), Fault> {
     };
     let (dumps, links) = dumps(lister, told)?;
     let mut stock = Stock::default();
-    for (known, tunnel) in links {
+    for (mut known, tunnel) in links {
+        known.iter_mut().for_each(|(_, known)| known.make_room());
         stock.links.extend(known);
         stock.tunnel = tunnel.unwrap_or(stock.tunnel);
     }
@@ -149,8 +158,8 @@ impl<'a> Seen<'a> {
             name,
             up: self.up,
             marks: self.marks(),
-            neighbours: Vec::with_capacity(2),
-            routes: Vec::with_capacity(2),
+            neighbours: Vec::new(),
+            routes: Vec::new(),
         }
     }
 
@@ -165,9 +174,9 @@ impl<'a> Seen<'a> {
 
     /// Whether a link lost something since it was told of. On its way up everything of it changes, and in a group for
     /// deletions nothing of it matters.
-    pub(super) fn lost(&self, before: &Known) -> bool {
-        let changed = !self.up || self.marks() != before.marks;
+    pub(super) fn lost(&self, now: &Known, before: &Known) -> bool {
+        let changed = !now.up || now.marks != before.marks;
         let dying = DYING_GROUPS.contains(&self.group);
-        !dying && (self.host_link().as_ref() != Some(&before.name) || before.up && changed)
+        !dying && (now.name != before.name || before.up && changed)
     }
 }
