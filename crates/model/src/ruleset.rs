@@ -200,6 +200,8 @@ pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 /// ICMPv6 router solicitation.
 const ROUTER_SOLICITATION: u8 = 133;
+/// Report of a multicast listener (RFC 3810).
+const LISTENER_REPORT: u8 = 143;
 /// ICMPv6 neighbour solicitation.
 const NEIGHBOUR_SOLICITATION: u8 = 135;
 /// ICMPv6 router advertisement.
@@ -250,6 +252,9 @@ impl Ruleset {
                 rule(&[from, C::IcmpType(REDIRECT_V4)], Verdict::Drop),
                 // The node advertises nothing, and would remember whoever asks.
                 rule(&[from, C::Icmpv6Type(ROUTER_SOLICITATION)], Verdict::Drop),
+                // It passes no multicast on either. For each such packet the kernel would look through the routes to all groups, of
+                // which each link has one.
+                rule(&[from, C::Icmpv6Type(LISTENER_REPORT)], Verdict::Drop),
                 // Each new sender of one takes a place in the node's neighbour table, and senders can be made up.
                 rule(
                     &[
@@ -260,7 +265,7 @@ impl Ruleset {
                     ],
                     Verdict::Drop,
                 ),
-                // Neighbour discovery and multicast listener reports, which never leave the link.
+                // Neighbour discovery, which never leaves the link.
                 rule(
                     &[from, C::Source6(link_local), C::Destination6(link_local)],
                     Verdict::Accept,
@@ -433,6 +438,7 @@ impl fmt::Display for Rule {
                 Condition::Icmpv6Type(ROUTER_ADVERTISEMENT) => write!(f, "icmpv6 type nd-router-advert ")?,
                 Condition::Icmpv6Type(REDIRECT_V6) => write!(f, "icmpv6 type nd-redirect ")?,
                 Condition::Icmpv6Type(ROUTER_SOLICITATION) => write!(f, "icmpv6 type nd-router-solicit ")?,
+                Condition::Icmpv6Type(LISTENER_REPORT) => write!(f, "icmpv6 type mld2-listener-report ")?,
                 Condition::Icmpv6Type(NEIGHBOUR_SOLICITATION) => {
                     write!(f, "icmpv6 type nd-neighbor-solicit ")?;
                 }

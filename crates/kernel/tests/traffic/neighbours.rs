@@ -3,8 +3,11 @@
 use crate::world::{LIMIT, World};
 use model::address::{FIRST_HOP_V4, FIRST_HOP_V6};
 use stage::change::Links;
+use stage::wait::{PATIENCE, eventually};
 use stage::{packets, ping};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::Command;
+use std::time::Duration;
 
 /// Senders that a workload makes up, more than it may ask from at once.
 const MADE_UP: u16 = 60;
@@ -57,4 +60,43 @@ fn a_workload_cannot_fill_the_nodes_neighbour_table_by_arp() {
     let mut links = Links::of(&other.namespace).unwrap();
     links.delete_neighbour("eth0", FIRST_HOP_V4.into()).unwrap();
     ping(&other.namespace, FIRST_HOP_V4.into(), LIMIT).unwrap();
+}
+
+/// What the node has received over a link, and how much of it was to groups and looked up.
+fn received(world: &World, link: &str) -> [u64; 2] {
+    let path = format!("/proc/thread-self/net/dev_snmp6/{link}");
+    let text = world.on_the_node(|| std::fs::read_to_string(path)).unwrap();
+    ["Ip6InReceives", "Ip6InMcastPkts"].map(|name| {
+        let mut words = text.split_whitespace().skip_while(|word| *word != name);
+        words.nth(1).unwrap().parse().unwrap()
+    })
+}
+
+/// Each look at where a packet to a group goes takes the kernel the longer the more links there are, and each workload says
+/// several times of which groups it is.
+#[test]
+fn what_a_workload_says_of_its_groups_is_not_looked_up() {
+    for (world, is_guarded) in [(World::new(), true), (World::unguarded(), false)] {
+        let one = world.attach("one", &["fd77::2"], 100_000);
+        // What it says of itself when its link comes up.
+        let quiet = |link: &str| {
+            let before = received(&world, link);
+            std::thread::sleep(Duration::from_secs(2));
+            before == received(&world, link)
+        };
+        eventually(PATIENCE, "it is quiet", || quiet(&one.host_link), |quiet| *quiet);
+        let [all, to_groups] = received(&world, &one.host_link);
+        let join = "address add ff05::77/128 dev eth0 autojoin";
+        let ip = || Command::new("ip").args(join.split(' ')).status().unwrap();
+        assert!(one.namespace.within(ip).unwrap().success());
+        let heard = |[now, _]: &[u64; 2]| *now > all;
+        eventually(
+            PATIENCE,
+            "it is heard",
+            || received(&world, &one.host_link),
+            heard,
+        );
+        let looked_up = received(&world, &one.host_link)[1] - to_groups;
+        assert_eq!(looked_up == 0, is_guarded, "{looked_up}");
+    }
 }
