@@ -4,7 +4,7 @@
 use crate::played::{Played, attachment, bounded, ourselves};
 use crate::raw::{ATTACH, STATUS, call};
 use api::workload::workload_networking_client::WorkloadNetworkingClient;
-use api::workload::{AttachRequest, AttachResponse, NetNsAttachment, StatusRequest};
+use api::workload::{AttachRequest, AttachResponse, DetachRequest, NetNsAttachment, StatusRequest};
 use daemon::desk::order::Refusal;
 use daemon::door::Bounds;
 use daemon::door::peer::Allowed;
@@ -273,6 +273,24 @@ async fn an_attach_that_the_door_refuses_is_counted_once_as_those_of_the_desk_ar
     ends(&desk, first).await;
     let all: u64 = door.answers.attaches.codes.iter().map(|code| code.so_far()).sum();
     assert_eq!((counted(Code::Ok), counted(Code::Unavailable), all), (1, 3, 6));
+}
+
+#[tokio::test]
+async fn an_attach_too_late_to_begin_and_a_detach_that_the_door_refuses_are_counted_once() {
+    let desk = Played::holding();
+    let door = bounded(&desk, ourselves(), Bounds::default());
+    let late = attaching(&desk, door.connection(), "a").await;
+    desk.answer(|_| Err(Refusal::TooLate));
+    late.await.unwrap().unwrap_err();
+    let mut client = WorkloadNetworkingClient::new(door.channel.clone());
+    client.detach(DetachRequest::default()).await.unwrap_err();
+    for (calls, code) in [
+        (&door.answers.attaches, Code::DeadlineExceeded),
+        (&door.answers.detaches, Code::InvalidArgument),
+    ] {
+        let all: u64 = calls.codes.iter().map(|code| code.so_far()).sum();
+        assert_eq!((calls.codes[code as usize].so_far(), all), (1, 1), "{code:?}");
+    }
 }
 
 #[tokio::test]
