@@ -236,9 +236,9 @@ fn detaches_are_taken_together_up_to_the_most_and_each_end_is_told_once() {
     });
 }
 
-/// Nobody's patience ends here: who waits for attaches goes because they are over, or because somebody waits for it.
+/// Nobody's patience ends here: who waits for attaches goes because they are over.
 #[test]
-fn a_detach_goes_when_the_attaches_before_it_are_over_or_somebody_waits_for_it() {
+fn a_detach_goes_when_the_attaches_before_it_are_over() {
     check("behind", 400, || {
         let world = World::default();
         world.tell_later();
@@ -249,13 +249,31 @@ fn a_detach_goes_when_the_attaches_before_it_are_over_or_somebody_waits_for_it()
             .map(|(id, path)| give(&desk, order(id, path)))
             .collect();
         let detaching = give_detach(&desk, "a", None);
-        let again = give(&desk, order("a", "/n/1"));
         assert_eq!(detaching.outcome().unwrap(), Detached::Done);
-        again.outcome().unwrap();
         for other in others {
             other.outcome().unwrap();
         }
-        assert_eq!((world.links(), listed(&desk).len()), (3, 3));
+        assert_eq!((world.links(), listed(&desk).len()), (2, 2));
+        desk.stop();
+    });
+}
+
+/// The attach before it has not ended, and will not before it has.
+#[test]
+fn a_detach_that_somebody_waits_for_does_not_go_behind_the_attaches() {
+    check("urgent", 200, || {
+        let world = World::default();
+        let desk = open(&world);
+        attach(&desk, "a", "/n/1").unwrap();
+        world.close(Place::Wire);
+        let other = give(&desk, order("b", "/n/2"));
+        world.wait_at(Place::Wire);
+        let detaching = give_detach(&desk, "a", None);
+        let again = give(&desk, order("a", "/n/1"));
+        assert_eq!(detaching.outcome().unwrap(), Detached::Done);
+        world.open(Place::Wire);
+        other.outcome().unwrap();
+        again.outcome().unwrap();
         desk.stop();
     });
 }

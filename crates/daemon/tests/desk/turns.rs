@@ -103,23 +103,6 @@ fn the_next_ones_are_deleted_when_those_before_are_announced_as_gone() {
     world.open(Place::Unwired);
 }
 
-/// Under the checker, where patience does not end, it would wait for ever.
-#[test]
-fn a_detach_that_somebody_waits_for_does_not_go_behind_the_attaches() {
-    let world = World::default();
-    let desk = open(&world);
-    attach(&desk, "w", "/n/1").unwrap();
-    world.close(Place::Wire);
-    let other = give(&desk, order("other", "/n/2"));
-    world.wait_at(Place::Wire);
-    let detaching = give_detach(&desk, "w", None);
-    let again = give(&desk, order("w", "/n/1"));
-    assert_eq!(detaching.outcome().unwrap(), Detached::Done);
-    world.open(Place::Wire);
-    other.outcome().unwrap();
-    again.outcome().unwrap();
-}
-
 #[test]
 fn what_is_too_much_is_refused_at_once_and_what_waits_is_answered() {
     let world = World::default();
