@@ -187,7 +187,21 @@ pub enum Scope {
 impl Plan {
     /// Decides everything that an attachment is in the kernel. `host_index` is the caller's choice of a free one.
     pub fn new(record: Record, settings: &PlanSettings, host_index: u32) -> Self {
-        let link = LinkPlan {
+        Self {
+            sysctls: sysctls(&record),
+            workload: workload_ops(&record),
+            host: host_ops(&record),
+            doors: record.asked.ports.doors(record.addresses),
+            link: LinkPlan::new(&record, settings, host_index),
+            record,
+        }
+    }
+}
+
+impl LinkPlan {
+    /// As a [`Plan`] has it.
+    pub fn new(record: &Record, settings: &PlanSettings, host_index: u32) -> Self {
+        Self {
             host: record.key.host_link(),
             workload: record.key.interface().clone(),
             host_index,
@@ -199,14 +213,6 @@ impl Plan {
                 None => settings.mtu,
             },
             group: settings.group,
-        };
-        Self {
-            sysctls: sysctls(&record),
-            workload: workload_ops(&record),
-            host: host_ops(&record),
-            doors: record.asked.ports.doors(record.addresses),
-            link,
-            record,
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::memory::Memory;
 use model::adopt::Undo;
 use model::datapath::{Datapath, Target};
 use model::key::HostLink;
-use model::plan::{Op, Plan, PlanSettings};
+use model::plan::{LinkPlan, Op, PlanSettings};
 use model::record::Record;
 use model::survey::{DYING_GROUPS, FoundLink, Standing, Survey};
 use std::collections::HashSet;
@@ -190,10 +190,9 @@ pub(in crate::desk) fn attachment_of(record: &Record, link: &FoundLink, labels: 
             .mtu
             .unwrap_or_else(|| u16::try_from(link.mtu).unwrap_or(u16::MAX)),
     };
-    let plan = Plan::new(record.clone(), &settings, link.index);
     Attachment {
-        record: plan.record,
-        link: plan.link,
+        link: LinkPlan::new(record, &settings, link.index),
+        record: record.clone(),
         labels,
         detaching: false,
         undoable: link.undo().is_some(),
