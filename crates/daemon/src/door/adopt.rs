@@ -5,7 +5,7 @@ use super::deadline::Call;
 use super::field::key_of;
 use super::workload::{lost, outcome};
 use super::{Orders, field, refusal};
-use crate::desk::order::{AdoptOrder, Adopted, Attachment, Step};
+use crate::desk::order::{AdoptOrder, Adopted, Attachment, Refusal, Step};
 use api::inspection::{self as inspect, adopt_request::Step as Asked, adoption::State};
 use model::adopt::MasqueradeRule;
 use model::key::Key;
@@ -150,15 +150,18 @@ async fn carry_out(
     for order in plans.iter().cloned() {
         let (key, of) = (order.key.clone(), order.key.clone());
         let looks = matches!(order.step, Step::Check { .. });
-        let told = move |outcome: &Result<Adopted, _>| match outcome {
-            Ok(Adopted::Refused(reasons)) => tracing::info!(key = %of, ?reasons, "not taken over"),
-            Ok(_) if looks => {}
-            Ok(state) => tracing::info!(key = %of, ?state, "adoption"),
-            Err(error) => tracing::warn!(key = %of, %error, "adoption failed"),
+        let told = move |outcome: &Result<Adopted, Refusal>| {
+            let outcome = outcome.clone();
+            move || match outcome {
+                Ok(Adopted::Refused(reasons)) => tracing::info!(key = %of, ?reasons, "not taken over"),
+                Ok(_) if looks => {}
+                Ok(state) => tracing::info!(key = %of, ?state, "adoption"),
+                Err(error) => tracing::warn!(key = %of, %error, "adoption failed"),
+            }
         };
         let answer = match outcome(call, told, |done| orders.adopt(order, done)).await? {
             Ok(answer) => answer,
-            Err(error @ crate::desk::order::Refusal::Kernel(_)) => Adopted::Refused(vec![error.to_string()]),
+            Err(error @ Refusal::Kernel(_)) => Adopted::Refused(vec![error.to_string()]),
             Err(error) => return Err(refusal::refused(&error)),
         };
         answers.push((key, answer));

@@ -146,7 +146,8 @@ impl Inspection for Inspector {
                     before: Some(before),
                 };
                 let (orders, call) = (Arc::clone(&self.orders), call.clone());
-                let detach = async move { outcome(&call, |_| {}, |done| orders.detach(order, done)).await };
+                let detach =
+                    async move { outcome(&call, |_| || (), |done| orders.detach(order, done)).await };
                 (key, tokio::spawn(detach))
             })
             .collect();

@@ -33,14 +33,17 @@ impl WorkloadNetworking for Workloads {
             return Err(refusal::unsupported(field));
         }
         let (key, answers) = (order.key.clone(), Arc::clone(&self.answers));
-        let told = move |outcome: &Result<Attachment, Refusal>| match outcome {
-            Ok(attachment) => {
-                answers.attaches.done(began.elapsed());
-                tracing::info!(%key, ips = %attachment.addresses(), took = ?began.elapsed(), "attached");
+        let told = move |outcome: &Result<Attachment, Refusal>| {
+            let took = began.elapsed();
+            match outcome {
+                Ok(_) => answers.attaches.done(took),
+                Err(error) => answers.attaches.refused(code(error)),
             }
-            Err(error) => {
-                answers.attaches.refused(code(error));
-                tracing::warn!(%key, %error, took = ?began.elapsed(), "not attached");
+            let outcome = outcome.as_ref().map(Attachment::addresses);
+            let outcome = outcome.map_err(Refusal::clone);
+            move || match outcome {
+                Ok(ips) => tracing::info!(%key, %ips, ?took, "attached"),
+                Err(error) => tracing::warn!(%key, %error, ?took, "not attached"),
             }
         };
         match outcome(&call, told, |done| self.orders.attach(order, done)).await? {
@@ -54,17 +57,19 @@ impl WorkloadNetworking for Workloads {
         let order = field::detach(request.into_inner()).map_err(|error| refusal::invalid(&error))?;
         let (key, answers) = (order.key.clone(), Arc::clone(&self.answers));
         let told = move |outcome: &Result<Detached, Refusal>| {
+            let took = began.elapsed();
             match outcome {
-                Ok(_) => answers.detaches.done(began.elapsed()),
+                Ok(_) => answers.detaches.done(took),
                 Err(error) => answers.detaches.refused(code(error)),
             }
-            match outcome {
-                Ok(Detached::Done) => tracing::info!(%key, took = ?began.elapsed(), "detached"),
+            let outcome = outcome.clone();
+            move || match outcome {
+                Ok(Detached::Done) => tracing::info!(%key, ?took, "detached"),
                 Ok(Detached::WasAbsent) => tracing::debug!(%key, "nothing to detach"),
                 Ok(Detached::IsNewer) => {
                     tracing::info!(%key, "not detached: what is attached is another sandbox");
                 }
-                Err(error) => tracing::warn!(%key, %error, took = ?began.elapsed(), "not detached"),
+                Err(error) => tracing::warn!(%key, %error, ?took, "not detached"),
             }
         };
         match outcome(&call, told, |done| self.orders.detach(order, done)).await? {
@@ -87,17 +92,18 @@ fn code(refusal: &Refusal) -> usize {
 }
 
 /// Hands an order to the desk and waits for what becomes of it. Who stops waiting does not stop the order, and its outcome
-/// is told all the same.
-pub(super) async fn outcome<T: Send + 'static>(
+/// is told all the same: counted before the caller has it, and logged afterwards, because a line takes its time.
+pub(super) async fn outcome<T: Send + 'static, L: FnOnce()>(
     call: &Call,
-    told: impl FnOnce(&Result<T, Refusal>) + Send + 'static,
+    told: impl FnOnce(&Result<T, Refusal>) -> L + Send + 'static,
     submit: impl FnOnce(Done<T>),
 ) -> Result<Result<T, Refusal>, Status> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     call.is_handed_over();
     submit(Box::new(move |outcome| {
-        told(&outcome);
+        let log = told(&outcome);
         drop(sender.send(outcome));
+        log();
     }));
     receiver.await.map_err(|_| lost())
 }
