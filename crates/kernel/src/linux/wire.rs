@@ -98,11 +98,14 @@ fn create(home: &Home, host: &mut Socket, namespace: &OwnedFd, plan: &Plan) -> R
             encode::create(&plan.link, index, workload_index, namespace.as_fd()),
             link_by_index(index, plan.link.host.as_str()),
         ];
-        let Answer { refused, replies } = host.batch(&messages).map_err(|fault| {
+        let Answer {
+            refused: first,
+            replies,
+        } = host.batch(&messages).map_err(|fault| {
             let left = take_back(host, plan, index).err().into_iter().collect();
             WireError::Refused { fault, left }
         })?;
-        let Some(Refused { fault, .. }) = refused.into_iter().find(|refused| refused.position == 0) else {
+        let Some(Refused { fault, .. }) = first.into_iter().find(|refused| refused.position == 0) else {
             crash::step();
             let host = as_made(host, plan, index, &replies)?;
             return Ok(Made { host, workload_index });
@@ -113,23 +116,13 @@ fn create(home: &Home, host: &mut Socket, namespace: &OwnedFd, plan: &Plan) -> R
             EBUSY if tries < INDEX_TRIES => tries += 1,
             // It also means that the host end's index is a link's already, which then was told.
             EEXIST if tries < INDEX_TRIES && !replies.is_empty() => tries += 1,
-            EEXIST => match taken(home, host, namespace, plan) {
+            EEXIST => match taken(home, host, namespace, plan).map_err(refused)? {
                 Some(error) => return Err(error),
                 // Who had the name is gone meanwhile, as when it is just being detached.
                 None if was_free < NAME_TRIES => was_free += 1,
-                None => {
-                    return Err(WireError::Refused {
-                        fault,
-                        left: Vec::new(),
-                    });
-                }
+                None => return Err(refused(fault)),
             },
-            _ => {
-                return Err(WireError::Refused {
-                    fault,
-                    left: Vec::new(),
-                });
-            }
+            _ => return Err(refused(fault)),
         }
     }
 }
@@ -162,19 +155,23 @@ fn take_back(host: &mut Socket, plan: &Plan, index: u32) -> Result<(), Fault> {
 }
 
 /// EEXIST says that a name is taken, but not whose; `None` where both are free by now.
-fn taken(home: &Home, host: &mut Socket, namespace: &OwnedFd, plan: &Plan) -> Option<WireError> {
-    if matches!(survey::find_link(host, plan.link.host.as_str()), Ok(Some(_))) {
-        return Some(WireError::LinkTaken { link: plan.link.host });
+fn taken(
+    home: &Home,
+    host: &mut Socket,
+    namespace: &OwnedFd,
+    plan: &Plan,
+) -> Result<Option<WireError>, Fault> {
+    if survey::find_link(host, plan.link.host.as_str())?.is_some() {
+        return Ok(Some(WireError::LinkTaken { link: plan.link.host }));
     }
-    let inside = home.visit(namespace.as_fd(), || {
-        survey::find_link(&mut Socket::open(ROUTE)?, plan.link.workload.as_str())
-    });
-    match inside {
-        Ok(Ok(Some(_))) => Some(WireError::InterfaceTaken {
-            interface: plan.link.workload.clone(),
-        }),
-        _ => None,
-    }
+    let inside = home
+        .visit(namespace.as_fd(), || {
+            survey::find_link(&mut Socket::open(ROUTE)?, plan.link.workload.as_str())
+        })
+        .and_then(|found| found)?;
+    Ok(inside.map(|_| WireError::InterfaceTaken {
+        interface: plan.link.workload.clone(),
+    }))
 }
 
 impl Wiring<'_> {

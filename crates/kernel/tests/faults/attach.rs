@@ -65,6 +65,35 @@ fn an_attach_that_fails_at_any_call_leaves_no_trace() {
     });
 }
 
+/// Somebody has the name of one of the ends, and who that is cannot be looked at, as for want of descriptors: that is said, and
+/// not that the kernel has refused a name which nobody has.
+#[test]
+fn an_attach_that_cannot_look_whose_the_name_is_says_why() {
+    on_a_node(|linux| {
+        let first = Workload::new(linux, 0);
+        first.attach(linux).unwrap();
+        let same_namespace = Workload {
+            namespace: first.namespace.try_clone().unwrap(),
+            ..Workload::new(linux, 1)
+        };
+        let before = world();
+        for (second, why) in [(&first, "LinkTaken"), (&same_namespace, "InterfaceTaken")] {
+            let refused = || format!("{:?}", second.attach(linux).unwrap_err());
+            let calls = recorded(|| assert!(refused().starts_with(why), "{}", refused()));
+            // Behind the first answer all are looks.
+            let looks = calls.iter().position(|call| call.kind == Kind::Answer).unwrap() + 1;
+            let cases = each(&calls[looks..], Errors::All, |mut mishap| {
+                match under(&mut mishap, || second.attach(linux)).unwrap_err() {
+                    WireError::Refused { fault, .. } => mishap.is_named_in(&fault.to_string()),
+                    other => assert!(format!("{other:?}").starts_with(why), "{mishap:?}: {other}"),
+                }
+                same(&world(), &before, &mishap);
+            });
+            assert!(cases > 10, "{cases}");
+        }
+    });
+}
+
 /// The undoing fails, too: what is left is said, and a sweep makes it good.
 #[test]
 fn what_an_attach_cannot_undo_is_said_and_swept() {

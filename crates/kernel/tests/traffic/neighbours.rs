@@ -3,7 +3,7 @@
 use crate::world::{LIMIT, World};
 use model::address::{FIRST_HOP_V4, FIRST_HOP_V6};
 use stage::change::Links;
-use stage::wait::{PATIENCE, eventually};
+use stage::wait::{PATIENCE, eventually, within};
 use stage::{packets, ping};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Command;
@@ -81,8 +81,7 @@ fn what_a_workload_says_of_its_groups_is_not_looked_up() {
         // What it says of itself when its link comes up.
         let quiet = |link: &str| {
             let before = received(&world, link);
-            std::thread::sleep(Duration::from_secs(2));
-            before == received(&world, link)
+            !within(Duration::from_secs(2), || received(&world, link) != before)
         };
         eventually(PATIENCE, "it is quiet", || quiet(&one.host_link), |quiet| *quiet);
         let [all, to_groups] = received(&world, &one.host_link);
