@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
+	"time"
 	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
@@ -26,7 +28,9 @@ const (
 	// queueVersion is that of the files' content.
 	queueVersion = 1
 	// queueFileBytes is more than any file of ours has, as in crates/queue.
-	queueFileBytes = 64 << 10
+	queueFileBytes = 512 << 10
+	// queueTurn is how long somebody else's turn is waited for: one that is frozen with it is not.
+	queueTurn = 2 * time.Second
 	// queueNamespaces wait for one key at most, as in crates/queue.
 	queueNamespaces = 16
 	// namespacePathBytes is what a namespace's path has at most (proto/).
@@ -107,6 +111,15 @@ func (q queue) put(d deletion) (err error) {
 	if err := os.Mkdir(q.folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
+	turn, err := q.turn()
+	if err != nil {
+		return err
+	}
+	defer turn.Close()
+	// That a file cannot be read for now says nothing of what waits.
+	if _, err := q.content(d.name()); err != nil && !errors.Is(err, fs.ErrNotExist) && errors.As(err, new(syscall.Errno)) {
+		return err
+	}
 	if found := q.find(d); found != nil {
 		if d, err = d.and(found.deletion); err != nil {
 			return err
@@ -134,6 +147,23 @@ func (q queue) put(d deletion) (err error) {
 		return err
 	}
 	return q.sync()
+}
+
+// turn is had by whoever reads what waits and replaces or removes it: flock(2) of the folder, until it is closed.
+func (q queue) turn() (*os.File, error) {
+	folder, err := os.Open(q.folder)
+	if err != nil {
+		return nil, err
+	}
+	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		err := syscall.Flock(int(folder.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return folder, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) || time.Since(began) >= queueTurn {
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", q.folder, err), folder.Close())
+		}
+	}
 }
 
 func (q queue) sync() error {
@@ -188,6 +218,14 @@ func (q queue) content(name string) ([]byte, error) {
 
 // remove takes away what was carried out, unless another has taken its place.
 func (q queue) remove(done *waiting) error {
+	turn, err := q.turn()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer turn.Close()
 	content, err := q.content(done.name())
 	if err == nil && bytes.Equal(content, done.content) {
 		err = os.Remove(filepath.Join(q.folder, done.name()))

@@ -53,7 +53,8 @@ impl Beside {
     /// Waits for its end, and shows what it said.
     pub(crate) fn end(mut self) -> Result<()> {
         let status = self.child.wait().context("wait for cargo xtask dist")?;
-        print!("{}", fs::read_to_string(&self.log).context("read what it said")?);
+        let said = fs::read(&self.log).unwrap_or_default();
+        print!("{}", String::from_utf8_lossy(&said));
         match status.success() {
             true => Ok(()),
             false => bail!("cargo xtask dist: {status}"),

@@ -79,7 +79,7 @@ fn every_damage_is_told_in_words() {
         (
             &["flush table inet workloadnet"],
             &[
-                "nftables chain guard has 0 rules instead of 14",
+                "nftables chain guard has 0 rules instead of 15",
                 "nftables chain ports has 0 rules instead of 6",
                 "nftables chain own_ports has 0 rules instead of 6",
                 "nftables chain returns has 0 rules instead of 3",
@@ -98,7 +98,7 @@ fn every_damage_is_told_in_words() {
         ),
         (
             &["insert rule inet workloadnet guard accept"],
-            &["nftables chain guard has 15 rules instead of 14"],
+            &["nftables chain guard has 16 rules instead of 15"],
         ),
         (
             &["add table inet workloadnet { flags dormant; }"],

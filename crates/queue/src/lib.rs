@@ -18,22 +18,26 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Of the content's form.
 const VERSION: u32 = 1;
 /// Hex digits of a file's name.
 const DIGITS: usize = 32;
-/// A file beyond this was not written by one of us: a path has 4095 bytes at most, and six times as many when each is escaped.
-const LIMIT: u64 = 64 << 10;
+/// A file beyond this was not written by one of us: a path has 4095 bytes at most, six times as many when each is escaped, and
+/// there are [`NAMESPACES`] of them.
+const LIMIT: u64 = 512 << 10;
 /// A temporary file of this age belongs to nobody any more.
 const ABANDONED: Duration = Duration::from_secs(3600);
 /// Namespaces that wait for one key: a runtime that leaves more has lost its way.
 const NAMESPACES: usize = 16;
+/// How long somebody else's turn is waited for, and how often it is looked whether it is over.
+const TURN: Duration = Duration::from_secs(2);
+const STEP: Duration = Duration::from_millis(5);
 /// Temporary names that are tried: processes in other PID namespaces may have the same id.
 const TRIES: u32 = 64;
 
@@ -186,10 +190,13 @@ impl Queue {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        // What cannot be read is put aside by the daemon, and asks for nothing.
+        let _turn = self.turn()?;
         let deletion = match self.find(deletion) {
             Ok(Some(waiting)) => deletion.clone().and(&waiting.deletion)?,
-            _ => deletion.clone(),
+            // That says nothing of what waits.
+            Err(error) if error.raw_os_error().is_some() => return Err(error),
+            // What is none of ours is put aside by the daemon, and asks for nothing.
+            Ok(None) | Err(_) => deletion.clone(),
         };
         let name = deletion.file_name();
         let (temporary, mut file) = self.temporary(&name)?;
@@ -204,6 +211,21 @@ impl Queue {
             return Err(error);
         }
         File::open(&self.folder)?.sync_all()
+    }
+
+    /// Whoever has it reads what waits and replaces or removes it, and nobody else does meanwhile: flock(2) of the folder. One
+    /// that is frozen with it is not waited for.
+    fn turn(&self) -> io::Result<File> {
+        at(Kind::File, "lock the queue")?;
+        let folder = File::open(&self.folder)?;
+        let began = Instant::now();
+        loop {
+            match folder.try_lock() {
+                Ok(()) => return Ok(folder),
+                Err(TryLockError::WouldBlock) if began.elapsed() < TURN => std::thread::park_timeout(STEP),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     fn temporary(&self, name: &str) -> io::Result<(PathBuf, File)> {
@@ -262,6 +284,10 @@ impl Queue {
     /// Removes what was carried out, unless something else has taken its place. Already gone is an answer.
     pub fn remove(&self, done: &Waiting) -> io::Result<()> {
         let name = done.deletion.file_name();
+        let _turn = match self.turn() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            turn => turn?,
+        };
         let outcome = match self.content(&name) {
             Ok(content) if content == done.content => {
                 at(Kind::File, "remove a deletion").and_then(|()| fs::remove_file(self.folder.join(name)))
@@ -416,6 +442,39 @@ mod tests {
         queue.put(&of("/b")).unwrap();
         queue.put(&of("")).unwrap();
         assert_eq!(waits(), [""]);
+    }
+
+    #[test]
+    fn deletions_that_are_left_at_once_wait_all_of_them() {
+        let (_folder, queue) = empty();
+        let paths: Vec<String> = (0..NAMESPACES).map(|n| format!("/{n:02}")).collect();
+        std::thread::scope(|scope| {
+            for path in &paths {
+                let queue = queue.clone();
+                scope.spawn(move || {
+                    queue
+                        .put(&Deletion::new("k8s.io", "web-1", "eth0", path))
+                        .unwrap()
+                });
+            }
+        });
+        let found = queue.look().unwrap().waiting;
+        let mut all: Vec<&str> = found[0].deletion.netns_paths().collect();
+        all.sort_unstable();
+        assert_eq!(all, paths);
+    }
+
+    #[test]
+    fn the_longest_deletions_can_be_read() {
+        let (_folder, queue) = empty();
+        let path = |n: usize| format!("/{n:02}{}", "\u{1}".repeat(4092));
+        for n in 0..NAMESPACES {
+            queue
+                .put(&Deletion::new(&"o".repeat(70), "web-1", "eth0", &path(n)))
+                .unwrap();
+        }
+        let found = queue.look().unwrap();
+        assert_eq!(found.waiting[0].deletion.netns_paths().count(), NAMESPACES);
     }
 
     #[test]

@@ -41,17 +41,29 @@ pub(super) struct Deletions {
 
 #[derive(Default)]
 struct Waiting {
-    /// With the time since when.
-    queue: VecDeque<(Instant, Deleting)>,
+    queue: VecDeque<Queued>,
     /// A thread waits until what is in the queue may go.
     is_in_hand: bool,
     idle: Idle,
     /// Somebody attaches.
     is_written: bool,
-    /// Somebody waits for what is in the queue.
-    is_urgent: bool,
-    /// Those that were taken and have not ended yet: they have, or want, RTNL. What comes after goes on without it.
+    /// The lots that were taken so far.
+    lots: u64,
+    /// Those of the last one that have not ended yet: they have, or want, RTNL. What comes after goes on without it.
     under_way: HashSet<Key>,
+}
+
+struct Queued {
+    since: Instant,
+    /// Somebody waits for it.
+    is_urgent: bool,
+    job: Deleting,
+}
+
+/// What is deleted together.
+pub(super) struct Lot {
+    pub(super) number: u64,
+    pub(super) jobs: Vec<Deleting>,
 }
 
 impl Waiting {
@@ -60,8 +72,9 @@ impl Waiting {
         if !self.under_way.is_empty() {
             return None;
         }
-        let waits = self.is_written && !self.is_urgent && self.queue.len() < TOGETHER;
-        let since = self.queue.front().filter(|_| waits).map(|(since, _)| *since);
+        let is_urgent = self.queue.iter().any(|queued| queued.is_urgent);
+        let waits = self.is_written && !is_urgent && self.queue.len() < TOGETHER;
+        let since = self.queue.front().filter(|_| waits).map(|queued| queued.since);
         let patience = Duration::from_millis(PATIENCE as u64);
         Some(since.map_or(Duration::ZERO, |since| {
             (since + patience).saturating_duration_since(instant())
@@ -80,45 +93,61 @@ impl Deletions {
         self.state().queue.len()
     }
 
-    pub(super) fn submit(&self, job: Deleting) {
-        self.change(|state| {
-            state.queue.push_back((instant(), job));
-            if !state.is_in_hand {
-                state.idle.call();
-            }
+    pub(super) fn submit(&self, job: Deleting, is_urgent: bool) {
+        let mut state = self.state();
+        state.queue.push_back(Queued {
+            since: instant(),
+            is_urgent,
+            job,
         });
+        match state.is_in_hand {
+            true => self.go_if(state.may_go()),
+            false => state.idle.call(),
+        }
     }
 
     /// Somebody attaches from now on, or nobody does any more.
     pub(super) fn let_pass(&self, is_written: bool) {
-        self.change(|state| state.is_written = is_written);
+        let mut state = self.state();
+        state.is_written = is_written;
+        self.go_if(state.may_go());
     }
 
     /// Somebody waits for a key's turn, which may be a detach's.
     pub(super) fn hurry(&self, key: &Key) {
-        self.change(|state| {
-            let waits = state.queue.iter().any(|(_, job)| job.order.key == *key);
-            state.is_urgent |= waits;
-        });
+        let mut state = self.state();
+        let waits = state.queue.iter_mut().find(|queued| queued.job.order.key == *key);
+        if let Some(queued) = waits {
+            queued.is_urgent = true;
+            self.go_if(state.may_go());
+        }
     }
 
     /// One of those that were taken has ended, or was none.
     pub(super) fn ended(&self, key: &Key) {
-        self.change(|state| {
-            state.under_way.remove(key);
-        });
+        let mut state = self.state();
+        let was_last = state.under_way.remove(key) && state.under_way.is_empty();
+        // It has waited without knowing for how long.
+        self.go_if(was_last && state.is_in_hand);
     }
 
-    fn change(&self, change: impl FnOnce(&mut Waiting)) {
+    /// Whatever was not announced of a lot has ended, too.
+    pub(super) fn is_over(&self, lot: u64) {
         let mut state = self.state();
-        change(&mut state);
-        if state.may_go() {
+        if state.lots == lot && !state.under_way.is_empty() {
+            state.under_way.clear();
+            self.go_if(state.is_in_hand);
+        }
+    }
+
+    fn go_if(&self, may_go: bool) {
+        if may_go {
             self.go.notify_one();
         }
     }
 
     /// Waits for the next ones. They are under way until they have [`Self::ended`].
-    pub(super) fn next(&self, bell: &Bell) -> Vec<Deleting> {
+    pub(super) fn next(&self, bell: &Bell) -> Lot {
         let is_there = |state: &Waiting| !state.is_in_hand && !state.queue.is_empty();
         let mut state = wait_until(self.state(), bell, |state| &mut state.idle, is_there);
         state.is_in_hand = true;
@@ -133,13 +162,15 @@ impl Deletions {
             };
         }
         let together = state.queue.len().min(TOGETHER);
-        let jobs: Vec<_> = state.queue.drain(..together).map(|(_, job)| job).collect();
+        let jobs: Vec<_> = state.queue.drain(..together).map(|queued| queued.job).collect();
         state.under_way = jobs.iter().map(|job| job.order.key.clone()).collect();
-        (state.is_in_hand, state.is_urgent) = (false, false);
+        state.lots += 1;
+        state.is_in_hand = false;
         if !state.queue.is_empty() {
             state.idle.call();
         }
-        jobs
+        let number = state.lots;
+        Lot { number, jobs }
     }
 
     fn state(&self) -> MutexGuard<'_, Waiting> {

@@ -1,6 +1,6 @@
 //! Who is next: one order per key at a time, in the order of arrival, and the threads that carry orders out.
 
-use super::deletions::{Deleting, Deletions};
+use super::deletions::{Deleting, Deletions, Lot};
 use super::idle::{Bell, Idle, wait_until};
 use super::order::{AdoptOrder, Adopted, AttachOrder, Attachment, DetachOrder, Detached, Refusal, Step};
 use super::{Desk, Done, Phase, State, vital};
@@ -261,11 +261,10 @@ pub(super) fn start<D: Datapath>(desk: &Arc<Desk<D>>) -> io::Result<()> {
         vital::spawn(format!("deleter-{n}"), move || {
             let bell = Bell::default();
             loop {
-                let jobs = desk.lanes.deletions.next(&bell);
-                let keys: Vec<Key> = jobs.iter().map(|job| job.order.key.clone()).collect();
+                let Lot { number, jobs } = desk.lanes.deletions.next(&bell);
                 desk.take_off(jobs);
                 // Long since, but for what nobody announced.
-                keys.iter().for_each(|key| desk.lanes.deletions.ended(key));
+                desk.lanes.deletions.is_over(number);
             }
         })?;
     }
@@ -347,7 +346,7 @@ impl<D: Datapath> Desk<D> {
     fn begin(self: &Arc<Self>, job: Job) {
         match job {
             Job::Detach(order, came, done) if order.path.is_none() => {
-                self.lanes.deletions.submit(Deleting {
+                self.delete(Deleting {
                     order,
                     namespace: None,
                     came,
@@ -356,6 +355,14 @@ impl<D: Datapath> Desk<D> {
             }
             job => self.lanes.openers.submit(job),
         }
+    }
+
+    fn delete(&self, job: Deleting) {
+        let state = self.state();
+        let behind = state.turns.waiting.get(&job.order.key);
+        let is_urgent = behind.is_some_and(|jobs| !jobs.is_empty());
+        drop(state);
+        self.lanes.deletions.submit(job, is_urgent);
     }
 
     /// What comes after a look at the namespace.
@@ -371,7 +378,7 @@ impl<D: Datapath> Desk<D> {
                     done,
                 });
             }
-            Job::Detach(order, came, done) => self.lanes.deletions.submit(Deleting {
+            Job::Detach(order, came, done) => self.delete(Deleting {
                 order,
                 namespace: opened.ok().map(|(_, id)| id),
                 came,
@@ -404,7 +411,7 @@ impl<D: Datapath> Desk<D> {
                 }));
                 self.turn_ends(&key);
             }
-            Job::Detach(order, came, done) => self.lanes.deletions.submit(Deleting {
+            Job::Detach(order, came, done) => self.delete(Deleting {
                 order,
                 namespace: None,
                 came,

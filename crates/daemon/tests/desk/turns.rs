@@ -69,6 +69,30 @@ fn a_detach_goes_behind_the_attaches_and_does_not_wait_for_ever() {
     attaching.outcome().unwrap();
 }
 
+/// Its patience begins while those before it are under way, and nothing else happens when they have ended.
+#[test]
+fn a_detach_does_not_wait_for_ever_for_an_attach_that_hangs() {
+    let world = World::default();
+    let desk = open(&world);
+    for (id, path) in [("a", "/n/1"), ("b", "/n/2")] {
+        attach(&desk, id, path).unwrap();
+    }
+    world.close(Place::Unwire);
+    let before = give_detach(&desk, "a", None);
+    world.wait_at(Place::Unwire);
+    world.close(Place::Wire);
+    let hanging = give(&desk, order("hangs", "/n/3"));
+    world.wait_at(Place::Wire);
+    let behind = give_detach(&desk, "b", None);
+    world.open(Place::Unwire);
+    for given in [before, behind] {
+        assert_eq!(given.outcome().unwrap(), Detached::Done);
+    }
+    assert!(hanging.by_now().is_none());
+    world.open(Place::Wire);
+    hanging.outcome().unwrap();
+}
+
 #[test]
 fn detaches_that_come_while_links_are_deleted_are_taken_together() {
     let world = World::default();

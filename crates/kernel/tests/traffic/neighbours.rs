@@ -85,7 +85,7 @@ fn what_a_workload_says_of_its_groups_is_not_looked_up() {
         };
         eventually(PATIENCE, "it is quiet", || quiet(&one.host_link), |quiet| *quiet);
         let [all, to_groups] = received(&world, &one.host_link);
-        let join = "address add ff05::77/128 dev eth0 autojoin";
+        let join = "address add ff05::77/128 dev eth0 autojoin nodad";
         let ip = || Command::new("ip").args(join.split(' ')).status().unwrap();
         assert!(one.namespace.within(ip).unwrap().success());
         let heard = |[now, _]: &[u64; 2]| *now > all;

@@ -92,16 +92,12 @@ impl Steps<'_> {
         match call.act() {
             Act::Attach { key, slot, ask } => {
                 let ask: Arc<str> = serde_json::to_string(ask).expect("an ask is text").into();
-                self.attach(
-                    call,
-                    *key,
-                    &ask,
-                    self.lives_of(*slot, call.begin, call.end),
-                    label,
-                );
+                let places = self.lives_of(*slot, call.begin, self.looked_until(*key, call));
+                self.attach(call, *key, &ask, places, label);
             }
             Act::Detach { key, slot } => {
-                let named = slot.map_or(Named::Any, |slot| self.named(slot, call.begin, call.end));
+                let until = self.looked_until(*key, call);
+                let named = slot.map_or(Named::Any, |slot| self.named(slot, call.begin, until));
                 self.effect(call, *key, What::Detach(named), label);
             }
             Act::Collect { valid } => {
@@ -233,6 +229,20 @@ impl Steps<'_> {
         places.iter().filter(has).copied().collect()
     }
 
+    /// When a call's path may have been looked at last: an order goes on without its caller, and a deletion that was left is
+    /// carried out by a later daemon.
+    fn looked_until(&self, key: usize, call: &Call) -> u64 {
+        match (&call.answer, call.act()) {
+            (Answer::Done | Answer::Unknown(_), Act::Detach { .. })
+                if key >= FIRST_OF_PLUGIN && !self.is_surely_done(call) =>
+            {
+                u64::MAX
+            }
+            (Answer::Unknown(_), _) => self.history.death_after(call.end),
+            _ => call.end,
+        }
+    }
+
     /// Lives that a path may have led to at any time between two moments.
     fn lives_of(&self, slot: usize, begin: u64, end: u64) -> Vec<usize> {
         let lives = self.history.lives.iter().enumerate();
@@ -271,6 +281,7 @@ mod tests {
     use super::super::key::{Verdict, judge};
     use super::*;
     use crate::history::{Life, Refused};
+    use crate::plan::Ask;
 
     /// In the round in which it ends nobody has asked for it before.
     #[test]
@@ -298,6 +309,41 @@ mod tests {
             answer: None,
             since: 1,
         }];
+        let steps = steps(&history, 100, std::slice::from_ref(&before));
+        assert!(matches!(judge(&before, &steps[0]), Verdict::Possible(_)));
+    }
+
+    /// While the daemon was frozen its caller hung up, and another namespace came to the path.
+    #[test]
+    fn an_order_that_goes_on_without_its_caller_finds_what_the_path_leads_to_by_then() {
+        let act = Act::Attach {
+            key: 0,
+            slot: 0,
+            ask: Ask::default(),
+        };
+        let attached = Attached {
+            addresses: vec!["10.77.0.5".parse().unwrap()],
+            link: "wk0".to_owned(),
+            mac: String::new(),
+            inode: Some(2),
+            is_leaving: false,
+        };
+        let life = |inode, from, until| Life {
+            slot: 0,
+            inode,
+            from,
+            until,
+            gone: until,
+        };
+        let history = History {
+            calls: vec![
+                Call::made(act, 10, 11, Answer::Unknown("the caller hung up".to_owned())),
+                Call::made(Act::List, 30, 31, Answer::Listed(vec![(0, attached)])),
+            ],
+            lives: vec![life(1, 0, 12), life(2, 14, u64::MAX)],
+            ..History::default()
+        };
+        let before = vec![State::Absent];
         let steps = steps(&history, 100, std::slice::from_ref(&before));
         assert!(matches!(judge(&before, &steps[0]), Verdict::Possible(_)));
     }
