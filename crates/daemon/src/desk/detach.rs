@@ -112,6 +112,8 @@ impl<D: Datapath> Desk<D> {
             led = doors_of(attachment);
         }
         drop(state);
+        // What was touched meanwhile was not looked at.
+        self.sweeper.link_touched(target.index);
         // They were closed first.
         if !self.hold_doors(led.as_slice()) {
             self.sweeper.ruleset_touched();

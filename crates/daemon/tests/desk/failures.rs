@@ -1,10 +1,10 @@
 //! Orders that fail: what is there afterwards, and to whom addresses belong.
 
 use crate::fake::{Failure, Fake, Place, World};
-use crate::orders::{attach, detach, give, key, listed, open, order, order_with, pools};
+use crate::orders::{attach, detach, give, give_detach, key, listed, open, order, order_with, pools};
 use daemon::desk::Desk;
 use daemon::desk::order::{Attachment, Detached, Refusal};
-use model::datapath::WireError;
+use model::datapath::{Event, WireError};
 use stage::wait::{A_SECOND, PATIENCE, eventually};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
@@ -107,6 +107,33 @@ fn a_failed_detach_keeps_the_attachment_and_its_addresses() {
     assert_eq!((world.text(), pools(&desk)), before);
     world.refuse_deletions(false);
     assert_eq!(detach(&desk, "w", None).unwrap(), Detached::Done);
+}
+
+/// What is about to go is not put back; the next full round is a minute away.
+#[test]
+fn what_was_touched_while_a_detach_failed_is_put_back() {
+    let world = World::default();
+    let desk = open(&world);
+    let links = [("w", "/n/1"), ("other", "/n/2")].map(|(id, path)| attach(&desk, id, path).unwrap().link);
+    let whole = world.text();
+    world.close(Place::Unwire);
+    let detaching = give_detach(&desk, "w", None);
+    world.wait_at(Place::Unwire);
+    world.damage(&links[0].host, |found| found.up = false);
+    let half = world.text();
+    world.damage(&links[1].host, |found| found.up = false);
+    // They are looked at in this order.
+    for link in &links {
+        world.tell(Event::LinkTouched {
+            link: link.host,
+            index: link.host_index,
+        });
+    }
+    world.wait_until_it_is(&half);
+    world.refuse_deletions(true);
+    world.open(Place::Unwire);
+    assert!(matches!(detaching.outcome(), Err(Refusal::Kernel(_))));
+    world.wait_until_it_is(&whole);
 }
 
 #[test]
