@@ -116,11 +116,11 @@ func (q queue) put(d deletion) (err error) {
 		return err
 	}
 	defer turn.Close()
-	// That a file cannot be read for now says nothing of what waits.
-	if _, err := q.content(d.name()); err != nil && !errors.Is(err, fs.ErrNotExist) && errors.As(err, new(syscall.Errno)) {
+	found, err := q.find(d)
+	if err != nil {
 		return err
 	}
-	if found := q.find(d); found != nil {
+	if found != nil {
 		if d, err = d.and(found.deletion); err != nil {
 			return err
 		}
@@ -180,18 +180,22 @@ type waiting struct {
 	content []byte
 }
 
-// find is the one of a key, if one waits. What cannot be read is none: the daemon says so when it starts.
-func (q queue) find(key deletion) *waiting {
+// find is the one of a key, if one waits. What is none of ours is none: the daemon says so when it starts. That a file
+// cannot be read for now is an error, and says nothing of what waits.
+func (q queue) find(key deletion) (*waiting, error) {
 	content, err := q.content(key.name())
 	if err != nil {
-		return nil
+		if errors.Is(err, fs.ErrNotExist) || !errors.As(err, new(syscall.Errno)) {
+			return nil, nil
+		}
+		return nil, err
 	}
 	found := &waiting{content: content}
 	if json.Unmarshal(content, &found.deletion) != nil || found.Version != queueVersion || found.name() != key.name() ||
 		len(found.paths()) > queueNamespaces {
-		return nil
+		return nil, nil
 	}
-	return found
+	return found, nil
 }
 
 // content is a file's. It is looked at before it is opened: opening a pipe waits for whoever writes into it.
@@ -238,8 +242,9 @@ func (q queue) remove(done *waiting) error {
 
 // settle carries out the deletion of a key that waits, so that it cannot come over a later attachment of the same key.
 func (d *daemon) settle(ctx context.Context, bears patience, key deletion) error {
-	found := d.queue().find(key)
-	if found == nil {
+	// Where the queue cannot be read, no deletion was left by this user either.
+	found, err := d.queue().find(key)
+	if err != nil || found == nil {
 		return nil
 	}
 	for _, request := range found.requests() {

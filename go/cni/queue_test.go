@@ -209,7 +209,14 @@ func TestADeletionThatTookTheCarriedOutOnesPlaceStays(t *testing.T) {
 	if err := d.queue().put(older); err != nil {
 		t.Fatal(err)
 	}
-	found := d.queue().find(older)
+	waits := func() *waiting {
+		found, err := d.queue().find(older)
+		if err != nil || found == nil {
+			t.Fatalf("%v, %v", found, err)
+		}
+		return found
+	}
+	found := waits()
 	if err := d.queue().put(newer); err != nil {
 		t.Fatal(err)
 	}
@@ -217,10 +224,10 @@ func TestADeletionThatTookTheCarriedOutOnesPlaceStays(t *testing.T) {
 		t.Errorf("%v wait, %v", queued(t, f), err)
 	}
 	// What names a namespace asks for less.
-	if err := d.queue().put(older); err != nil || d.queue().find(older).NetnsPath != "" {
-		t.Errorf("%v waits, %v", d.queue().find(older), err)
+	if err := d.queue().put(older); err != nil || waits().NetnsPath != "" {
+		t.Errorf("%v waits, %v", waits(), err)
 	}
-	found = d.queue().find(newer)
+	found = waits()
 	for range 2 {
 		if err := d.queue().remove(found); err != nil || len(queued(t, f)) != 0 {
 			t.Errorf("%v wait, %v", queued(t, f), err)

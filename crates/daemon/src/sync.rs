@@ -1,6 +1,7 @@
 //! Locks, waits, threads and time of the desk: std's in the product. With the feature `schedules` they are a checker's, which
 //! runs everything in orders of its own choice (tests/desk/schedules.rs), and in which nobody is woken who was not called.
 
+use std::sync::PoisonError;
 #[cfg(not(feature = "schedules"))]
 pub use std::sync::{Condvar, Mutex, MutexGuard, mpsc};
 #[cfg(not(feature = "schedules"))]
@@ -8,6 +9,20 @@ pub use std::thread::Builder;
 
 #[cfg(feature = "schedules")]
 pub use checked::{Builder, Condvar, Mutex, MutexGuard, instant, mpsc};
+
+/// Where a checker tries every order of what threads do, few of them show as much.
+pub const fn few(checked: usize, usual: usize) -> usize {
+    if cfg!(feature = "schedules") {
+        checked
+    } else {
+        usual
+    }
+}
+
+/// What is behind a lock, also where a thread has ended with it in hand.
+pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The time by which the desk waits.
 #[cfg(not(feature = "schedules"))]

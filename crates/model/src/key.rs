@@ -207,14 +207,18 @@ impl Key {
         (name.len() < 128 && id.bytes().all(plain)).then_some(name)
     }
 
-    fn digest(&self) -> [u8; 32] {
-        let mut hash = Sha256::new();
+    fn parts(&self) -> [&str; 3] {
         let Parts {
             owner,
             workload,
             interface,
         } = &*self.0;
-        for part in [&owner.0, &workload.0, &interface.0] {
+        [&owner.0, &workload.0, &interface.0]
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for part in self.parts() {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part.as_bytes());
         }
@@ -225,12 +229,8 @@ impl Key {
 impl fmt::Display for Key {
     /// `owner/workload/interface`, for logs and messages.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Parts {
-            owner,
-            workload,
-            interface,
-        } = &*self.0;
-        write!(f, "{}/{}/{}", owner.0, workload.0, interface.0)
+        let [owner, workload, interface] = self.parts();
+        write!(f, "{owner}/{workload}/{interface}")
     }
 }
 

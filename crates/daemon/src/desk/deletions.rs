@@ -3,8 +3,7 @@
 use super::Done;
 use super::idle::{Bell, Idle, wait_until};
 use super::order::{DetachOrder, Detached};
-use super::turns::{few, locked};
-use crate::sync::{Condvar, Mutex, MutexGuard, instant};
+use crate::sync::{Condvar, Mutex, MutexGuard, few, instant, locked};
 use model::key::Key;
 use model::record::NamespaceId;
 use std::collections::{HashSet, VecDeque};
@@ -13,9 +12,9 @@ use std::time::{Duration, Instant};
 
 /// Deletions that are taken together: more would hold RTNL for too long.
 const TOGETHER: usize = few(2, 16);
-/// Milliseconds that a detach waits for attaches at most; where a checker tries every order, longer than it waits for anything:
-/// somebody has to be called.
-const PATIENCE: usize = few(3_600_000, 20);
+/// How long a detach waits for attaches at most; where a checker tries every order, longer than it waits for anything: somebody
+/// has to be called.
+const PATIENCE: Duration = Duration::from_millis(few(3_600_000, 20) as u64);
 
 /// A detach whose namespace, where it names one, was looked at.
 pub(super) struct Deleting {
@@ -45,8 +44,7 @@ struct Waiting {
     /// A thread waits until what is in the queue may go.
     is_in_hand: bool,
     idle: Idle,
-    /// Somebody attaches.
-    is_written: bool,
+    somebody_attaches: bool,
     /// The lots that were taken so far.
     lots: u64,
     /// Those of the last one that have not ended yet: they have, or want, RTNL. What comes after goes on without it.
@@ -73,11 +71,10 @@ impl Waiting {
             return None;
         }
         let is_urgent = self.queue.iter().any(|queued| queued.is_urgent);
-        let waits = self.is_written && !is_urgent && self.queue.len() < TOGETHER;
+        let waits = self.somebody_attaches && !is_urgent && self.queue.len() < TOGETHER;
         let since = self.queue.front().filter(|_| waits).map(|queued| queued.since);
-        let patience = Duration::from_millis(PATIENCE as u64);
         Some(since.map_or(Duration::ZERO, |since| {
-            (since + patience).saturating_duration_since(instant())
+            (since + PATIENCE).saturating_duration_since(instant())
         }))
     }
 
@@ -107,9 +104,9 @@ impl Deletions {
     }
 
     /// Somebody attaches from now on, or nobody does any more.
-    pub(super) fn let_pass(&self, is_written: bool) {
+    pub(super) fn let_pass(&self, somebody_attaches: bool) {
         let mut state = self.state();
-        state.is_written = is_written;
+        state.somebody_attaches = somebody_attaches;
         self.go_if(state.may_go());
     }
 
@@ -123,7 +120,7 @@ impl Deletions {
         }
     }
 
-    /// One of those that were taken has ended, or was none.
+    /// One of those that were taken has ended, or was none. Said again it means nothing.
     pub(super) fn ended(&self, key: &Key) {
         let mut state = self.state();
         let was_last = state.under_way.remove(key) && state.under_way.is_empty();

@@ -105,7 +105,6 @@ impl<D: Datapath> Desk<D> {
         let Some(key) = state.by_index.get(&target.index).cloned() else {
             return;
         };
-        self.lanes.deletions.ended(&key);
         let mut led = None;
         if let Some(attachment) = state.attachments.get_mut(&key) {
             attachment.detaching = false;

@@ -441,7 +441,6 @@ impl<D: Datapath> Desk<D> {
         let waiting = state.leaving.remove(&index);
         self.tell_readiness(&mut state);
         drop(state);
-        self.lanes.deletions.ended(&key);
         if !attachment.record.asked.ports.is_empty() {
             self.close_doors(index);
         }

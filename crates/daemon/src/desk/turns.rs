@@ -4,7 +4,7 @@ use super::deletions::{Deleting, Deletions, Lot};
 use super::idle::{Bell, Idle, wait_until};
 use super::order::{AdoptOrder, Adopted, AttachOrder, Attachment, DetachOrder, Detached, Refusal, Step};
 use super::{Desk, Done, Phase, State, vital};
-use crate::sync::{Condvar, Mutex, MutexGuard, instant};
+use crate::sync::{Condvar, Mutex, MutexGuard, few, instant, locked};
 use model::datapath::{Datapath, OpenError};
 use model::key::Key;
 use model::record::NamespaceId;
@@ -20,15 +20,6 @@ const STUCK: usize = 64;
 /// Threads that wait for deletions. Each waits for two grace periods at most, in which a caller that detaches without a
 /// pause sends about as many.
 const DELETERS: usize = few(2, 24);
-
-/// Where a checker tries every order of what threads do, few of them show as much.
-pub(super) const fn few(checked: usize, usual: usize) -> usize {
-    if cfg!(feature = "schedules") {
-        checked
-    } else {
-        usual
-    }
-}
 
 /// What waits for its key's turn, and since when.
 pub(super) enum Job {
@@ -238,10 +229,6 @@ impl Openers {
                 .unwrap_or_else(PoisonError::into_inner);
         }
     }
-}
-
-pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Starts the threads. They live as long as the process.

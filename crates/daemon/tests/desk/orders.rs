@@ -1,6 +1,6 @@
 //! Orders as tests give them, and the wait for what becomes of them.
 
-use crate::fake::{Fake, World};
+use crate::fake::{Fake, Place, World};
 use daemon::desk::order::{AttachOrder, Attachment, DetachOrder, Detached, Refusal};
 use daemon::desk::{Desk, Done, Settings};
 use daemon::sync::mpsc;
@@ -85,6 +85,14 @@ pub(crate) fn order_with(id: &str, path: &str, ports: &[u16]) -> AttachOrder {
         ports: Ports::new(ports.iter().map(port)).unwrap(),
         ..order(id, path)
     }
+}
+
+/// An attach that waits in the kernel until [`Place::Wire`] is opened.
+pub(crate) fn hanging(world: &World, desk: &Arc<Desk<Fake>>, id: &str, path: &str) -> Given<Attachment> {
+    world.close(Place::Wire);
+    let given = give(desk, order(id, path));
+    world.wait_at(Place::Wire);
+    given
 }
 
 /// An order whose outcome has not been looked at.

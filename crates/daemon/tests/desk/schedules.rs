@@ -20,7 +20,8 @@ use model::datapath::Event;
 use model::peer::Peer;
 use model::routes::Mode;
 use orders::{
-    attach, detach_order, give, give_detach, key, listed, open, open_with, order, order_with, pools, settings,
+    attach, detach_order, give, give_detach, hanging, key, listed, open, open_with, order, order_with, pools,
+    settings,
 };
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler};
 use shuttle::thread;
@@ -265,9 +266,7 @@ fn a_detach_that_somebody_waits_for_does_not_go_behind_the_attaches() {
         let world = World::default();
         let desk = open(&world);
         attach(&desk, "a", "/n/1").unwrap();
-        world.close(Place::Wire);
-        let other = give(&desk, order("b", "/n/2"));
-        world.wait_at(Place::Wire);
+        let other = hanging(&world, &desk, "b", "/n/2");
         let detaching = give_detach(&desk, "a", None);
         let again = give(&desk, order("a", "/n/1"));
         assert_eq!(detaching.outcome().unwrap(), Detached::Done);

@@ -2,12 +2,12 @@
 
 use crate::fake::{Place, World};
 use crate::orders::{
-    attach, detach, detach_order, give, give_detach, key, listed, open, open_with, order, order_with, pools,
-    settings,
+    attach, detach, detach_order, give, give_detach, hanging, key, listed, open, open_with, order,
+    order_with, pools, settings,
 };
 use daemon::desk::order::{Detached, Refusal};
 use model::datapath::Event;
-use stage::wait::{PATIENCE, eventually};
+use stage::wait::{PATIENCE, eventually, throughout};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,9 +17,7 @@ fn a_detach_waits_for_the_attach_of_its_key_and_undoes_it() {
     let world = World::default();
     let desk = open(&world);
     let before = world.links();
-    world.close(Place::Wire);
-    let attaching = give(&desk, order("w", "/n/1"));
-    world.wait_at(Place::Wire);
+    let attaching = hanging(&world, &desk, "w", "/n/1");
     let detaching = give_detach(&desk, "w", None);
     let attaching_again = give(&desk, order("w", "/n/1"));
     // Whoever came later and does not have to wait is answered.
@@ -52,15 +50,15 @@ fn an_attach_waits_for_the_detach_of_its_key() {
 
 /// How long a detach waits for attaches at most.
 const BEHIND_ATTACHES: Duration = Duration::from_millis(20);
+/// Far longer than a thread takes to come.
+const A_MOMENT: Duration = Duration::from_millis(200);
 
 #[test]
 fn a_detach_goes_behind_the_attaches_and_does_not_wait_for_ever() {
     let world = World::default();
     let desk = open(&world);
     attach(&desk, "w", "/n/1").unwrap();
-    world.close(Place::Wire);
-    let attaching = give(&desk, order("other", "/n/2"));
-    world.wait_at(Place::Wire);
+    let attaching = hanging(&world, &desk, "other", "/n/2");
     let began = Instant::now();
     assert_eq!(detach(&desk, "w", None).unwrap(), Detached::Done);
     assert!(began.elapsed() >= BEHIND_ATTACHES, "{:?}", began.elapsed());
@@ -80,17 +78,15 @@ fn a_detach_does_not_wait_for_ever_for_an_attach_that_hangs() {
     world.close(Place::Unwire);
     let before = give_detach(&desk, "a", None);
     world.wait_at(Place::Unwire);
-    world.close(Place::Wire);
-    let hanging = give(&desk, order("hangs", "/n/3"));
-    world.wait_at(Place::Wire);
+    let attaching = hanging(&world, &desk, "other", "/n/3");
     let behind = give_detach(&desk, "b", None);
     world.open(Place::Unwire);
     for given in [before, behind] {
         assert_eq!(given.outcome().unwrap(), Detached::Done);
     }
-    assert!(hanging.by_now().is_none());
+    assert!(attaching.by_now().is_none());
     world.open(Place::Wire);
-    hanging.outcome().unwrap();
+    attaching.outcome().unwrap();
 }
 
 #[test]
@@ -103,8 +99,13 @@ fn detaches_that_come_while_links_are_deleted_are_taken_together() {
     world.close(Place::Unwire);
     let first = give_detach(&desk, "a", None);
     world.wait_at(Place::Unwire);
-    let others = ["b", "c"].map(|id| give_detach(&desk, id, None));
-    assert!(others.iter().all(|given| given.by_now().is_none()));
+    // No thread takes the next one alone, though many have nothing to do.
+    let others = [("b", 1), ("c", 2)].map(|(id, waiting)| {
+        let given = give_detach(&desk, id, None);
+        let to_be_deleted = || desk.figures().waiting[3];
+        throughout(A_MOMENT, "it waits", to_be_deleted, |all| *all == waiting);
+        given
+    });
     world.open(Place::Unwire);
     for given in others.iter().chain([&first]) {
         assert_eq!(given.outcome().unwrap(), Detached::Done);

@@ -5,8 +5,7 @@ use model::address::{FIRST_HOP_V4, FIRST_HOP_V6};
 use stage::change::Links;
 use stage::wait::{PATIENCE, eventually, within};
 use stage::{packets, ping};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::process::Command;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 /// Senders that a workload makes up, more than it may ask from at once.
@@ -85,9 +84,13 @@ fn what_a_workload_says_of_its_groups_is_not_looked_up() {
         };
         eventually(PATIENCE, "it is quiet", || quiet(&one.host_link), |quiet| *quiet);
         let [all, to_groups] = received(&world, &one.host_link);
-        let join = "address add ff05::77/128 dev eth0 autojoin nodad";
-        let ip = || Command::new("ip").args(join.split(' ')).status().unwrap();
-        assert!(one.namespace.within(ip).unwrap().success());
+        let join = || {
+            let socket = UdpSocket::bind("[::]:0")?;
+            let group = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, 0x77);
+            socket.join_multicast_v6(&group, one.plan.workload_index)?;
+            std::io::Result::Ok(socket)
+        };
+        let _member = one.namespace.within(join).unwrap().unwrap();
         let heard = |[now, _]: &[u64; 2]| *now > all;
         eventually(
             PATIENCE,
