@@ -7,8 +7,8 @@
 //!  what was touched ---> sweeper: put back, and now and then a full survey
 //! ```
 //! One thread at a time writes to the kernel, because RTNL is one lock; a few more only wait for deletions, which are taken
-//! together, behind the attaches. The state is behind one short lock, which is never held over a system call; who changes the table, or the file
-//! below /run, has a turn of its own.
+//! together, behind the attaches. The state is behind one short lock, which is never held over a system call; who changes the
+//! table, or the file below /run, has a turn of its own.
 
 mod adopt;
 mod attach;
