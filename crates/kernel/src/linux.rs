@@ -21,7 +21,7 @@ use model::datapath::{Datapath, Event, Fault, OpenError, Target, WireError};
 use model::flows::{Forgotten, Past};
 use model::key::{HostLink, InterfaceName};
 use model::plan::{Op, Plan};
-use model::ports::Door;
+use model::ports::PortForward;
 use model::record::NamespaceId;
 use model::routes::{FoundRoutes, Reach, Step};
 use model::ruleset::Ruleset;
@@ -279,15 +279,15 @@ impl Datapath for Linux {
     fn unwire(&self, links: &[Target]) -> Vec<Result<(), Fault>> {
         // What comes for a workload that is about to go would be sent to whoever gets its address.
         for target in links {
-            if let Err(fault) = self.nft.set_doors(target.index, &[]) {
+            if let Err(fault) = self.nft.set_forwards(target.index, &[]) {
                 tracing::warn!(link = %target.link, %fault, "its ports of the node stay for now");
             }
         }
         unwire::unwire(&self.dying, links)
     }
 
-    fn set_doors(&self, link: u32, doors: &[Door]) -> Result<(), Fault> {
-        self.nft.set_doors(link, doors)
+    fn set_forwards(&self, link: u32, forwards: &[PortForward]) -> Result<(), Fault> {
+        self.nft.set_forwards(link, forwards)
     }
 
     fn restore(&self, link: &Target, ops: &[Op]) -> Vec<Fault> {

@@ -1,8 +1,8 @@
 //! Our nftables tables over nfnetlink (linux/netfilter/nf_tables.h): put in place as a whole in one transaction, and read
 //! back to see what is left of it.
 
-mod doors;
 mod expression;
+mod forwards;
 mod nets;
 mod others;
 mod sets;
@@ -11,7 +11,7 @@ use crate::message::{Attributes, Message, flag};
 use crate::socket::{NETFILTER, Socket};
 use expression::{ACCEPT, DROP, condition, holds, verdict};
 use model::datapath::Fault;
-use model::doors::Doors;
+use model::forwards::PortForwards;
 use model::ruleset::{Chain, Hook, METER_SIZE, Meter, Rule, Ruleset, TABLE, Table, TableFamily};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,7 +37,7 @@ const GETSETELEM: u16 = SUBSYSTEM | 13;
 const DELSETELEM: u16 = SUBSYSTEM | 14;
 /// Numbers of sets in a transaction, behind the meters'.
 const FIRST_SET: u32 = 100;
-const FIRST_DOOR_SET: u32 = 200;
+const FIRST_FORWARD_MAP: u32 = 200;
 pub(crate) const NEWGEN: u16 = SUBSYSTEM | 15;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -58,17 +58,17 @@ pub(crate) struct Nft {
     socket: Mutex<Socket>,
     /// The kernel was seen to have no tables for ARP.
     no_arp: AtomicBool,
-    /// Held while the table is changed, so that it never has fewer doors than are noted. Taken before the socket.
+    /// Held while the table is changed, so that it never has fewer forwards than are noted. Taken before the socket.
     noted: Mutex<Noted>,
 }
 
 /// What the table is to hold.
 #[derive(Debug, Default)]
 struct Noted {
-    doors: Doors,
+    forwards: PortForwards,
     /// As it was published, or found in place, last, with what is spared since.
     ruleset: Option<Ruleset>,
-    /// What is noted could not be put in place last: the table may hold other doors.
+    /// What is noted could not be put in place last: the table may hold other forwards.
     is_behind: bool,
 }
 
@@ -100,21 +100,21 @@ impl Nft {
     /// Replaces our tables in one transaction.
     pub(crate) fn publish(&self, ruleset: &Ruleset) -> Result<(), Fault> {
         let mut noted = self.noted();
-        self.publish_with(ruleset, &noted.doors)?;
+        self.publish_with(ruleset, &noted.forwards)?;
         noted.ruleset = Some(ruleset.clone());
         noted.is_behind = false;
         Ok(())
     }
 
-    fn publish_with(&self, ruleset: &Ruleset, doors: &Doors) -> Result<(), Fault> {
+    fn publish_with(&self, ruleset: &Ruleset, forwards: &PortForwards) -> Result<(), Fault> {
         let mut tables = ruleset.tables();
         tables.retain(|table| self.can(table.family));
-        let replaced = self.replace(ruleset, doors, &tables);
+        let replaced = self.replace(ruleset, forwards, &tables);
         let lacks_arp = |fault: &Fault| is_lacking(fault) && is_about(TableFamily::Arp, fault);
         if replaced.as_ref().is_err_and(lacks_arp) && self.can(TableFamily::Arp) {
             // Some kernels have no such tables.
             tables.retain(|table| table.family != TableFamily::Arp);
-            if self.replace(ruleset, doors, &tables).is_ok() {
+            if self.replace(ruleset, forwards, &tables).is_ok() {
                 tracing::warn!("this kernel has no nftables for ARP: requests of workloads are not limited");
                 self.no_arp.store(true, Ordering::Relaxed);
                 return Ok(());
@@ -128,7 +128,7 @@ impl Nft {
         family != TableFamily::Arp || !self.no_arp.load(Ordering::Relaxed)
     }
 
-    fn replace(&self, ruleset: &Ruleset, doors: &Doors, tables: &[Table]) -> Result<(), Fault> {
+    fn replace(&self, ruleset: &Ruleset, forwards: &PortForwards, tables: &[Table]) -> Result<(), Fault> {
         let tried = format!("nft replace table inet {TABLE}");
         let mut changes = Vec::new();
         for table in tables {
@@ -150,10 +150,10 @@ impl Nft {
                 changes.push(nets::new_set(set, id));
                 changes.extend(nets::elements(NEWSETELEM, set, ruleset.spared.of(set.family)));
             }
-            let elements = doors.elements();
-            for (id, set) in (FIRST_DOOR_SET..).zip(&table.doors) {
-                changes.push(doors::new_set(set, id));
-                changes.extend(doors::elements(NEWSETELEM, set, &elements));
+            let elements = forwards.elements();
+            for (id, set) in (FIRST_FORWARD_MAP..).zip(&table.forwards) {
+                changes.push(forwards::new_set(set, id));
+                changes.extend(forwards::elements(NEWSETELEM, set, &elements));
             }
             changes.extend(table.chains.iter().map(|chain| new_chain(table.family, chain)));
             for chain in &table.chains {
@@ -186,7 +186,7 @@ impl Nft {
             if self.can(table.family) {
                 self.drift_of(&table, &mut drift)?;
                 self.drift_of_sets(ruleset, &table, &mut drift)?;
-                self.drift_of_doors(&noted.doors, &table, &mut drift)?;
+                self.drift_of_forwards(&noted.forwards, &table, &mut drift)?;
             }
         }
         if drift.is_empty() {

@@ -142,8 +142,8 @@ fn an_attach_that_was_cut_off_is_told_from_one_that_needs_only_its_host_side() {
                     assert_eq!(*record, plan.record);
                     let missing = found.missing(&record, &plan.link);
                     assert_eq!(linux.restore(&target(&found), &missing), Vec::new());
-                    let doors = record.asked.ports.doors(record.addresses);
-                    assert_eq!(linux.set_doors(found.index, &doors), Ok(()));
+                    let forwards = record.asked.ports.forwards(record.addresses);
+                    assert_eq!(linux.set_forwards(found.index, &forwards), Ok(()));
                 }
                 other => panic!("after {steps} steps: {other:?}"),
             }

@@ -6,7 +6,7 @@ use kernel::linux::Linux;
 use kernel::netns;
 use model::address::Family;
 use model::datapath::{Datapath as _, Event};
-use model::ports::{Door, Place, Protocol};
+use model::ports::{Place, PortForward, Protocol};
 use model::ruleset::Ruleset;
 use model::spared::Spared;
 use std::os::fd::AsFd as _;
@@ -328,7 +328,7 @@ fn who_opens_a_port_of_a_table_that_somebody_deleted_puts_in_what_was_spared_sin
         let (gone, came) = before.spared.differences(&after.spared);
         linux.spare(&gone, &came).unwrap();
         nft("delete table inet workloadnet");
-        let door = Door {
+        let forward = PortForward {
             place: Place {
                 family: Family::V4,
                 protocol: Protocol::Tcp,
@@ -337,7 +337,7 @@ fn who_opens_a_port_of_a_table_that_somebody_deleted_puts_in_what_was_spared_sin
             },
             to: ([10, 77, 0, 2].into(), 80),
         };
-        linux.set_doors(100_000, &[door]).unwrap();
+        linux.set_forwards(100_000, &[forward]).unwrap();
         assert_eq!(linux.drift(&after), Ok(Vec::new()));
     });
 }

@@ -8,7 +8,7 @@ use crate::adopt::{MasqueradeRule, Seen};
 use crate::flows::{Forgotten, Past};
 use crate::key::{HostLink, InterfaceName};
 use crate::plan::{Op, Plan};
-use crate::ports::Door;
+use crate::ports::PortForward;
 use crate::record::NamespaceId;
 use crate::routes::{FoundRoutes, Reach, Step};
 use crate::ruleset::Ruleset;
@@ -51,9 +51,9 @@ pub trait Datapath: Send + Sync + 'static {
 
     /// These ports of the node lead to a link of this index, in place of those that did, and no others. Before the first
     /// [`Self::publish`], or [`Self::drift`] that finds nothing, that is only noted. It stays noted also where it fails: what is noted is a part of what `publish`
-    /// puts in place and [`Self::drift`] compares with. [`Self::wire`] does the same with the doors of its plan, and
+    /// puts in place and [`Self::drift`] compares with. [`Self::wire`] does the same with the forwards of its plan, and
     /// [`Self::unwire`] with none.
-    fn set_doors(&self, link: u32, doors: &[Door]) -> Result<(), Fault>;
+    fn set_forwards(&self, link: u32, forwards: &[PortForward]) -> Result<(), Fault>;
 
     /// Everything of ours, and what the node needs beside it. Interrupted dumps are repeated.
     fn survey(&self) -> Result<Survey, Fault>;

@@ -4,7 +4,7 @@
 //! that is gone, and to whoever has it by then; or to the node itself, by a port that leads to a workload by now.
 
 use crate::address::Family;
-use crate::ports::{Door, Place, Protocol};
+use crate::ports::{Place, PortForward, Protocol};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -51,8 +51,8 @@ impl Past {
 
     /// These lead to a workload from now on. Only UDP is looked for: its packets follow each other for as long as somebody
     /// sends, and a new TCP connection has another port of its sender.
-    pub fn led(&mut self, doors: &[Door]) {
-        let places = doors.iter().map(|door| door.place);
+    pub fn led(&mut self, forwards: &[PortForward]) {
+        let places = forwards.iter().map(|forward| forward.place);
         self.places
             .extend(places.filter(|place| place.protocol == Protocol::Udp));
     }
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn nothing_is_looked_for_where_a_port_of_tcp_alone_leads_to_a_workload() {
-        let door = |protocol| Door {
+        let forward = |protocol| PortForward {
             place: Place {
                 family: Family::V4,
                 protocol,
@@ -163,9 +163,9 @@ mod tests {
             to: ([10, 77, 0, 5].into(), 53),
         };
         let mut past = Past::default();
-        past.led(&[door(Protocol::Tcp), door(Protocol::Sctp)]);
+        past.led(&[forward(Protocol::Tcp), forward(Protocol::Sctp)]);
         assert!(past.is_empty());
-        past.led(&[door(Protocol::Tcp), door(Protocol::Udp)]);
-        assert_eq!(past.places, [door(Protocol::Udp).place].into());
+        past.led(&[forward(Protocol::Tcp), forward(Protocol::Udp)]);
+        assert_eq!(past.places, [forward(Protocol::Udp).place].into());
     }
 }

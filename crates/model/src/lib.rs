@@ -6,8 +6,8 @@
 pub mod address;
 pub mod adopt;
 pub mod datapath;
-pub mod doors;
 pub mod flows;
+pub mod forwards;
 pub mod ipam;
 pub mod key;
 pub mod peer;

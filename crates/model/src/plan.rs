@@ -11,7 +11,7 @@
 
 use crate::address::{Family, Mac};
 use crate::key::{HostLink, InterfaceName};
-use crate::ports::Door;
+use crate::ports::PortForward;
 use crate::record::Record;
 use ipnet::IpNet;
 use std::fmt;
@@ -46,7 +46,7 @@ pub struct Plan {
     /// In order, in the daemon's namespace.
     pub host: Vec<Op>,
     /// What leads to it in the table, once the rest is there.
-    pub doors: Vec<Door>,
+    pub forwards: Vec<PortForward>,
 }
 
 /// Both ends of a link, as the creating message describes them.
@@ -191,7 +191,7 @@ impl Plan {
             sysctls: sysctls(&record),
             workload: workload_ops(&record),
             host: host_ops(&record),
-            doors: record.asked.ports.doors(record.addresses),
+            forwards: record.asked.ports.forwards(record.addresses),
             link: LinkPlan::new(&record, settings, host_index),
             record,
         }

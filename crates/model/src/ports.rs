@@ -266,10 +266,10 @@ impl Ports {
     }
 
     /// What stands in the table for a workload of these addresses.
-    pub fn doors(&self, addresses: Addresses) -> Vec<Door> {
+    pub fn forwards(&self, addresses: Addresses) -> Vec<PortForward> {
         let each = |port: &HostPort| {
             let to = addresses.iter().filter(|to| port.is_for(Family::of(*to)));
-            let door = |to| Door {
+            let forward = |to| PortForward {
                 place: Place {
                     family: Family::of(to),
                     protocol: port.protocol,
@@ -278,7 +278,7 @@ impl Ports {
                 },
                 to: (to, port.to),
             };
-            to.map(door).collect::<Vec<_>>()
+            to.map(forward).collect::<Vec<_>>()
         };
         self.iter().flat_map(each).collect()
     }
@@ -296,7 +296,7 @@ impl fmt::Display for Ports {
 
 /// One element of the table's maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Door {
+pub struct PortForward {
     /// What a packet is meant for.
     pub place: Place,
     /// Where it goes: the workload's address, of the place's family, and port.

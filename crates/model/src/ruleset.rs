@@ -6,7 +6,7 @@
 
 mod ports;
 
-pub use ports::{DOOR_SETS, DoorSet, Keyed};
+pub use ports::{FORWARD_MAPS, ForwardMap, Keyed};
 
 use crate::address::Family;
 use crate::spared::Spared;
@@ -41,7 +41,7 @@ pub struct Table {
     /// Its sets of prefixes.
     pub sets: Vec<NetSet>,
     /// Its sets and maps of ports of the node.
-    pub doors: Vec<DoorSet>,
+    pub forwards: Vec<ForwardMap>,
     /// Its chains.
     pub chains: Vec<Chain>,
 }
@@ -130,7 +130,7 @@ pub enum Condition {
     /// Its destination is no address of the node.
     DestinationElsewhere,
     /// Its source and destination are in the set.
-    BothIn(DoorSet),
+    BothIn(ForwardMap),
     /// It is ICMPv6 of this type (RFC 4861, section 4).
     Icmpv6Type(u8),
     /// It is ICMP of this type (RFC 792).
@@ -165,7 +165,7 @@ pub enum Verdict {
     /// It gets the address of the link that it leaves by.
     Masquerade,
     /// It gets the destination that the map has for it; what is not in it goes on to the next rule.
-    Door(DoorSet),
+    Dnat(ForwardMap),
 }
 
 /// Packets a second, and at once, that a meter allows each link: a well-behaved neighbour asks once a second at most
@@ -320,14 +320,14 @@ impl Ruleset {
                     true => CLUSTER.to_vec(),
                     false => Vec::new(),
                 },
-                doors: DOOR_SETS.to_vec(),
+                forwards: FORWARD_MAPS.to_vec(),
                 chains,
             },
             Table {
                 family: TableFamily::Arp,
                 meters: vec![REQUESTS],
                 sets: Vec::new(),
-                doors: Vec::new(),
+                forwards: Vec::new(),
                 chains: vec![arp],
             },
         ]
@@ -400,7 +400,7 @@ impl fmt::Display for Table {
             };
             writeln!(f, "\tset {name} {{\n\t\ttype {key}\n\t\tflags interval\n\t}}\n")?;
         }
-        self.doors.iter().try_for_each(|set| set.fmt(f))?;
+        self.forwards.iter().try_for_each(|set| set.fmt(f))?;
         for (n, chain) in self.chains.iter().enumerate() {
             if n > 0 {
                 writeln!(f)?;
@@ -468,7 +468,7 @@ impl fmt::Display for Rule {
             Verdict::Accept => f.write_str("accept"),
             Verdict::Drop => f.write_str("drop"),
             Verdict::Masquerade => f.write_str("masquerade"),
-            Verdict::Door(set) => write!(f, "dnat {} to {} map @{}", set.protocol(), set.key(), set.name),
+            Verdict::Dnat(set) => write!(f, "dnat {} to {} map @{}", set.protocol(), set.key(), set.name),
         }
     }
 }

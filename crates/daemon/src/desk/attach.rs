@@ -158,8 +158,8 @@ impl<D: Datapath> Desk<D> {
         state.use_up(index);
         if ended.contains(&index) {
             drop(state);
-            if !plan.doors.is_empty() {
-                self.close_doors(index);
+            if !plan.forwards.is_empty() {
+                self.close_forwards(index);
             }
             let tried = format!("attach {}", order.key);
             let reason = "the link ended as soon as it was made".to_owned();

@@ -2,7 +2,7 @@
 
 use super::deletions::Deleting;
 use super::order::{Attachment, Detached, Refusal};
-use super::ports::doors_of;
+use super::ports::forwards_of;
 use super::{Desk, Done};
 use model::datapath::{Datapath, Target};
 use model::key::Key;
@@ -108,13 +108,13 @@ impl<D: Datapath> Desk<D> {
         let mut led = None;
         if let Some(attachment) = state.attachments.get_mut(&key) {
             attachment.detaching = false;
-            led = doors_of(attachment);
+            led = forwards_of(attachment);
         }
         drop(state);
         // What was touched meanwhile was not looked at.
         self.sweeper.link_touched(target.index);
         // They were closed first.
-        if !self.hold_doors(led.as_slice()) {
+        if !self.hold_forwards(led.as_slice()) {
             self.sweeper.ruleset_touched();
         }
         self.answer(&key, done, Err(refusal));

@@ -30,9 +30,9 @@ impl Cleaner {
 
     /// An attachment has come, and its ports lead to it.
     pub(super) fn came(&self, attachment: &Attachment) {
-        let doors = attachment.record.asked.ports.doors(attachment.addresses());
-        if !doors.is_empty() {
-            self.add(|past| past.led(&doors));
+        let forwards = attachment.record.asked.ports.forwards(attachment.addresses());
+        if !forwards.is_empty() {
+            self.add(|past| past.led(&forwards));
         }
     }
 

@@ -442,7 +442,7 @@ impl<D: Datapath> Desk<D> {
         self.tell_readiness(&mut state);
         drop(state);
         if !attachment.record.asked.ports.is_empty() {
-            self.close_doors(index);
+            self.close_forwards(index);
         }
         // Only a link that is given back to the plugin that made it goes without a detach: its pod lives on with its connections.
         let is_given_back = attachment.detaching && waiting.is_none();

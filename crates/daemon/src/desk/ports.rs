@@ -6,15 +6,15 @@ use super::order::{Attachment, Refusal};
 use super::standing::number;
 use super::{Desk, State};
 use model::datapath::Datapath;
-use model::ports::{Door, HostPort, Ports};
+use model::ports::{HostPort, PortForward, Ports};
 
-/// Which doors lead to which link.
-pub(super) type Led = (u32, Vec<Door>);
+/// Which port forwards lead to which link.
+pub(super) type Led = (u32, Vec<PortForward>);
 
-/// The doors of an attachment; `None` where it has no ports.
-pub(super) fn doors_of(attachment: &Attachment) -> Option<Led> {
-    let doors = attachment.record.asked.ports.doors(attachment.addresses());
-    (!doors.is_empty()).then_some((attachment.link.host_index, doors))
+/// The port forwards of an attachment; `None` where it has no ports.
+pub(super) fn forwards_of(attachment: &Attachment) -> Option<Led> {
+    let forwards = attachment.record.asked.ports.forwards(attachment.addresses());
+    (!forwards.is_empty()).then_some((attachment.link.host_index, forwards))
 }
 
 impl<D: Datapath> State<D> {
@@ -37,25 +37,25 @@ impl<D: Datapath> State<D> {
 }
 
 impl<D: Datapath> Desk<D> {
-    /// Doors of links that stand lead there, as far as they do not yet; whether it went well.
-    pub(super) fn hold_doors(&self, led: &[Led]) -> bool {
+    /// Port forwards of links that stand lead there, as far as they do not yet; whether it went well.
+    pub(super) fn hold_forwards(&self, led: &[Led]) -> bool {
         let mut is_good = true;
-        for (index, doors) in led {
-            if let Err(fault) = self.datapath.set_doors(*index, doors) {
+        for (index, forwards) in led {
+            if let Err(fault) = self.datapath.set_forwards(*index, forwards) {
                 tracing::warn!(index, %fault, "ports of the node lead nowhere");
                 is_good = false;
             }
-            // Who ends a link takes it out of the state first, and closes its doors then.
+            // Who ends a link takes it out of the state first, and closes its forwards then.
             if !self.state().by_index.contains_key(index) {
-                self.close_doors(*index);
+                self.close_forwards(*index);
             }
         }
         is_good
     }
 
     /// The ports of a link that has ended lead nowhere.
-    pub(super) fn close_doors(&self, index: u32) {
-        if let Err(fault) = self.datapath.set_doors(index, &[]) {
+    pub(super) fn close_forwards(&self, index: u32) {
+        if let Err(fault) = self.datapath.set_forwards(index, &[]) {
             tracing::warn!(index, %fault, "ports of a link that has ended are not closed yet");
             self.sweeper.ruleset_touched();
         }

@@ -140,7 +140,7 @@ impl<D: Datapath> Desk<D> {
         let work = self.take_in(&survey);
         self.resume_spared()?;
         // What fails is tried again in the rounds, the first of which then comes at once.
-        let is_good = self.hold_doors(&work.doors) & self.publish() & self.act_on(work);
+        let is_good = self.hold_forwards(&work.forwards) & self.publish() & self.act_on(work);
         // Who is held by now, and by nobody at the next start, was freed between.
         self.remember();
         self.state().unread = None;
@@ -181,7 +181,7 @@ impl<D: Datapath> Desk<D> {
             self.ended(link, *index);
         }
         let work = self.take_in(&survey);
-        Ok(self.hold_doors(&work.doors) & self.act_on(work))
+        Ok(self.hold_forwards(&work.forwards) & self.act_on(work))
     }
 
     /// A survey, while which what ends is remembered: it may still be in it.

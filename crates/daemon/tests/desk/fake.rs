@@ -12,7 +12,7 @@ use model::datapath::{Datapath, Event, Fault, OpenError, Target, WireError};
 use model::flows::{Forgotten, Past, Verdict};
 use model::key::HostLink;
 use model::plan::{Op, Plan};
-use model::ports::Door;
+use model::ports::PortForward;
 use model::record::NamespaceId;
 use model::routes::{FoundRoutes, Reach, Step as Road};
 use model::ruleset::Ruleset;
@@ -51,8 +51,8 @@ pub(crate) enum Place {
     Spare,
     /// Before routes to other nodes change.
     Reroute,
-    /// Before doors come to lead to a link that is there.
-    OpenDoors,
+    /// Before port forwards come to lead to a link that is there.
+    OpenForwards,
     /// Before connections are forgotten.
     Forget,
 }
@@ -69,7 +69,7 @@ pub(crate) struct Fake {
 #[derive(Default)]
 struct Noted {
     was_published: bool,
-    doors: BTreeMap<u32, Vec<Door>>,
+    forwards: BTreeMap<u32, Vec<PortForward>>,
 }
 
 /// One thing that a wire does.
@@ -78,7 +78,7 @@ enum Step<'a> {
     Line(String),
     Loopback,
     Host(&'a Op),
-    Doors(&'a [Door]),
+    PortForwards(&'a [PortForward]),
 }
 
 fn spared(ruleset: &Ruleset) -> BTreeSet<IpNet> {
@@ -124,7 +124,7 @@ fn steps(plan: &Plan) -> Vec<Step<'_>> {
         .chain(sysctls.map(|setting| Step::Line(format!("{}={}", setting.name, setting.value))))
         .chain(inside)
         .chain(plan.host.iter().map(Step::Host))
-        .chain((!plan.doors.is_empty()).then_some(Step::Doors(&plan.doors)))
+        .chain((!plan.forwards.is_empty()).then_some(Step::PortForwards(&plan.forwards)))
         .collect()
 }
 
@@ -172,7 +172,7 @@ impl Datapath for Fake {
                         held.loopbacks.remove(namespace);
                     }
                     let index = held.links.get(name).map(|link| link.found.index);
-                    index.and_then(|index| held.doors.remove(&index));
+                    index.and_then(|index| held.forwards.remove(&index));
                     drop(held);
                     drop(noted);
                     if left.is_empty() {
@@ -186,8 +186,8 @@ impl Datapath for Fake {
         }
         let index = held.links[name].found.index;
         drop(held);
-        if !plan.doors.is_empty() {
-            noted.doors.insert(index, plan.doors.clone());
+        if !plan.forwards.is_empty() {
+            noted.forwards.insert(index, plan.forwards.clone());
         }
         drop(noted);
         self.world.wake();
@@ -199,7 +199,7 @@ impl Datapath for Fake {
         let mut hand = self.world.take_in_hand(&names);
         self.world.pass(Place::Unwire);
         for target in links {
-            self.set_doors(target.index, &[]).unwrap();
+            self.set_forwards(target.index, &[]).unwrap();
         }
         let refuse = self.world.held().refuse_deletions;
         let outcomes = links
@@ -238,18 +238,18 @@ impl Datapath for Fake {
         Vec::new()
     }
 
-    fn set_doors(&self, link: u32, doors: &[Door]) -> Result<(), Fault> {
-        if !doors.is_empty() {
-            self.world.pass(Place::OpenDoors);
+    fn set_forwards(&self, link: u32, forwards: &[PortForward]) -> Result<(), Fault> {
+        if !forwards.is_empty() {
+            self.world.pass(Place::OpenForwards);
         }
         let mut noted = self.noted.lock().unwrap();
-        let set = |all: &mut BTreeMap<u32, Vec<Door>>| match doors {
+        let set = |all: &mut BTreeMap<u32, Vec<PortForward>>| match forwards {
             [] => drop(all.remove(&link)),
-            doors => drop(all.insert(link, doors.to_vec())),
+            forwards => drop(all.insert(link, forwards.to_vec())),
         };
-        set(&mut noted.doors);
+        set(&mut noted.forwards);
         if noted.was_published {
-            self.change(|held| set(&mut held.doors));
+            self.change(|held| set(&mut held.forwards));
         }
         Ok(())
     }
@@ -288,7 +288,7 @@ impl Datapath for Fake {
         let mut noted = self.noted.lock().unwrap();
         noted.was_published = true;
         self.change(|held| {
-            held.doors.clone_from(&noted.doors);
+            held.forwards.clone_from(&noted.forwards);
             held.ruleset = Some(ruleset.to_string());
             held.published += 1;
             held.spared = spared(ruleset);
@@ -364,7 +364,7 @@ impl Datapath for Fake {
         let held = self.world.held();
         let same = held.ruleset.as_ref() == Some(&ruleset.to_string())
             && held.spared == spared(ruleset)
-            && held.doors == noted.doors;
+            && held.forwards == noted.forwards;
         noted.was_published |= same;
         drop(held);
         Ok(if same {

@@ -12,12 +12,12 @@ use std::net::IpAddr;
 const W: [&str; 2] = ["8080/tcp to 10.9.0.1 80", "8080/tcp to fd09::1 80"];
 
 /// Each address of the pool is as good as another; these are told by their place.
-fn doors(world: &World) -> Vec<String> {
-    let mut all = world.doors();
-    all.iter_mut().for_each(|door| {
-        let (place, to) = door.split_once(" to ").unwrap();
+fn forwards(world: &World) -> Vec<String> {
+    let mut all = world.forwards();
+    all.iter_mut().for_each(|forward| {
+        let (place, to) = forward.split_once(" to ").unwrap();
         let family = if to.contains(':') { "fd09::1" } else { "10.9.0.1" };
-        *door = format!("{place} to {family} {}", to.rsplit(' ').next().unwrap());
+        *forward = format!("{place} to {family} {}", to.rsplit(' ').next().unwrap());
     });
     all
 }
@@ -40,7 +40,7 @@ fn a_port_that_somebody_has_is_refused_with_the_holders_key_and_changes_nothing(
     let world = World::default();
     let desk = open(&world);
     let got = give(&desk, order_with("w", "/n/1", &[8080])).outcome().unwrap();
-    assert_eq!(doors(&world), W);
+    assert_eq!(forwards(&world), W);
     let before = (world.text(), pools(&desk));
     for address in [None, Some("192.0.2.1"), Some("::")] {
         let asked = one(address, Protocol::Tcp);
@@ -55,7 +55,7 @@ fn a_port_that_somebody_has_is_refused_with_the_holders_key_and_changes_nothing(
     give(&desk, one(Some("192.0.2.1"), Protocol::Udp))
         .outcome()
         .unwrap();
-    assert_eq!(doors(&world).len(), 3);
+    assert_eq!(forwards(&world).len(), 3);
     detach(&desk, "other", None).unwrap();
     // The same again is the same answer, and anything else is not the same.
     let again = give(&desk, order_with("w", "/n/1", &[8080])).outcome().unwrap();
@@ -70,7 +70,7 @@ fn a_port_that_somebody_has_is_refused_with_the_holders_key_and_changes_nothing(
         let refused = give(&desk, order_with("w", "/n/1", ports)).outcome().unwrap_err();
         assert!(refused.to_string().ends_with(why), "{refused}");
     }
-    assert_eq!(doors(&world), W);
+    assert_eq!(forwards(&world), W);
 }
 
 #[test]
@@ -85,13 +85,13 @@ fn a_port_is_held_until_its_link_has_ended() {
     assert!(matches!(refused, Err(Refusal::PortHeld { .. })), "{refused:?}");
     world.open(Place::Unwire);
     assert_eq!(going.outcome().unwrap(), Detached::Done);
-    assert_eq!(world.doors(), Vec::<String>::new());
+    assert_eq!(world.forwards(), Vec::<String>::new());
     give(&desk, order_with("other", "/n/2", &[8080]))
         .outcome()
         .unwrap();
     // It ends by itself.
     world.vanish("/n/2");
-    assert_eq!((world.doors(), listed(&desk)), (Vec::new(), Vec::new()));
+    assert_eq!((world.forwards(), listed(&desk)), (Vec::new(), Vec::new()));
     give(&desk, order_with("w", "/n/1", &[8080])).outcome().unwrap();
 }
 
@@ -137,12 +137,12 @@ fn ports_outlive_the_daemon_and_come_back_with_the_table() {
     world.wait_until_it_is(&text);
     world.refuse_deletions(false);
     detach(&desk, "w", None).unwrap();
-    assert_eq!(world.doors(), Vec::<String>::new());
+    assert_eq!(world.forwards(), Vec::<String>::new());
 }
 
-/// What a crash between the record and the doors leaves, and what nobody told of.
+/// What a crash between the record and the forwards leaves, and what nobody told of.
 #[test]
-fn a_sweep_puts_back_names_and_doors() {
+fn a_sweep_puts_back_names_and_forwards() {
     let world = World::default();
     let desk = open(&world);
     let link = give(&desk, order_with("w", "/n/1", &[8080]))
@@ -162,7 +162,7 @@ fn a_sweep_puts_back_names_and_doors() {
         || desk.check(None).unwrap(),
         |findings| *findings == Some(Vec::new()),
     );
-    assert_eq!(world.doors().len(), 2);
+    assert_eq!(world.forwards().len(), 2);
     assert_eq!(world.text().len(), text.len());
 }
 
@@ -263,17 +263,17 @@ fn ports_of_a_link_that_ends_while_they_are_put_back_lead_nowhere() {
     let world = World::default();
     let desk = open(&world);
     give(&desk, one(None, Protocol::Tcp)).outcome().unwrap();
-    world.close(Place::OpenDoors);
+    world.close(Place::OpenForwards);
     world.tell(Event::Lost);
-    world.wait_at(Place::OpenDoors);
+    world.wait_at(Place::OpenForwards);
     world.vanish("/n/2");
     assert!(desk.get(&key("other")).unwrap().is_none());
     // Where the next survey is, the sweep before it is over.
     world.close(Place::Surveyed);
     world.tell(Event::Lost);
-    world.open(Place::OpenDoors);
+    world.open(Place::OpenForwards);
     world.wait_at(Place::Surveyed);
-    let doors = world.doors();
+    let forwards = world.forwards();
     world.open(Place::Surveyed);
-    assert_eq!(doors, Vec::<String>::new());
+    assert_eq!(forwards, Vec::<String>::new());
 }

@@ -348,14 +348,14 @@ impl Run {
             .collect();
         prop_assert_eq!(&listed, &self.reference);
         prop_assert_eq!(self.world.links(), self.reference.len());
-        let doors = self.reference.iter().flat_map(|(id, known)| {
+        let forwards = self.reference.iter().flat_map(|(id, known)| {
             let port = PORT + u16::from(*id);
             let addresses = known.addresses.iter();
             addresses.map(move |address| format!("{port}/tcp to {address} 80"))
         });
         prop_assert_eq!(
-            self.world.doors().into_iter().collect::<BTreeSet<_>>(),
-            doors.collect::<BTreeSet<_>>()
+            self.world.forwards().into_iter().collect::<BTreeSet<_>>(),
+            forwards.collect::<BTreeSet<_>>()
         );
         // Routes of prefixes come and go a moment later.
         let look = || self.desk.check(None).unwrap();

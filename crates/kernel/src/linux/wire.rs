@@ -77,7 +77,10 @@ pub(super) fn wire(
         made,
         loopback: Loopback::AsItWas,
     };
-    match wiring.finish(home, namespace).and_then(|()| wiring.open_doors()) {
+    match wiring
+        .finish(home, namespace)
+        .and_then(|()| wiring.open_forwards())
+    {
         Ok(()) => Ok(index),
         Err(error) => Err(wiring.undo(error)),
     }
@@ -222,14 +225,14 @@ impl Wiring<'_> {
     }
 
     /// Last: who comes by a port of the node finds all of it.
-    fn open_doors(&mut self) -> Result<(), WireError> {
-        let doors = &self.plan.doors;
-        if doors.is_empty() {
+    fn open_forwards(&mut self) -> Result<(), WireError> {
+        let forwards = &self.plan.forwards;
+        if forwards.is_empty() {
             return Ok(());
         }
         self.linux
             .nft
-            .set_doors(self.made.host.index, doors)
+            .set_forwards(self.made.host.index, forwards)
             .map_err(refused)?;
         crash::step();
         Ok(())
@@ -341,8 +344,8 @@ impl Wiring<'_> {
     fn undo(mut self, error: WireError) -> WireError {
         let mut left = Vec::new();
         let name = self.plan.link.host.as_str();
-        if !self.plan.doors.is_empty() {
-            left.extend(self.linux.nft.set_doors(self.made.host.index, &[]).err());
+        if !self.plan.forwards.is_empty() {
+            left.extend(self.linux.nft.set_forwards(self.made.host.index, &[]).err());
         }
         match self
             .host

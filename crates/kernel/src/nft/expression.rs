@@ -4,7 +4,7 @@ use super::{IPV4, IPV6};
 use crate::message::{Attributes, Message};
 use ipnet::{Ipv4Net, Ipv6Net};
 use model::address::Family;
-use model::ruleset::{BURST, Condition, DoorSet, Keyed, Meter, RATE, Verdict};
+use model::ruleset::{BURST, Condition, ForwardMap, Keyed, Meter, RATE, Verdict};
 use model::survey::DYING_GROUPS;
 
 const ICMP: u8 = 1;
@@ -103,7 +103,7 @@ fn inside_v4(list: Message, offset: u32, net: Ipv4Net) -> Message {
 }
 
 /// What a set or map is asked for, in registers from the first on.
-fn key(list: Message, set: DoorSet) -> Message {
+fn key(list: Message, set: ForwardMap) -> Message {
     let (source, destination, length) = match set.family {
         Family::V4 => ADDRESSES_V4,
         Family::V6 => ADDRESSES_V6,
@@ -232,7 +232,7 @@ pub(super) fn verdict(list: Message, verdict: Verdict) -> Message {
         Verdict::Accept => immediate(list, ACCEPT),
         Verdict::Drop => immediate(list, DROP),
         Verdict::Masquerade => expression(list, "masq", |e| e),
-        Verdict::Door(set) => {
+        Verdict::Dnat(set) => {
             let (family, port) = match set.family {
                 Family::V4 => (IPV4, register(1)),
                 Family::V6 => (IPV6, register(4)),

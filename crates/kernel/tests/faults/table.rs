@@ -5,7 +5,7 @@ use crate::world::{RULESET, Workload, on_a_node, same, world};
 use kernel::linux::Linux;
 use model::datapath::{Datapath as _, Fault};
 use model::flows::Past;
-use model::ports::Door;
+use model::ports::PortForward;
 use model::ruleset::Ruleset;
 use model::spared::Spared;
 
@@ -37,9 +37,9 @@ fn nets() -> [ipnet::IpNet; 2] {
     ["10.78.0.0/24", "fd78::/64"].map(|net| net.parse().unwrap())
 }
 
-fn doors(linux: &Linux) -> Vec<Door> {
+fn forwards(linux: &Linux) -> Vec<PortForward> {
     let record = Workload::new(linux, 0).plan.record;
-    record.asked.ports.doors(record.addresses)
+    record.asked.ports.forwards(record.addresses)
 }
 
 #[test]
@@ -50,18 +50,18 @@ fn a_change_of_the_table_is_made_or_not_whatever_fails() {
             ..RULESET
         };
         let as_it_was = || {
-            linux.set_doors(7, &[]).unwrap();
+            linux.set_forwards(7, &[]).unwrap();
             linux.publish(&RULESET).unwrap();
         };
         changes_all_or_nothing("publish", as_it_was, || linux.publish(&sparing));
         changes_all_or_nothing("spare", as_it_was, || linux.spare(&[], &nets()));
-        let doors = doors(linux);
-        changes_all_or_nothing("open doors", as_it_was, || linux.set_doors(7, &doors));
+        let forwards = forwards(linux);
+        changes_all_or_nothing("open forwards", as_it_was, || linux.set_forwards(7, &forwards));
         let open = || {
             as_it_was();
-            linux.set_doors(7, &doors).unwrap();
+            linux.set_forwards(7, &forwards).unwrap();
         };
-        changes_all_or_nothing("close doors", open, || linux.set_doors(7, &[]));
+        changes_all_or_nothing("close forwards", open, || linux.set_forwards(7, &[]));
     });
 }
 

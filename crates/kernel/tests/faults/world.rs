@@ -111,7 +111,10 @@ pub(crate) fn sweep(linux: &Linux) {
                 let missing = found.missing(&plan.record, &plan.link);
                 assert_eq!(linux.restore(&target(GROUP), &missing), []);
                 linux
-                    .set_doors(found.index, &plan.record.asked.ports.doors(plan.record.addresses))
+                    .set_forwards(
+                        found.index,
+                        &plan.record.asked.ports.forwards(plan.record.addresses),
+                    )
                     .unwrap();
             }
             other => panic!("{other:?}"),

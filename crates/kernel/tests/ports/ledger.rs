@@ -5,7 +5,7 @@ use crate::world::{GROUP, ONE, OTHER, RULESET, World, all, of, seen};
 use kernel::linux::Linux;
 use model::address::Family;
 use model::datapath::{Datapath as _, Target};
-use model::ports::{Door, HostPort, Place, Protocol};
+use model::ports::{HostPort, Place, PortForward, Protocol};
 use model::survey::Standing;
 use stage::tcp::Server;
 use stage::{NODE, Namespace};
@@ -40,25 +40,25 @@ fn ports_are_known_from_the_link_alone_and_put_back_with_the_table() {
     };
     assert_eq!(*record, one.record);
     assert_eq!(found.missing(&record, &one.plan), Vec::new());
-    let doors = record.asked.ports.doors(record.addresses);
-    assert_eq!(linux.set_doors(100_000, &doors), Ok(()));
+    let forwards = record.asked.ports.forwards(record.addresses);
+    assert_eq!(linux.set_forwards(100_000, &forwards), Ok(()));
     let drift = || world.on_the_node(|| linux.drift(&RULESET).unwrap());
     assert_eq!(drift(), Vec::<String>::new());
     // From here on it changes what it found.
-    let udp: Vec<Door> = doors
+    let udp: Vec<PortForward> = forwards
         .iter()
-        .map(|door| Door {
+        .map(|forward| PortForward {
             place: Place {
                 protocol: Protocol::Udp,
-                ..door.place
+                ..forward.place
             },
-            ..*door
+            ..*forward
         })
         .collect();
     let listed = || world.run("nft", "list map inet workloadnet ports6");
-    assert_eq!(linux.set_doors(100_001, &udp), Ok(()));
+    assert_eq!(linux.set_forwards(100_001, &udp), Ok(()));
     assert!(listed().contains("udp . 8081"), "{}", listed());
-    assert_eq!(linux.set_doors(100_001, &[]), Ok(()));
+    assert_eq!(linux.set_forwards(100_001, &[]), Ok(()));
     assert!(!listed().contains("udp"), "{}", listed());
 
     for damage in [
@@ -130,7 +130,7 @@ fn ports_that_could_not_be_closed_are_not_said_to_be_closed() {
     assert!(lines.any(|line| line.unwrap().contains("inet workloadnet")));
 
     world.detach(&one);
-    let close = || world.on_the_node(|| world.linux.set_doors(100_000, &[]));
+    let close = || world.on_the_node(|| world.linux.set_forwards(100_000, &[]));
     assert!(close().is_err(), "nobody knows what the table holds");
     // Nor are those that could not be opened.
     let (namespace, ports) = (Namespace::new().unwrap(), [all(Protocol::Tcp, 9090, 80)]);

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// A set or a map of single keys of one family. It prints itself without what is in it, which is no part of the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DoorSet {
+pub struct ForwardMap {
     /// Its name.
     pub name: &'static str,
     /// Of what.
@@ -18,7 +18,7 @@ pub struct DoorSet {
     pub keyed: Keyed,
 }
 
-/// What the elements of a [`DoorSet`] are.
+/// What the elements of a [`ForwardMap`] are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Keyed {
     /// Protocol and port of any address of the node, each with a workload's address and port.
@@ -29,36 +29,37 @@ pub enum Keyed {
     Pairs,
 }
 
-const fn set(name: &'static str, family: Family, keyed: Keyed) -> DoorSet {
-    DoorSet { name, family, keyed }
+const fn set(name: &'static str, family: Family, keyed: Keyed) -> ForwardMap {
+    ForwardMap { name, family, keyed }
 }
 
-const ADDRESSES: [DoorSet; 2] = [
+const ADDRESSES: [ForwardMap; 2] = [
     set("addresses4", Family::V4, Keyed::Addresses),
     set("addresses6", Family::V6, Keyed::Addresses),
 ];
-const PORTS: [DoorSet; 2] = [
+const PORTS: [ForwardMap; 2] = [
     set("ports4", Family::V4, Keyed::Ports),
     set("ports6", Family::V6, Keyed::Ports),
 ];
-const PAIRS: [DoorSet; 2] = [
+const PAIRS: [ForwardMap; 2] = [
     set("itself4", Family::V4, Keyed::Pairs),
     set("itself6", Family::V6, Keyed::Pairs),
 ];
 
 /// All of them. There also while nothing is in them.
-pub const DOOR_SETS: [DoorSet; 6] = [ADDRESSES[0], ADDRESSES[1], PORTS[0], PORTS[1], PAIRS[0], PAIRS[1]];
+pub const FORWARD_MAPS: [ForwardMap; 6] =
+    [ADDRESSES[0], ADDRESSES[1], PORTS[0], PORTS[1], PAIRS[0], PAIRS[1]];
 
 /// 127.0.0.0/8 (RFC 1122, section 3.2.1.3).
 pub(super) const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
 /// Packets to it never leave the node, be it by way of another destination: see `docs/decisions/0025`.
 const LOOPBACK_V6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128);
 
-impl DoorSet {
+impl ForwardMap {
     /// The one for a place's family and kind.
     pub fn of(family: Family, keyed: Keyed) -> Self {
         let is = |set: &&Self| set.family == family && set.keyed == keyed;
-        *DOOR_SETS.iter().find(is).expect("there is one of each")
+        *FORWARD_MAPS.iter().find(is).expect("there is one of each")
     }
 
     /// As nft calls the family.
@@ -80,7 +81,7 @@ impl DoorSet {
     }
 }
 
-impl fmt::Display for DoorSet {
+impl fmt::Display for ForwardMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let address = match self.family {
             Family::V4 => "ipv4_addr",
@@ -105,10 +106,10 @@ impl fmt::Display for DoorSet {
 /// way of the node, or is reached from 127.0.0.0/8, answers to whom it sees, so it is to see the node.
 pub(super) fn chains(group: u32) -> [Chain; 3] {
     let rule = |conditions: Vec<C>, verdict| Rule { conditions, verdict };
-    let doors = |mut rules: Vec<Rule>| {
+    let forwards = |mut rules: Vec<Rule>| {
         for (addresses, ports) in ADDRESSES.into_iter().zip(PORTS) {
-            rules.push(rule(vec![], Verdict::Door(addresses)));
-            rules.push(rule(vec![C::Of(ports.family)], Verdict::Door(ports)));
+            rules.push(rule(vec![], Verdict::Dnat(addresses)));
+            rules.push(rule(vec![C::Of(ports.family)], Verdict::Dnat(ports)));
         }
         rules
     };
@@ -128,7 +129,7 @@ pub(super) fn chains(group: u32) -> [Chain; 3] {
             "ports",
             Hook::Prerouting,
             -100,
-            doors(vec![
+            forwards(vec![
                 elsewhere(),
                 rule(vec![C::Destination4(LOOPBACK)], Verdict::Accept),
             ]),
@@ -137,7 +138,7 @@ pub(super) fn chains(group: u32) -> [Chain; 3] {
             "own_ports",
             Hook::Output,
             -100,
-            doors(vec![
+            forwards(vec![
                 elsewhere(),
                 rule(vec![C::Destination6(LOOPBACK_V6)], Verdict::Accept),
             ]),

@@ -2,7 +2,7 @@
 
 use super::take_in::Work;
 use crate::desk::order::Notable;
-use crate::desk::ports::doors_of;
+use crate::desk::ports::forwards_of;
 use crate::desk::{Desk, Phase};
 use crate::tally::PutBack;
 use model::datapath::{Datapath, Target};
@@ -69,7 +69,7 @@ impl<D: Datapath> Desk<D> {
         match self.datapath.find_at(&attachment.link.host, index) {
             Ok(Some(link)) => {
                 let missing = link.missing(&attachment.record, &attachment.link);
-                let is_led = self.hold_doors(doors_of(&attachment).as_slice());
+                let is_led = self.hold_forwards(forwards_of(&attachment).as_slice());
                 is_led & (missing.is_empty() || self.restore(&Self::target(&attachment), &missing))
             }
             Ok(None) => {

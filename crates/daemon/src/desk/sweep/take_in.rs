@@ -1,7 +1,7 @@
 //! The state becomes what a survey says; what that leaves to do in the kernel.
 
 use crate::desk::order::{Attachment, Labels};
-use crate::desk::ports::{Led, doors_of};
+use crate::desk::ports::{Led, forwards_of};
 use crate::desk::{Desk, State, now};
 use crate::memory::Memory;
 use model::adopt::Undo;
@@ -19,7 +19,7 @@ pub(super) struct Work {
     pub(super) put_back: Vec<(Target, Vec<Op>)>,
     pub(super) prune: Vec<Target>,
     /// Ports of links that stand.
-    pub(super) doors: Vec<Led>,
+    pub(super) forwards: Vec<Led>,
     /// Links of others that were about to be taken over, and how they were.
     pub(super) release: Vec<(FoundLink, HostLink, Undo)>,
     /// Attachments whose links are not as they should be.
@@ -111,7 +111,7 @@ impl<D: Datapath> Desk<D> {
                     let Some(attachment) = state.attachments.get(&record.key) else {
                         continue;
                     };
-                    work.doors.extend(doors_of(attachment));
+                    work.forwards.extend(forwards_of(attachment));
                     let missing = link.missing(&attachment.record, &attachment.link);
                     if !missing.is_empty() {
                         work.put_back.push((Self::target(attachment), missing));

@@ -8,7 +8,7 @@ use model::datapath::Event;
 use model::flows::Flow;
 use model::key::HostLink;
 use model::plan::{Op, Plan};
-use model::ports::Door;
+use model::ports::PortForward;
 use model::routes::Held as Roads;
 use model::survey::FoundLink;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,7 +40,7 @@ pub(super) struct Held {
     foreign: BTreeSet<u32>,
     pub(super) ruleset: Option<String>,
     /// Ports of the node that lead to the link of an index.
-    pub(super) doors: BTreeMap<u32, Vec<Door>>,
+    pub(super) forwards: BTreeMap<u32, Vec<PortForward>>,
     /// Connections that are tracked. Every destination is the node's.
     pub(super) flows: Vec<Flow>,
     /// How often a ruleset was put in place.
@@ -144,11 +144,11 @@ impl World {
         self.held().tells_later = true;
     }
 
-    /// Returns when a ruleset was put in place once more, and the table has this net and so many doors.
+    /// Returns when a ruleset was put in place once more, and the table has this net and so many forwards.
     #[track_caller]
-    pub(crate) fn wait_for_the_table(&self, published: usize, net: IpNet, doors: usize) {
+    pub(crate) fn wait_for_the_table(&self, published: usize, net: IpNet, forwards: usize) {
         self.wait("the table has all of it", |held| {
-            held.published > published && held.spared.contains(&net) && held.doors.len() == doors
+            held.published > published && held.spared.contains(&net) && held.forwards.len() == forwards
         });
     }
 
@@ -267,7 +267,7 @@ impl World {
     pub(crate) fn lose_ruleset(&self) {
         let mut held = self.held();
         held.ruleset = None;
-        held.doors.clear();
+        held.forwards.clear();
     }
 
     /// A connection is tracked.
@@ -282,11 +282,11 @@ impl World {
     }
 
     /// Ports of the node and where they lead, as the table has them.
-    pub(crate) fn doors(&self) -> Vec<String> {
+    pub(crate) fn forwards(&self) -> Vec<String> {
         let held = self.held();
-        let each = held.doors.values().flatten();
+        let each = held.forwards.values().flatten();
         each.map(
-            |Door {
+            |PortForward {
                  place,
                  to: (address, port),
              }| {
@@ -362,8 +362,8 @@ impl World {
 impl Held {
     fn text(&self) -> String {
         let mut text = format!("ruleset {:?}\nloopbacks {:?}\n", self.ruleset, self.loopbacks);
-        if !self.doors.is_empty() {
-            writeln!(text, "doors {:?}", self.doors).unwrap();
+        if !self.forwards.is_empty() {
+            writeln!(text, "forwards {:?}", self.forwards).unwrap();
         }
         for Link {
             found,
@@ -409,7 +409,7 @@ impl Held {
             Step::Line(line) => link.rest.push(line.clone()),
             Step::Loopback => drop(self.loopbacks.insert(namespace)),
             Step::Host(op) => apply(&mut link.found, op),
-            Step::Doors(doors) => drop(self.doors.insert(link.found.index, doors.to_vec())),
+            Step::PortForwards(forwards) => drop(self.forwards.insert(link.found.index, forwards.to_vec())),
         }
     }
 }

@@ -1,15 +1,15 @@
 //! Which ports of the node lead to which links: all that is to stand in the table's maps, as a value.
 
-use crate::ports::{Door, Place};
+use crate::ports::{Place, PortForward};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// All doors, by the link that each belongs to.
+/// All port forwards, by the link that each belongs to.
 ///
 /// An interface index is never given twice, so what belonged to one link is told from what the same workload has on its next.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Doors {
-    of: BTreeMap<u32, Vec<Door>>,
+pub struct PortForwards {
+    of: BTreeMap<u32, Vec<PortForward>>,
     places: BTreeMap<Place, (u32, (IpAddr, u16))>,
     /// To how many places each address belongs.
     led: BTreeMap<IpAddr, usize>,
@@ -19,8 +19,8 @@ pub struct Doors {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Elements {
     /// Where packets to each place go.
-    pub doors: BTreeMap<Place, (IpAddr, u16)>,
-    /// Addresses that doors lead to.
+    pub forwards: BTreeMap<Place, (IpAddr, u16)>,
+    /// Addresses that port forwards lead to.
     pub itself: BTreeSet<IpAddr>,
 }
 
@@ -38,47 +38,54 @@ impl Change {
     pub fn is_empty(&self) -> bool {
         [&self.gone, &self.came]
             .into_iter()
-            .all(|of| of.doors.is_empty() && of.itself.is_empty())
+            .all(|of| of.forwards.is_empty() && of.itself.is_empty())
     }
 }
 
-impl Doors {
+impl PortForwards {
     /// These lead to a link from now on. A place that led to another one leads to this: that one is about to be told gone.
-    pub fn set(&mut self, link: u32, doors: &[Door]) -> Change {
-        let old = match doors {
+    pub fn set(&mut self, link: u32, forwards: &[PortForward]) -> Change {
+        let old = match forwards {
             [] => self.of.remove(&link),
-            doors => self.of.insert(link, doors.to_vec()),
+            forwards => self.of.insert(link, forwards.to_vec()),
         };
         let old = old.unwrap_or_default();
-        if old == doors {
+        if old == forwards {
             // Also where another link has taken one of them since.
             return Change::default();
         }
-        let concerned: Vec<Door> = old.iter().chain(doors).copied().collect();
+        let concerned: Vec<PortForward> = old.iter().chain(forwards).copied().collect();
         // A place that is taken from another link may have been that one's last.
-        let displaced = concerned.iter().filter_map(|door| self.places.get(&door.place));
+        let displaced = concerned
+            .iter()
+            .filter_map(|forward| self.places.get(&forward.place));
         let mut addresses: BTreeSet<IpAddr> = displaced.map(|(_, to)| to.0).collect();
-        addresses.extend(concerned.iter().map(|door| door.to.0));
+        addresses.extend(concerned.iter().map(|forward| forward.to.0));
         let before = self.some(&concerned, &addresses);
-        for door in &old {
+        for forward in &old {
             if self
                 .places
-                .get(&door.place)
+                .get(&forward.place)
                 .is_some_and(|(owner, _)| *owner == link)
             {
-                self.take_away(door.place);
+                self.take_away(forward.place);
             }
         }
-        for door in doors {
-            self.take_away(door.place);
-            self.places.insert(door.place, (link, door.to));
-            *self.led.entry(door.to.0).or_default() += 1;
+        for forward in forwards {
+            self.take_away(forward.place);
+            self.places.insert(forward.place, (link, forward.to));
+            *self.led.entry(forward.to.0).or_default() += 1;
         }
         let after = self.some(&concerned, &addresses);
         let place = |from: &Elements, to: &Elements| {
-            let differs = |(place, at): &(&Place, &(IpAddr, u16))| to.doors.get(place) != Some(at);
+            let differs = |(place, at): &(&Place, &(IpAddr, u16))| to.forwards.get(place) != Some(at);
             Elements {
-                doors: from.doors.iter().filter(differs).map(|(p, t)| (*p, *t)).collect(),
+                forwards: from
+                    .forwards
+                    .iter()
+                    .filter(differs)
+                    .map(|(p, t)| (*p, *t))
+                    .collect(),
                 itself: from.itself.difference(&to.itself).copied().collect(),
             }
         };
@@ -91,17 +98,17 @@ impl Doors {
     /// Everything.
     pub fn elements(&self) -> Elements {
         Elements {
-            doors: self.places.iter().map(|(place, (_, to))| (*place, *to)).collect(),
+            forwards: self.places.iter().map(|(place, (_, to))| (*place, *to)).collect(),
             itself: self.led.keys().copied().collect(),
         }
     }
 
-    /// What there is for the places of these doors, and of these addresses.
-    fn some(&self, concerned: &[Door], addresses: &BTreeSet<IpAddr>) -> Elements {
-        let place = |door: &Door| Some((door.place, self.places.get(&door.place)?.1));
+    /// What there is for the places of these forwards, and of these addresses.
+    fn some(&self, concerned: &[PortForward], addresses: &BTreeSet<IpAddr>) -> Elements {
+        let place = |forward: &PortForward| Some((forward.place, self.places.get(&forward.place)?.1));
         let is_led = |address: &&IpAddr| self.led.contains_key(*address);
         Elements {
-            doors: concerned.iter().filter_map(place).collect(),
+            forwards: concerned.iter().filter_map(place).collect(),
             itself: addresses.iter().filter(is_led).copied().collect(),
         }
     }
@@ -125,8 +132,8 @@ mod tests {
     use crate::ports::Protocol;
     use proptest::prelude::*;
 
-    fn any_door() -> impl Strategy<Value = Door> {
-        (1..4_u16, prop::bool::ANY, 1..4_u8).prop_map(|(port, one_address, to)| Door {
+    fn any_forward() -> impl Strategy<Value = PortForward> {
+        (1..4_u16, prop::bool::ANY, 1..4_u8).prop_map(|(port, one_address, to)| PortForward {
             place: Place {
                 family: Family::V4,
                 protocol: Protocol::Tcp,
@@ -138,15 +145,15 @@ mod tests {
     }
 
     fn apply(elements: &mut Elements, Change { gone, came }: &Change) {
-        for (place, to) in &gone.doors {
-            assert_eq!(elements.doors.remove(place), Some(*to), "what goes was there");
+        for (place, to) in &gone.forwards {
+            assert_eq!(elements.forwards.remove(place), Some(*to), "what goes was there");
         }
         for address in &gone.itself {
             assert!(elements.itself.remove(address), "what goes was there");
         }
-        for (place, to) in &came.doors {
+        for (place, to) in &came.forwards {
             assert_eq!(
-                elements.doors.insert(*place, *to),
+                elements.forwards.insert(*place, *to),
                 None,
                 "what comes was not there"
             );
@@ -159,26 +166,26 @@ mod tests {
     proptest! {
         #[test]
         fn the_changes_of_any_sequence_add_up_to_the_whole(
-            steps in prop::collection::vec((1..4_u32, prop::collection::btree_map(1..4_u16, any_door(), 0..3)), 0..30)
+            steps in prop::collection::vec((1..4_u32, prop::collection::btree_map(1..4_u16, any_forward(), 0..3)), 0..30)
         ) {
-            let mut doors = Doors::default();
+            let mut forwards = PortForwards::default();
             let mut kept = Elements::default();
             for (link, wanted) in steps {
-                let mut wanted: Vec<Door> = wanted.into_values().collect();
+                let mut wanted: Vec<PortForward> = wanted.into_values().collect();
                 wanted.sort();
-                wanted.dedup_by_key(|door| door.place);
-                let change = doors.set(link, &wanted);
+                wanted.dedup_by_key(|forward| forward.place);
+                let change = forwards.set(link, &wanted);
                 apply(&mut kept, &change);
-                prop_assert_eq!(&kept, &doors.elements());
-                prop_assert!(doors.set(link, &wanted).is_empty());
+                prop_assert_eq!(&kept, &forwards.elements());
+                prop_assert!(forwards.set(link, &wanted).is_empty());
                 if !change.is_empty() {
-                    for door in wanted {
-                        prop_assert_eq!(kept.doors.get(&door.place), Some(&door.to));
+                    for forward in wanted {
+                        prop_assert_eq!(kept.forwards.get(&forward.place), Some(&forward.to));
                     }
                 }
             }
             for link in 1..4 {
-                apply(&mut kept, &doors.set(link, &[]));
+                apply(&mut kept, &forwards.set(link, &[]));
             }
             prop_assert_eq!(kept, Elements::default());
         }
@@ -186,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_late_end_of_a_link_leaves_what_the_same_workload_has_on_its_next() {
-        let door = Door {
+        let forward = PortForward {
             place: Place {
                 family: Family::V4,
                 protocol: Protocol::Udp,
@@ -195,10 +202,10 @@ mod tests {
             },
             to: ([10, 77, 0, 2].into(), 53),
         };
-        let mut doors = Doors::default();
-        doors.set(7, &[door]);
-        assert!(doors.set(8, &[door]).is_empty());
-        assert!(doors.set(7, &[]).is_empty());
-        assert_eq!(doors.elements().doors.len(), 1);
+        let mut forwards = PortForwards::default();
+        forwards.set(7, &[forward]);
+        assert!(forwards.set(8, &[forward]).is_empty());
+        assert!(forwards.set(7, &[]).is_empty());
+        assert_eq!(forwards.elements().forwards.len(), 1);
     }
 }

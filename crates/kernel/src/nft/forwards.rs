@@ -4,9 +4,9 @@ use super::{DELSETELEM, NEWSETELEM, Nft, Noted, sets};
 use crate::message::{Attributes, Message};
 use model::address::Family;
 use model::datapath::Fault;
-use model::doors::{Change, Doors, Elements};
-use model::ports::{Door, Place};
-use model::ruleset::{DOOR_SETS, DoorSet, Keyed, TABLE, Table};
+use model::forwards::{Change, Elements, PortForwards};
+use model::ports::{Place, PortForward};
+use model::ruleset::{FORWARD_MAPS, ForwardMap, Keyed, TABLE, Table};
 use std::collections::HashSet;
 use std::net::IpAddr;
 
@@ -23,13 +23,13 @@ const CHUNK: usize = 500;
 type Element = (Vec<u8>, Vec<u8>);
 
 impl Nft {
-    /// Notes which doors lead to a link, and has them in the table, once it was published. What failed before is tried again,
-    /// also where nothing is to change: who is told that doors are closed may rely on it.
-    pub(crate) fn set_doors(&self, link: u32, doors: &[Door]) -> Result<(), Fault> {
+    /// Notes which forwards lead to a link, and has them in the table, once it was published. What failed before is tried again,
+    /// also where nothing is to change: who is told that forwards are closed may rely on it.
+    pub(crate) fn set_forwards(&self, link: u32, forwards: &[PortForward]) -> Result<(), Fault> {
         let mut noted = self.noted();
-        let change = noted.doors.set(link, doors);
+        let change = noted.forwards.set(link, forwards);
         let Noted {
-            doors,
+            forwards,
             ruleset: Some(ruleset),
             is_behind,
         } = &mut *noted
@@ -40,35 +40,35 @@ impl Nft {
             return Ok(());
         }
         if !*is_behind {
-            match self.change_doors(&change) {
+            match self.change_forwards(&change) {
                 Ok(()) => return Ok(()),
                 // Somebody has the table otherwise than it was published.
                 Err(fault) => tracing::info!(%fault, "the table is put in place"),
             }
         }
         *is_behind = true;
-        self.publish_with(ruleset, doors)?;
+        self.publish_with(ruleset, forwards)?;
         *is_behind = false;
         Ok(())
     }
 
-    fn change_doors(&self, Change { gone, came }: &Change) -> Result<(), Fault> {
+    fn change_forwards(&self, Change { gone, came }: &Change) -> Result<(), Fault> {
         let tried = format!("nft change the ports of table inet {TABLE}");
         let mut changes = Vec::new();
         for (kind, change) in [(DELSETELEM, gone), (NEWSETELEM, came)] {
-            changes.extend(DOOR_SETS.iter().flat_map(|set| elements(kind, set, change)));
+            changes.extend(FORWARD_MAPS.iter().flat_map(|set| elements(kind, set, change)));
         }
         self.commit(&tried, changes)
     }
 
-    pub(super) fn drift_of_doors(
+    pub(super) fn drift_of_forwards(
         &self,
-        doors: &Doors,
+        forwards: &PortForwards,
         table: &Table,
         drift: &mut Vec<String>,
     ) -> Result<(), Fault> {
-        let elements = doors.elements();
-        for set in &table.doors {
+        let elements = forwards.elements();
+        for set in &table.forwards {
             // With the rules that read it, which is told already.
             let Some(found) = self.elements_of(set.name, elements_in)? else {
                 continue;
@@ -80,7 +80,7 @@ impl Nft {
     }
 }
 
-pub(super) fn new_set(set: &DoorSet, id: u32) -> Message {
+pub(super) fn new_set(set: &ForwardMap, id: u32) -> Message {
     let (address, length) = sets::address(set.family);
     let to = Some((address << 6 | SERVICE, length + 4));
     let (key, key_length, value) = match set.keyed {
@@ -100,7 +100,7 @@ pub(super) fn new_set(set: &DoorSet, id: u32) -> Message {
 }
 
 /// Messages that add what a set is to hold, or take it away.
-pub(super) fn elements(kind: u16, set: &DoorSet, elements: &Elements) -> Vec<Message> {
+pub(super) fn elements(kind: u16, set: &ForwardMap, elements: &Elements) -> Vec<Message> {
     let all = of(set, elements);
     let message = |some: &[Element]| {
         sets::changed(kind, set.name, &format!("({} ports)", some.len()))
@@ -120,8 +120,8 @@ fn element(list: Message, (key, value): &Element) -> Message {
 }
 
 /// What is to be in a set.
-fn of(set: &DoorSet, elements: &Elements) -> Vec<Element> {
-    let door = |(place, to): (&Place, &(IpAddr, u16))| {
+fn of(set: &ForwardMap, elements: &Elements) -> Vec<Element> {
+    let forward = |(place, to): (&Place, &(IpAddr, u16))| {
         let keyed = match place.address {
             None => Keyed::Ports,
             Some(_) => Keyed::Addresses,
@@ -130,7 +130,7 @@ fn of(set: &DoorSet, elements: &Elements) -> Vec<Element> {
         is_of.then(|| (key(place), [octets(to.0), part(&to.1.to_be_bytes())].concat()))
     };
     match set.keyed {
-        Keyed::Ports | Keyed::Addresses => elements.doors.iter().filter_map(door).collect(),
+        Keyed::Ports | Keyed::Addresses => elements.forwards.iter().filter_map(forward).collect(),
         Keyed::Pairs => {
             let of = |address: &&IpAddr| Family::of(**address) == set.family;
             let pair = |address: &IpAddr| (octets(*address).repeat(2), Vec::new());
@@ -176,7 +176,7 @@ mod tests {
     use model::ports::Protocol;
 
     #[test]
-    fn a_door_stands_in_its_map_as_registers_hold_it() {
+    fn a_port_forward_stands_in_its_map_as_registers_hold_it() {
         let place = |address| Place {
             family: Family::V4,
             protocol: Protocol::Udp,
@@ -185,18 +185,18 @@ mod tests {
         };
         let to = (IpAddr::from([10, 77, 0, 2]), 0x5678);
         let all = Elements {
-            doors: [(place(None), to), (place(Some([192, 0, 2, 1].into())), to)].into(),
+            forwards: [(place(None), to), (place(Some([192, 0, 2, 1].into())), to)].into(),
             itself: [to.0].into(),
         };
-        let set = |keyed| of(&DoorSet::of(Family::V4, keyed), &all);
+        let set = |keyed| of(&ForwardMap::of(Family::V4, keyed), &all);
         let value = vec![10, 77, 0, 2, 0x56, 0x78, 0, 0];
         let (port, address) = ([17, 0, 0, 0, 0x12, 0x34, 0, 0], [192, 0, 2, 1]);
         assert_eq!(set(Keyed::Ports), [(port.to_vec(), value.clone())]);
         assert_eq!(set(Keyed::Addresses), [([&address[..], &port].concat(), value)]);
         assert_eq!(set(Keyed::Pairs), [([10, 77, 0, 2].repeat(2), Vec::new())]);
-        let v6 = DOOR_SETS.iter().filter(|set| set.family == Family::V6);
+        let v6 = FORWARD_MAPS.iter().filter(|set| set.family == Family::V6);
         assert!(v6.into_iter().all(|set| of(set, &all).is_empty()));
-        for set in &DOOR_SETS {
+        for set in &FORWARD_MAPS {
             let read: Vec<Element> = elements(NEWSETELEM, set, &all)
                 .iter()
                 .flat_map(|message| elements_in(message.payload()))
