@@ -242,9 +242,15 @@ func (q queue) remove(done *waiting) error {
 
 // settle carries out the deletion of a key that waits, so that it cannot come over a later attachment of the same key.
 func (d *daemon) settle(ctx context.Context, bears patience, key deletion) error {
-	// Where the queue cannot be read, no deletion was left by this user either.
 	found, err := d.queue().find(key)
-	if err != nil || found == nil {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOTDIR) {
+		// Where this user may not look, it has left nothing either.
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the deletions that wait in %s: %w", d.queue().folder, err)
+	}
+	if found == nil {
 		return nil
 	}
 	for _, request := range found.requests() {

@@ -101,6 +101,19 @@ func TestADeletionThatWaitsIsCarriedOutBeforeTheSameKeyIsAttached(t *testing.T) 
 	}
 }
 
+// A deletion that waits in it would come over what is attached now.
+func TestNothingIsAttachedWhereTheQueueCannotBeRead(t *testing.T) {
+	f := newFake(t)
+	// ELOOP
+	if err := os.Symlink("queue", filepath.Join(filepath.Dir(f.socket), "queue")); err != nil {
+		t.Fatal(err)
+	}
+	_, err := f.cni(t).Setup(context.Background(), "pod-1", path)
+	if err == nil || !strings.Contains(err.Error(), "read the deletions that wait in") {
+		t.Error(err)
+	}
+}
+
 func TestDeletionsOfSeveralNamespacesWaitAllOfThem(t *testing.T) {
 	f := absentFake(t)
 	c := f.cni(t)

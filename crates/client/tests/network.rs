@@ -427,6 +427,17 @@ async fn a_setup_settles_what_waits_for_its_key() {
     assert_eq!(stand.waiting(), [other]);
 }
 
+/// A deletion that waits in it would come over what is attached now.
+#[tokio::test]
+async fn a_setup_whose_queue_cannot_be_read_attaches_nothing() {
+    let stand = Stand::up();
+    // ELOOP
+    std::os::unix::fs::symlink("queue", stand.queue().folder()).unwrap();
+    let error = setup(&stand.network(), &Options::default()).await.unwrap_err();
+    assert!(matches!(error, client::Error::Queue { .. }), "{error}");
+    assert_eq!(stand.played.calls(), [] as [&str; 0]);
+}
+
 #[tokio::test]
 async fn a_setup_settles_each_namespace_that_waits_for_its_key() {
     let stand = Stand::up();

@@ -5,6 +5,7 @@ mod clock;
 pub mod config;
 pub mod desk;
 pub mod door;
+mod fault;
 pub mod lock;
 pub mod memory;
 pub mod metrics;

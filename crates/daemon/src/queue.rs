@@ -5,6 +5,7 @@ use crate::desk::order::DetachOrder;
 use ::queue::{Deletion, Queue, Waiting};
 use model::ipam::Moment;
 use model::key::{InterfaceName, Key, KeyError, Owner, WorkloadId};
+use std::time::Duration;
 
 /// A deletion that waits, as orders.
 #[derive(Debug)]
@@ -81,9 +82,14 @@ pub fn orders(deletion: &Deletion, before: Moment) -> Result<(Key, Vec<DetachOrd
 
 fn put_aside(queue: &Queue, name: &str, why: &str) {
     let file = queue.folder().join(name);
-    match queue.put_aside(name) {
-        Ok(aside) => {
+    let can_be_used = |deletion: &Deletion| orders(deletion, Moment(Duration::ZERO)).is_ok();
+    match queue.put_aside(name, can_be_used) {
+        Ok(Some(aside)) => {
             tracing::warn!(file = %file.display(), aside = %aside.display(), why, "a deletion cannot be read")
+        }
+        // The next look finds it.
+        Ok(None) => {
+            tracing::info!(file = %file.display(), "a deletion has taken the place of what cannot be read")
         }
         Err(error) => {
             tracing::warn!(file = %file.display(), why, %error, "a deletion cannot be read, and stays")

@@ -131,7 +131,7 @@ impl Linux {
         };
         match found.standing(target.group) {
             Standing::Foreign => Err(regrouped("put back what is missing of", target, found.group)),
-            Standing::HalfMade if DYING_GROUPS.contains(&found.group) => Ok(None),
+            Standing::HalfMade if found.is_dying() => Ok(None),
             _ => Ok(Some(found)),
         }
     }

@@ -50,8 +50,11 @@ impl PortForwards {
             forwards => self.of.insert(link, forwards.to_vec()),
         };
         let old = old.unwrap_or_default();
-        if old == forwards {
-            // Also where another link has taken one of them since.
+        let is_held = |forward: &PortForward| {
+            let held = self.places.get(&forward.place);
+            held.is_some_and(|(owner, to)| *owner == link && *to == forward.to)
+        };
+        if old == forwards && forwards.iter().all(is_held) {
             return Change::default();
         }
         let concerned: Vec<PortForward> = old.iter().chain(forwards).copied().collect();
@@ -207,5 +210,26 @@ mod tests {
         assert!(forwards.set(8, &[forward]).is_empty());
         assert!(forwards.set(7, &[]).is_empty());
         assert_eq!(forwards.elements().forwards.len(), 1);
+    }
+
+    #[test]
+    fn a_place_that_another_link_took_is_taken_back_by_who_asks_for_it_again() {
+        let forward = PortForward {
+            place: Place {
+                family: Family::V4,
+                protocol: Protocol::Tcp,
+                port: 80,
+                address: None,
+            },
+            to: ([10, 77, 0, 2].into(), 80),
+        };
+        let mut forwards = PortForwards::default();
+        forwards.set(8, &[forward]);
+        let held = forwards.elements();
+        forwards.set(7, &[forward]);
+        forwards.set(7, &[]);
+        assert_eq!(forwards.elements(), Elements::default());
+        assert_eq!(forwards.set(8, &[forward]).came, held);
+        assert_eq!(forwards.elements(), held);
     }
 }

@@ -203,6 +203,11 @@ pub enum Standing {
 }
 
 impl FoundLink {
+    /// Whether it is about to be deleted, together with others of its group.
+    pub fn is_dying(&self) -> bool {
+        DYING_GROUPS.contains(&self.group)
+    }
+
     /// What the link is to us, whose links carry `group`.
     pub fn standing(&self, group: u32) -> Standing {
         let Some(name) = self.host_link() else {
@@ -211,7 +216,7 @@ impl FoundLink {
         // What has another first name was made by somebody else, and is never a half-made link of ours.
         let was_made_by_us = self.name == name.as_str();
         let record = Record::parse(&self.alias);
-        if DYING_GROUPS.contains(&self.group) && (was_made_by_us || record.is_ok()) {
+        if self.is_dying() && (was_made_by_us || record.is_ok()) {
             return Standing::HalfMade;
         }
         match record {

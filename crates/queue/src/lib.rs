@@ -301,12 +301,24 @@ impl Queue {
         }
     }
 
-    /// Gives a file that cannot be read another name, so that it is looked at by people and not again.
-    pub fn put_aside(&self, name: &str) -> io::Result<PathBuf> {
+    /// Gives a file that cannot be used another name, so that it is looked at by people and not again; `None` where one that can
+    /// has taken its place since.
+    pub fn put_aside(
+        &self,
+        name: &str,
+        can_be_used: impl Fn(&Deletion) -> bool,
+    ) -> io::Result<Option<PathBuf>> {
         at(Kind::File, "put a deletion aside")?;
+        let _turn = self.turn()?;
+        match self.read(name) {
+            Ok(waiting) if can_be_used(&waiting.deletion) => return Ok(None),
+            Ok(_) => {}
+            Err(error) if error.raw_os_error().is_some() => return Err(error),
+            Err(_) => {}
+        }
         let aside = self.folder.join(format!("{name}.unreadable"));
         fs::rename(self.folder.join(name), &aside)?;
-        Ok(aside)
+        Ok(Some(aside))
     }
 
     fn read(&self, name: &str) -> io::Result<Waiting> {
@@ -510,7 +522,7 @@ mod tests {
         assert_eq!((&*why[3], &*why[4]), ("it is not a file", "it is not a file"));
         assert_eq!(why[5], "its version is 2 and not 1");
         for (name, _) in found.unreadable {
-            queue.put_aside(&name).unwrap();
+            queue.put_aside(&name, |_| true).unwrap();
         }
         assert_eq!(queue.look().unwrap().unreadable.len(), 0);
     }
@@ -530,5 +542,27 @@ mod tests {
         file.set_modified(SystemTime::now() - 2 * ABANDONED).unwrap();
         assert_eq!(queue.look().unwrap().waiting.len(), 1);
         assert!(fresh.exists() && !old.exists());
+    }
+
+    #[test]
+    fn what_takes_the_place_of_a_file_that_cannot_be_read_is_not_put_aside_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let queue = Queue::beside(&folder.path().join("s"));
+        queue.put(&web()).unwrap();
+        let name = web().file_name();
+        let file = queue.folder().join(&name);
+        fs::write(&file, "{").unwrap();
+        assert_eq!(queue.look().unwrap().unreadable.len(), 1);
+        queue.put(&web()).unwrap();
+        assert_eq!(queue.put_aside(&name, |_| true).unwrap(), None);
+        assert!(queue.find(&web()).unwrap().is_some());
+        fs::write(&file, "{").unwrap();
+        assert!(
+            queue
+                .put_aside(&name, |_| true)
+                .unwrap()
+                .is_some_and(|aside| aside.exists())
+        );
+        assert!(!file.exists());
     }
 }

@@ -15,7 +15,8 @@ pub use options::{Bandwidth, Dns, HostPort, Mac, NotAMac, Options, Protocol};
 use crate::{Client, Deadlines, Error};
 use api::inspection::{CollectGarbageRequest, CollectGarbageResponse, Finding, Key};
 use api::workload::{AttachRequest, DetachRequest, NetNsAttachment};
-use queue::{Deletion, Queue};
+use queue::{Deletion, Queue, Waiting};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tonic::Code;
@@ -98,8 +99,7 @@ impl Network {
     ) -> Result<Attached, Error> {
         let began = Instant::now();
         let this = Deletion::new(&self.owner, workload_id, if_name, "");
-        // Where the queue cannot be read, no deletion was left by this user either.
-        if let Ok(Some(waiting)) = self.queue.find(&this) {
+        if let Some(waiting) = self.waiting(&this)? {
             for request in detaches(&waiting.deletion) {
                 self.patiently(began, async |client| client.detach(request.clone()).await)
                     .await?;
@@ -279,6 +279,23 @@ impl Network {
             owner: self.owner.clone(),
             workload_id: workload_id.to_owned(),
             if_name: if_name.to_owned(),
+        }
+    }
+
+    /// The deletion of a key that waits, and would come over what is attached now.
+    fn waiting(&self, key: &Deletion) -> Result<Option<Waiting>, Error> {
+        match self.queue.find(key) {
+            // Where this user may not look, it has left nothing either; what is none of ours asks for nothing.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::PermissionDenied | ErrorKind::NotADirectory
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) if error.raw_os_error().is_none() => Ok(None),
+            found => found.map_err(|source| self.queue_failed(source)),
         }
     }
 

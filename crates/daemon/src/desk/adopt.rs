@@ -143,8 +143,9 @@ impl<D: Datapath> Desk<D> {
         self.tell_readiness(&mut state);
         drop(state);
         self.sweeper.memory_is_old();
-        // It may have ended meanwhile, unnoticed; and what was others' before is ours.
-        if self.datapath.find_at(&claim, link.index)?.is_none() {
+        // It may have ended meanwhile, unnoticed. Where that cannot be seen, it is ours all the same, and the sweep looks again;
+        // and what was others' before is ours.
+        if let Ok(None) = self.datapath.find_at(&claim, link.index) {
             self.ended(&claim, link.index);
         }
         self.sweeper.all_touched();

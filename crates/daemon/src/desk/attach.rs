@@ -1,11 +1,12 @@
-//! One attach, on the writer's thread.
+//! One attach. They are carried out one at a time, by whichever thread opened a namespace and finds nobody at it.
 
 use super::order::{AttachOrder, Attachment, Notable, Refusal};
 use super::turns::Writing;
 use super::{Desk, Done, FIRST_INDEX, INDEX_SPAN, LAST_INDEX, State, Wiring, now};
-use model::address::{Family, IPV6_MTU};
+use model::address::{Addresses, Family, IPV6_MTU};
 use model::datapath::{Datapath, Fault, Target, WireError};
 use model::ipam::{Granted, LeaseError, Wanted};
+use model::key::HostLink;
 use model::plan::{LARGE_MTU, Plan, PlanSettings, routes_inside};
 use model::ports::Ports;
 use model::record::{Asked, NamespaceId, PathDigest, Record};
@@ -35,6 +36,7 @@ impl<D: Datapath> Drop for Lease<'_, D> {
         if let Some(granted) = self.granted.take() {
             let mut state = self.desk.state();
             self.desk.lease_otherwise(&mut state, |ipam| ipam.undo(&granted));
+            self.desk.tell_readiness(&mut state);
         }
     }
 }
@@ -98,8 +100,20 @@ impl<D: Datapath> Desk<D> {
             return Ok(None);
         };
         let index = attachment.link.host_index;
-        let lives = self.datapath.find_at(&attachment.link.host, index)?.is_some();
-        if !lives {
+        let found = self.datapath.find_at(&attachment.link.host, index)?;
+        // A detach of it has failed half-way: it is deleted to its end, and made anew.
+        if let Some(found) = found.as_ref().filter(|found| found.is_dying()) {
+            let target = Target {
+                link: attachment.link.host,
+                index,
+                group: found.group,
+            };
+            self.datapath
+                .unwire(&[target])
+                .into_iter()
+                .collect::<Result<(), _>>()?;
+        }
+        if found.is_none_or(|found| found.is_dying()) {
             self.ended(&attachment.link.host, index);
             return Ok(None);
         }
@@ -144,6 +158,7 @@ impl<D: Datapath> Desk<D> {
                 if is_left || matches!(error, WireError::Routed { .. }) {
                     // The next attach is to get another one.
                     self.lease_otherwise(&mut state, |ipam| ipam.free(plan.record.addresses, now()));
+                    self.tell_readiness(&mut state);
                     lease.keep();
                     self.sweeper.memory_is_old();
                 }
@@ -197,27 +212,68 @@ impl<D: Datapath> Desk<D> {
             )]));
         }
         state.are_free(&order.ports)?;
+        let granted = self.lease(&mut state, order)?;
+        let (mtu, source) = self.mtu(&state, order.mtu);
+        let record = self.record(order, id, granted.addresses, mtu);
+        let inside = routes_inside(&record, state.ipam.prefixes().map(|prefix| prefix.net()));
+        let lease = Lease {
+            desk: self,
+            granted: Some(granted),
+        };
+        if let Err(refusal) = is_feasible(order, record.addresses, mtu, &source) {
+            // What gives the addresses back takes the lock.
+            drop(state);
+            return Err(refusal);
+        }
+        let index = state.begin_wiring(record.key.host_link());
+        drop(state);
+        let settings = PlanSettings {
+            group: self.settings.group,
+            mtu,
+        };
+        let mut plan = Plan::new(record, &settings, index);
+        plan.workload.extend(inside);
+        Ok((lease, plan))
+    }
+
+    fn lease(&self, state: &mut State<D>, order: &AttachOrder) -> Result<Granted, Refusal> {
         let wanted = Wanted {
             v4: order.v4,
             v6: order.v6,
         };
-        let granted = state.ipam.lease(&order.key, wanted, now());
-        let granted = granted.map_err(|error| match error {
-            LeaseError::NoPrefix => Refusal::NotReady(vec![self.no_prefix(&state)]),
-            LeaseError::Exhausted(prefixes) => {
+        let granted = match state.ipam.lease(&order.key, wanted, now()) {
+            Ok(granted) => granted,
+            Err(LeaseError::NoPrefix) => return Err(Refusal::NotReady(vec![self.no_prefix(state)])),
+            Err(LeaseError::Exhausted(prefixes)) => {
                 self.note(Notable::Exhausted(prefixes.clone()));
-                Refusal::Exhausted(prefixes)
+                return Err(Refusal::Exhausted(prefixes));
             }
-            error => refusal(error),
-        })?;
+            Err(LeaseError::Held { address, holder }) => {
+                return Err(Refusal::Held {
+                    address,
+                    holder: holder.to_string(),
+                });
+            }
+            Err(LeaseError::Taken { address }) => {
+                return Err(Refusal::Held {
+                    address,
+                    holder: "another link or route of this node".to_owned(),
+                });
+            }
+            Err(LeaseError::NotOurs { address, why }) => return Err(Refusal::NotOurs { address, why }),
+        };
         if !granted.warm.is_empty() {
             tracing::warn!(key = %order.key, addresses = ?granted.warm, "no cooled address is left, the oldest is used");
         }
-        let (mtu, source) = self.mtu(&state, order.mtu);
-        let record = Record {
+        Ok(granted)
+    }
+
+    /// What is written on the link.
+    fn record(&self, order: &AttachOrder, namespace: NamespaceId, addresses: Addresses, mtu: u16) -> Record {
+        Record {
             key: order.key.clone(),
-            addresses: granted.addresses,
-            namespace: id,
+            addresses,
+            namespace,
             path: PathDigest::of(&order.path),
             asked: Asked {
                 mtu: order.mtu,
@@ -228,41 +284,7 @@ impl<D: Datapath> Desk<D> {
             },
             outward_mtu: self.outward_mtu(order, mtu),
             adopted: None,
-        };
-        let inside = routes_inside(&record, state.ipam.prefixes().map(|prefix| prefix.net()));
-        let lease = Lease {
-            desk: self,
-            granted: Some(granted),
-        };
-        if let Some(port) = order.ports.astray(record.addresses) {
-            drop(state);
-            return Err(Refusal::PortAstray {
-                port,
-                addresses: record.addresses,
-            });
         }
-        let index = state.next_index;
-        state.use_up(index);
-        state.wiring = Some(Wiring {
-            link: record.key.host_link(),
-            ended: Vec::new(),
-        });
-        drop(state);
-        if mtu < IPV6_MTU && record.addresses.v6().is_some() {
-            return Err(match order.mtu {
-                Some(_) => Refusal::MtuTooSmall { mtu },
-                None => Refusal::NotReady(vec![format!(
-                    "the MTU of {mtu} ({source}) is below {IPV6_MTU}, which IPv6 needs"
-                )]),
-            });
-        }
-        let settings = PlanSettings {
-            group: self.settings.group,
-            mtu,
-        };
-        let mut plan = Plan::new(record, &settings, index);
-        plan.workload.extend(inside);
-        Ok((lease, plan))
     }
 
     /// Whether the link gets the largest MTU inside the node, and what then is that of everything else.
@@ -310,6 +332,17 @@ impl<D: Datapath> Desk<D> {
 }
 
 impl<D: Datapath> State<D> {
+    /// The interface index that a link is to get, and that it is being made: its end may come before anybody knows of it.
+    fn begin_wiring(&mut self, link: HostLink) -> u32 {
+        let index = self.next_index;
+        self.use_up(index);
+        self.wiring = Some(Wiring {
+            link,
+            ended: Vec::new(),
+        });
+        index
+    }
+
     /// This interface index, and those before it, are not chosen again.
     pub(super) fn use_up(&mut self, index: u32) {
         if (FIRST_INDEX..LAST_INDEX).contains(&index) {
@@ -358,18 +391,18 @@ fn differences(attachment: &Attachment, order: &AttachOrder, id: NamespaceId) ->
     all
 }
 
-fn refusal(error: LeaseError) -> Refusal {
-    match error {
-        LeaseError::NoPrefix => Refusal::NotReady(vec!["no prefix to give addresses from".to_owned()]),
-        LeaseError::Exhausted(prefixes) => Refusal::Exhausted(prefixes),
-        LeaseError::Held { address, holder } => Refusal::Held {
-            address,
-            holder: holder.to_string(),
-        },
-        LeaseError::Taken { address } => Refusal::Held {
-            address,
-            holder: "another link or route of this node".to_owned(),
-        },
-        LeaseError::NotOurs { address, why } => Refusal::NotOurs { address, why },
+/// Whether a link of this MTU can have these addresses, and the ports that are asked for lead to one of them.
+fn is_feasible(order: &AttachOrder, addresses: Addresses, mtu: u16, source: &str) -> Result<(), Refusal> {
+    if let Some(port) = order.ports.astray(addresses) {
+        return Err(Refusal::PortAstray { port, addresses });
     }
+    if mtu >= IPV6_MTU || addresses.v6().is_none() {
+        return Ok(());
+    }
+    Err(match order.mtu {
+        Some(_) => Refusal::MtuTooSmall { mtu },
+        None => Refusal::NotReady(vec![format!(
+            "the MTU of {mtu} ({source}) is below {IPV6_MTU}, which IPv6 needs"
+        )]),
+    })
 }

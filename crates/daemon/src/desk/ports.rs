@@ -41,6 +41,9 @@ impl<D: Datapath> Desk<D> {
     pub(super) fn hold_forwards(&self, led: &[Led]) -> bool {
         let mut is_good = true;
         for (index, forwards) in led {
+            if !self.state().by_index.contains_key(index) {
+                continue;
+            }
             if let Err(fault) = self.datapath.set_forwards(*index, forwards) {
                 tracing::warn!(index, %fault, "ports of the node lead nowhere");
                 is_good = false;
@@ -48,6 +51,8 @@ impl<D: Datapath> Desk<D> {
             // Who ends a link takes it out of the state first, and closes its forwards then.
             if !self.state().by_index.contains_key(index) {
                 self.close_forwards(*index);
+                // Somebody may have had its ports already, and has them no more.
+                self.sweeper.all_touched();
             }
         }
         is_good

@@ -50,6 +50,9 @@ impl<D: Datapath> Desk<D> {
             state.unread = Some(fault);
             let stopping = |state: &mut super::State<D>| state.phase != Phase::Stopping;
             drop(self.changed.wait_timeout_while(state, again, stopping));
+            if self.state().phase == Phase::Stopping {
+                return;
+            }
             again = (2 * again).min(self.settings.round);
         };
         let start = instant();
@@ -107,7 +110,11 @@ impl<D: Datapath> Desk<D> {
         }
         if touched.uplink && !all {
             match self.datapath.uplink() {
-                Ok(uplink) => self.state().uplink = uplink,
+                Ok(uplink) => {
+                    let mut state = self.state();
+                    state.uplink = uplink;
+                    self.tell_readiness(&mut state);
+                }
                 Err(fault) => {
                     tracing::warn!(%fault, "the uplink's MTU is not known");
                     self.work.fault(fault.errno);

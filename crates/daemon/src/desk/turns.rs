@@ -4,6 +4,7 @@ use super::deletions::{Deleting, Deletions, Lot};
 use super::idle::{Bell, Idle, wait_until};
 use super::order::{AdoptOrder, Adopted, AttachOrder, Attachment, DetachOrder, Detached, Refusal, Step};
 use super::{Desk, Done, Phase, State, vital};
+use crate::fault::is_exhaustion;
 use crate::sync::{Condvar, Mutex, MutexGuard, few, instant, locked};
 use model::datapath::{Datapath, OpenError};
 use model::key::Key;
@@ -365,12 +366,20 @@ impl<D: Datapath> Desk<D> {
                     done,
                 });
             }
-            Job::Detach(order, came, done) => self.delete(Deleting {
-                order,
-                namespace: opened.ok().map(|(_, id)| id),
-                came,
-                done,
-            }),
+            Job::Detach(order, came, done) => match opened {
+                // Which namespace is meant is not known, and may be the one that is attached.
+                Err(OpenError::Fault(fault)) if is_exhaustion(&fault) => {
+                    self.work.fault(fault.errno);
+                    done(Err(OpenError::Fault(fault).into()));
+                    self.turn_ends(&order.key);
+                }
+                opened => self.delete(Deleting {
+                    order,
+                    namespace: opened.ok().map(|(_, id)| id),
+                    came,
+                    done,
+                }),
+            },
             Job::Adopt(order, done) => {
                 let outcome = self.adopt_now(&order, opened);
                 done(outcome);

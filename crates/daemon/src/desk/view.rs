@@ -45,30 +45,22 @@ impl<D: Datapath> Desk<D> {
 
     /// Compares what the kernel holds with what it is to hold; `None` where the key is not attached. Blocks.
     pub fn check(&self, key: Option<&Key>) -> Result<Option<Vec<Finding>>, Refusal> {
-        let attachments = match key {
-            Some(key) => match self.get(key)? {
-                Some(attachment) => vec![attachment],
-                None => return Ok(None),
-            },
-            None => self.list(None)?,
-        };
-        let links = match key {
-            Some(key) => match self.get(key)? {
-                Some(Attachment { link, .. }) => {
-                    let found = self.datapath.find_at(&link.host, link.host_index)?;
-                    found.into_iter().collect()
-                }
-                None => Vec::new(),
-            },
-            None => self.datapath.survey()?.links,
+        let (attachments, links) = match key {
+            Some(key) => {
+                let Some(attachment) = self.get(key)? else {
+                    return Ok(None);
+                };
+                let link = &attachment.link;
+                let found = self.datapath.find_at(&link.host, link.host_index)?;
+                (vec![attachment], found.into_iter().collect())
+            }
+            None => (self.list(None)?, self.datapath.survey()?.links),
         };
         let links: HashMap<u32, _> = links.into_iter().map(|link| (link.index, link)).collect();
         let mut findings = Vec::new();
         for attachment in attachments {
             let link = attachment.link.host.as_str();
             let texts = match links.get(&attachment.link.host_index) {
-                // What was detached meanwhile is not missing.
-                None if self.get(attachment.key())?.is_none_or(|now| now.detaching) => continue,
                 None => vec![format!("link {link} is missing")],
                 Some(found) => {
                     let mut texts: Vec<String> = found
@@ -80,6 +72,9 @@ impl<D: Datapath> Desk<D> {
                     texts
                 }
             };
+            if texts.is_empty() || !self.stays_attached(&attachment) {
+                continue;
+            }
             findings.extend(texts.into_iter().map(|text| Finding {
                 key: Some(attachment.key().clone()),
                 text,
@@ -91,6 +86,13 @@ impl<D: Datapath> Desk<D> {
             findings.extend(node.map(|text| Finding { key: None, text }));
         }
         Ok(Some(findings))
+    }
+
+    /// Whether it is there still, on the same link, and nobody takes it off: what was seen of others means nothing.
+    fn stays_attached(&self, attachment: &Attachment) -> bool {
+        let state = self.state();
+        let now = state.at(attachment.link.host_index);
+        now.is_some_and(|now| now.key() == attachment.key() && !now.detaching)
     }
 
     /// The node.

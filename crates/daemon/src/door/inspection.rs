@@ -184,9 +184,11 @@ impl Inspection for Inspector {
         &self,
         request: Request<inspect::SetPrefixesRequest>,
     ) -> Result<Response<inspect::SetPrefixesResponse>, Status> {
+        let call = Call::of(&request);
         let prefixes = field::prefixes(&request.into_inner().prefix);
         let prefixes = prefixes.map_err(|error| refusal::invalid(&error))?;
-        // It writes a file.
+        // It writes a file, and is carried out though its caller may wait no longer.
+        call.is_handed_over();
         let orders = Arc::clone(&self.orders);
         let set = self.rest.done(move || orders.set_prefixes(&prefixes)).await;
         let set = set.map_err(|error| lost("SetPrefixes", &error))?;

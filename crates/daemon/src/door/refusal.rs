@@ -5,6 +5,7 @@ mod tests;
 
 use super::field::FieldError;
 use crate::desk::order::Refusal;
+use crate::fault::{is_exhaustion, number};
 use model::datapath::{Fault, OpenError, WireError};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -201,25 +202,18 @@ pub fn refused(refusal: &Refusal) -> Status {
     }
 }
 
-/// As the kernel had it; what we refuse ourselves has none, and rustix takes only what is one.
-fn number(fault: &Fault) -> Option<Errno> {
-    let is_one = (1..4096).contains(&fault.errno);
-    is_one.then(|| Errno::from_raw_os_error(fault.errno))
-}
-
 /// The node's fault for the moment, or the kernel's.
 fn kernel(fault: &Fault, text: String) -> Status {
     let errno = fault.errno.to_string();
-    match number(fault) {
-        // Too many open files here or on the node, no memory.
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => status(
+    match is_exhaustion(fault) {
+        true => status(
             Code::Unavailable,
             "NODE_EXHAUSTED",
             text,
             &[("errno", &errno)],
             Some(LATER),
         ),
-        _ => status(Code::Internal, "KERNEL", text, &[("errno", &errno)], None),
+        false => status(Code::Internal, "KERNEL", text, &[("errno", &errno)], None),
     }
 }
 

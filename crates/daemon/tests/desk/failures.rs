@@ -1,14 +1,19 @@
 //! Orders that fail: what is there afterwards, and to whom addresses belong.
 
 use crate::fake::{Failure, Fake, Place, World};
-use crate::orders::{attach, detach, give, give_detach, key, listed, open, order, order_with, pools};
+use crate::orders::{
+    attach, detach, give, give_detach, hanging, key, listed, open, open_with, order, order_with, pools,
+    settings,
+};
 use daemon::desk::Desk;
 use daemon::desk::order::{Attachment, Detached, Refusal};
-use model::datapath::{Event, WireError};
+use model::datapath::{Event, OpenError, WireError};
+use model::plan::LinkPlan;
+use model::survey::DYING_GROUPS;
 use stage::wait::{A_SECOND, PATIENCE, eventually};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 /// With a port, so that there is every step that there can be.
@@ -198,4 +203,126 @@ fn panic_at(place: Place) {
         _ => drop(crate::orders::give(&desk, order("w", "/n/1"))),
     }
     eventually(5 * A_SECOND, "the process ends", || false, |ended| *ended);
+}
+
+/// Which namespace is meant cannot be told then, and it may be the attached one under another name.
+#[test]
+fn a_detach_that_cannot_open_its_path_for_want_of_descriptors_is_refused_and_takes_nothing_off() {
+    let world = World::default();
+    let desk = open(&world);
+    attach(&desk, "w", "/n/1").unwrap();
+    let before = (world.text(), pools(&desk), desk.list(None).unwrap());
+    world.exhaust_files(true);
+    let refused = detach(&desk, "w", Some("/n/01")).unwrap_err();
+    assert!(
+        matches!(&refused, Refusal::Namespace(OpenError::Fault(_))),
+        "{refused}"
+    );
+    assert_eq!((world.text(), pools(&desk), desk.list(None).unwrap()), before);
+    world.exhaust_files(false);
+    assert_eq!(detach(&desk, "w", Some("/n/01")).unwrap(), Detached::Done);
+}
+
+/// A link that is in a group to be deleted, with nobody who deletes it.
+fn half_deleted(world: &World, desk: &Arc<Desk<Fake>>) -> LinkPlan {
+    let link = attach(desk, "w", "/n/1").unwrap().link;
+    world.damage(&link.host, |found| found.group = DYING_GROUPS.start() + 7);
+    link
+}
+
+#[test]
+fn what_a_failed_detach_left_half_deleted_is_no_attachment_that_the_same_order_finds() {
+    let world = World::default();
+    let desk = open(&world);
+    let old = half_deleted(&world, &desk);
+    let new = attach(&desk, "w", "/n/1").unwrap().link;
+    assert_ne!(new.host_index, old.host_index);
+    assert_eq!((desk.check(None).unwrap(), world.links()), (Some(Vec::new()), 1));
+}
+
+#[test]
+fn what_a_failed_detach_left_half_deleted_is_taken_away_once_it_is_touched() {
+    let world = World::default();
+    let desk = open(&world);
+    let link = half_deleted(&world, &desk);
+    world.tell(Event::LinkTouched {
+        link: link.host,
+        index: link.host_index,
+    });
+    eventually(
+        PATIENCE,
+        "it is taken away",
+        || (listed(&desk), world.links()),
+        |left| *left == (vec![], 0),
+    );
+}
+
+/// The survey of a check has the link as it was when somebody else began to take it off, or to attach it anew.
+#[test]
+fn a_check_finds_nothing_in_what_is_taken_off_meanwhile() {
+    for comes_again in [false, true] {
+        let world = World::default();
+        let desk = open(&world);
+        let link = attach(&desk, "w", "/n/1").unwrap().link;
+        world.damage(&link.host, |found| found.mtu = 1);
+        world.close(Place::Surveyed);
+        let checked = std::thread::spawn({
+            let desk = Arc::clone(&desk);
+            move || desk.check(None).unwrap()
+        });
+        world.wait_at(Place::Surveyed);
+        detach(&desk, "w", None).unwrap();
+        if comes_again {
+            attach(&desk, "w", "/n/1").unwrap();
+        }
+        world.open(Place::Surveyed);
+        assert_eq!(checked.join().unwrap(), Some(Vec::new()));
+    }
+}
+
+/// A full survey leaves alone whose order is in hand; this order changes nothing.
+#[test]
+fn what_was_touched_while_an_order_was_in_hand_is_put_back_by_a_full_sweep() {
+    let world = World::default();
+    let desk = open(&world);
+    let link = attach(&desk, "w", "/n/1").unwrap().link;
+    let whole = world.text();
+    world.close(Place::Open(9));
+    let older = give_detach(&desk, "w", Some("/n/9"));
+    world.wait_at(Place::Open(9));
+    world.damage(&link.host, |found| found.neighbours.clear());
+    world.tell(Event::Lost);
+    world.wait_until_it_is(&whole);
+    world.open(Place::Open(9));
+    assert_eq!(older.outcome().unwrap(), Detached::IsNewer);
+}
+
+#[test]
+fn whether_the_daemon_is_ready_is_told_also_where_an_attach_gives_back_the_last_address() {
+    let world = World::default();
+    let mut small = settings();
+    small.prefixes = vec!["10.9.0.0/30".parse().unwrap()];
+    let desk = open_with(&world, small);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&told);
+    desk.on_ready_change(Box::new(move |ready| sink.lock().unwrap().push(ready)));
+    let room = pools(&desk)[0].1;
+    for n in 1..room {
+        attach(&desk, &format!("w{n}"), &format!("/n/{n}")).unwrap();
+    }
+    world.fail(Some(Failure {
+        step: 3,
+        leaves: false,
+    }));
+    let last = hanging(&world, &desk, "last", "/n/99");
+    // Somebody else makes the daemon look whether it is ready.
+    world.lose_ruleset();
+    world.tell(Event::RulesetTouched);
+    let is_told = || told.lock().unwrap().last().copied();
+    eventually(PATIENCE, "it is told not to be ready", is_told, |last| {
+        *last == Some(false)
+    });
+    world.open(Place::Wire);
+    last.outcome().unwrap_err();
+    assert_eq!((desk.unready(), is_told()), (vec![], Some(true)));
 }

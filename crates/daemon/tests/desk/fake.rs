@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use model::address::Family;
 use model::datapath::{Datapath, Event, Fault, OpenError, Target, WireError};
 use model::flows::{Forgotten, Past, Verdict};
+use model::forwards::PortForwards;
 use model::key::HostLink;
 use model::plan::{Op, Plan};
 use model::ports::PortForward;
@@ -17,7 +18,7 @@ use model::record::NamespaceId;
 use model::routes::{FoundRoutes, Reach, Step as Road};
 use model::ruleset::Ruleset;
 use model::survey::{Forwarding, FoundLink, Survey, Uplink};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use world::{Held, Link, apply, inode};
@@ -69,7 +70,7 @@ pub(crate) struct Fake {
 #[derive(Default)]
 struct Noted {
     was_published: bool,
-    forwards: BTreeMap<u32, Vec<PortForward>>,
+    forwards: PortForwards,
 }
 
 /// One thing that a wire does.
@@ -140,6 +141,13 @@ impl Datapath for Fake {
             path: path.to_owned(),
         })?;
         self.world.pass(Place::Open(inode));
+        if self.world.held().too_many_files {
+            return Err(OpenError::Fault(Fault {
+                // EMFILE
+                errno: 24,
+                ..fault("open a namespace")
+            }));
+        }
         Ok((inode, NamespaceId { device: 4, inode }))
     }
 
@@ -172,7 +180,9 @@ impl Datapath for Fake {
                         held.loopbacks.remove(namespace);
                     }
                     let index = held.links.get(name).map(|link| link.found.index);
-                    index.and_then(|index| held.forwards.remove(&index));
+                    if let Some(index) = index {
+                        held.forwards.set(index, &[]);
+                    }
                     drop(held);
                     drop(noted);
                     if left.is_empty() {
@@ -187,7 +197,7 @@ impl Datapath for Fake {
         let index = held.links[name].found.index;
         drop(held);
         if !plan.forwards.is_empty() {
-            noted.forwards.insert(index, plan.forwards.clone());
+            noted.forwards.set(index, &plan.forwards);
         }
         drop(noted);
         self.world.wake();
@@ -243,13 +253,9 @@ impl Datapath for Fake {
             self.world.pass(Place::OpenForwards);
         }
         let mut noted = self.noted.lock().unwrap();
-        let set = |all: &mut BTreeMap<u32, Vec<PortForward>>| match forwards {
-            [] => drop(all.remove(&link)),
-            forwards => drop(all.insert(link, forwards.to_vec())),
-        };
-        set(&mut noted.forwards);
+        noted.forwards.set(link, forwards);
         if noted.was_published {
-            self.change(|held| set(&mut held.forwards));
+            self.change(|held| held.forwards.clone_from(&noted.forwards));
         }
         Ok(())
     }
@@ -364,7 +370,7 @@ impl Datapath for Fake {
         let held = self.world.held();
         let same = held.ruleset.as_ref() == Some(&ruleset.to_string())
             && held.spared == spared(ruleset)
-            && held.forwards == noted.forwards;
+            && held.forwards.elements() == noted.forwards.elements();
         noted.was_published |= same;
         drop(held);
         Ok(if same {

@@ -277,3 +277,31 @@ fn ports_of_a_link_that_ends_while_they_are_put_back_lead_nowhere() {
     world.open(Place::Surveyed);
     assert_eq!(forwards, Vec::<String>::new());
 }
+
+/// The sweep has seen the first one's link, and goes on when the port is the second one's.
+#[test]
+fn a_port_that_has_passed_on_while_it_was_put_back_leads_to_who_has_it_now() {
+    let world = World::default();
+    let desk = open(&world);
+    give(&desk, one(None, Protocol::Tcp)).outcome().unwrap();
+    world.close(Place::OpenForwards);
+    world.tell(Event::Lost);
+    world.wait_at(Place::OpenForwards);
+    world.vanish("/n/2");
+    let heir = give(&desk, order_with("heir", "/n/3", &[8080]))
+        .outcome()
+        .unwrap();
+    let wanted: Vec<String> = heir
+        .addresses()
+        .iter()
+        .map(|address| format!("8080/tcp to {address} 80"))
+        .collect();
+    assert_eq!(world.forwards(), wanted);
+    world.open(Place::OpenForwards);
+    eventually(
+        PATIENCE,
+        "the port leads to its holder",
+        || (desk.check(None).unwrap(), world.forwards()),
+        |(findings, forwards)| *findings == Some(Vec::new()) && *forwards == wanted,
+    );
+}

@@ -123,8 +123,12 @@ fn a_prefix_with_nodes_or_with_the_nodes_own_prefix_in_it_is_not_spared() {
         peer("d", "192.0.2.4", "10.8.0.0/14"),
     ]);
     expect_spared(&world, &["10.9.0.0/24", "10.9.9.0/24"]);
-    let said = desk.node().warnings.join("\n");
-    assert!(said.contains("peer c: 192.0.0.0/3 is not routed"), "{said}");
+    let said = eventually(
+        PATIENCE,
+        "peer c is spoken of",
+        || desk.node().warnings.join("\n"),
+        |said| said.contains("peer c: 192.0.0.0/3 is not routed"),
+    );
     assert!(
         said.contains("peer d: 10.8.0.0/14 overlaps 10.9.0.0/24"),
         "{said}"

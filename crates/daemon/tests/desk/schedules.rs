@@ -296,7 +296,7 @@ fn the_table_has_every_change_whoever_makes_it() {
         world.lose_ruleset();
         world.tell(Event::RulesetTouched);
         given.outcome().unwrap();
-        world.wait_for_the_table(published, "10.10.0.0/24".parse().unwrap(), 1);
+        world.wait_for_the_table(published, "10.10.0.0/24".parse().unwrap(), 2);
     });
 }
 

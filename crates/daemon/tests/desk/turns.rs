@@ -187,7 +187,7 @@ fn ends_that_are_told_by_a_thread_of_its_own_are_answered_and_what_is_put_back_m
         assert_eq!(detaching.outcome().unwrap(), Detached::Done);
     }
     with_a_port.outcome().unwrap();
-    world.wait_for_the_table(published, "10.9.0.0/28".parse().unwrap(), 1);
+    world.wait_for_the_table(published, "10.9.0.0/28".parse().unwrap(), 2);
     assert!((1..=3).contains(&world.most_together()));
     assert_eq!(listed(&desk), ["d"]);
 }

@@ -2,9 +2,12 @@
 
 use crate::played::{Played, attachment, bounded, open, ourselves};
 use crate::raw::{ATTACH, METHODS, call_and_send_nothing};
+use api::inspection::SetPrefixesRequest;
+use api::inspection::inspection_client::InspectionClient;
 use api::workload::workload_networking_client::WorkloadNetworkingClient;
 use api::workload::{AttachRequest, DetachRequest, NetNsAttachment};
 use daemon::door::Bounds;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
@@ -65,6 +68,29 @@ async fn an_order_that_outlives_the_deadline_goes_on_and_the_caller_is_told() {
         let status = client.detach(timed(detach(), timeout)).await.unwrap_err();
         assert_eq!(reason(&status), "ORDER_GOES_ON");
     }
+}
+
+#[tokio::test]
+async fn a_list_of_prefixes_that_is_written_slowly_goes_on_and_the_caller_is_told() {
+    let desk = Played::default();
+    let door = open(&desk, ourselves());
+    let (slow, written) = mpsc::channel();
+    desk.writes_until(written);
+    let mut client = InspectionClient::new(door.channel.clone());
+    let list = SetPrefixesRequest {
+        prefix: vec!["10.77.0.0/24".to_owned()],
+    };
+    let timeout = Duration::from_millis(500);
+    let status = client
+        .set_prefixes(timed(list.clone(), timeout))
+        .await
+        .unwrap_err();
+    assert_eq!(reason(&status), "ORDER_GOES_ON");
+    drop(slow);
+    assert_eq!(
+        client.set_prefixes(list).await.unwrap().into_inner().generation,
+        7
+    );
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use model::record::{Asked, NamespaceId, PathDigest, Record};
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -48,6 +48,7 @@ struct Inner {
     garbage_ages: Mutex<Vec<Duration>>,
     unready: Mutex<Vec<String>>,
     ready_call: Mutex<Option<ReadyCall>>,
+    written: Mutex<Option<mpsc::Receiver<()>>>,
     came: Notify,
 }
 
@@ -106,6 +107,11 @@ impl Played {
     pub(crate) fn adoptions(&self) -> Vec<AdoptOrder> {
         let adopts = self.0.adopts.lock().unwrap();
         adopts.iter().map(|(order, _)| order.clone()).collect()
+    }
+
+    /// The next list of prefixes is written once the other end of this is gone.
+    pub(crate) fn writes_until(&self, written: mpsc::Receiver<()>) {
+        *self.0.written.lock().unwrap() = Some(written);
     }
 
     pub(crate) fn set_unready(&self, unmet: &[&str]) {
@@ -235,6 +241,10 @@ impl Orders for Played {
 
     fn set_prefixes(&self, _: &[model::prefix::Prefix]) -> Result<u64, Refusal> {
         self.is_asked();
+        if let Some(written) = self.0.written.lock().unwrap().take() {
+            // It ends with the other end.
+            let _ = written.recv();
+        }
         Ok(7)
     }
 

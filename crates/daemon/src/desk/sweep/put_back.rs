@@ -67,6 +67,11 @@ impl<D: Datapath> Desk<D> {
         };
         drop(state);
         match self.datapath.find_at(&attachment.link.host, index) {
+            // A detach of it has failed half-way, or begins: a full sweep takes away what nobody takes off.
+            Ok(Some(link)) if link.is_dying() => {
+                self.sweeper.all_touched();
+                true
+            }
             Ok(Some(link)) => {
                 let missing = link.missing(&attachment.record, &attachment.link);
                 let is_led = self.hold_forwards(forwards_of(&attachment).as_slice());

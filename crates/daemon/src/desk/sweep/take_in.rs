@@ -9,7 +9,7 @@ use model::datapath::{Datapath, Target};
 use model::key::HostLink;
 use model::plan::{LinkPlan, Op, PlanSettings};
 use model::record::Record;
-use model::survey::{DYING_GROUPS, FoundLink, Standing, Survey};
+use model::survey::{FoundLink, Standing, Survey};
 use std::collections::HashSet;
 use std::net::IpAddr;
 
@@ -70,7 +70,12 @@ impl<D: Datapath> Desk<D> {
                     ));
                 }
                 // An order that runs knows of its link what no survey can tell.
-                _ if link.host_link().is_some_and(|name| busy.contains(&name)) => {}
+                // What stands is looked at once more, because an order that changes nothing would leave it as it is.
+                _ if link.host_link().is_some_and(|name| busy.contains(&name)) => {
+                    if state.stands_at(link) {
+                        work.look.push(link.index);
+                    }
+                }
                 // What is known, a damaged one, too, is put back where it was touched.
                 Standing::HalfAdopted(..) if state.by_index.contains_key(&link.index) => {
                     work.look.push(link.index);
@@ -168,8 +173,7 @@ impl<D: Datapath> State<D> {
     /// Whether a link is that of an attachment which is to stay.
     fn stands_at(&self, link: &FoundLink) -> bool {
         let known = self.at(link.index).filter(|known| !known.detaching);
-        !DYING_GROUPS.contains(&link.group)
-            && known.is_some_and(|known| Some(&known.link.host) == link.host_link().as_ref())
+        !link.is_dying() && known.is_some_and(|known| Some(&known.link.host) == link.host_link().as_ref())
     }
 }
 

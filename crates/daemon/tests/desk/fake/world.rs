@@ -6,9 +6,9 @@ use ipnet::IpNet;
 use model::address::Addresses;
 use model::datapath::Event;
 use model::flows::Flow;
+use model::forwards::PortForwards;
 use model::key::HostLink;
 use model::plan::{Op, Plan};
-use model::ports::PortForward;
 use model::routes::Held as Roads;
 use model::survey::FoundLink;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,7 +40,7 @@ pub(super) struct Held {
     foreign: BTreeSet<u32>,
     pub(super) ruleset: Option<String>,
     /// Ports of the node that lead to the link of an index.
-    pub(super) forwards: BTreeMap<u32, Vec<PortForward>>,
+    pub(super) forwards: PortForwards,
     /// Connections that are tracked. Every destination is the node's.
     pub(super) flows: Vec<Flow>,
     /// How often a ruleset was put in place.
@@ -66,6 +66,8 @@ pub(super) struct Held {
     most_together: usize,
     /// Whoever tells of a link's end does so on a thread of its own.
     tells_later: bool,
+    /// No namespace can be opened, for want of descriptors.
+    pub(super) too_many_files: bool,
     /// Daemons that have ended. Their threads live on, unlike those of a process.
     pub(super) lives: usize,
 }
@@ -139,16 +141,24 @@ impl World {
         self.held().most_together
     }
 
+    /// Whether the daemon has too many open files to open a namespace.
+    pub(crate) fn exhaust_files(&self, yes: bool) {
+        self.held().too_many_files = yes;
+    }
+
     /// As a kernel does, whose notifications are read by a thread that has nothing else to do.
     pub(crate) fn tell_later(&self) {
         self.held().tells_later = true;
     }
 
-    /// Returns when a ruleset was put in place once more, and the table has this net and so many forwards.
+    /// Returns when a ruleset was put in place once more, and the table has this net and so many port forwards, one for each
+    /// address.
     #[track_caller]
     pub(crate) fn wait_for_the_table(&self, published: usize, net: IpNet, forwards: usize) {
         self.wait("the table has all of it", |held| {
-            held.published > published && held.spared.contains(&net) && held.forwards.len() == forwards
+            held.published > published
+                && held.spared.contains(&net)
+                && held.forwards.elements().forwards.len() == forwards
         });
     }
 
@@ -267,7 +277,7 @@ impl World {
     pub(crate) fn lose_ruleset(&self) {
         let mut held = self.held();
         held.ruleset = None;
-        held.forwards.clear();
+        held.forwards = PortForwards::default();
     }
 
     /// A connection is tracked.
@@ -284,17 +294,13 @@ impl World {
     /// Ports of the node and where they lead, as the table has them.
     pub(crate) fn forwards(&self) -> Vec<String> {
         let held = self.held();
-        let each = held.forwards.values().flatten();
-        each.map(
-            |PortForward {
-                 place,
-                 to: (address, port),
-             }| {
+        let each = held.forwards.elements().forwards;
+        each.into_iter()
+            .map(|(place, (address, port))| {
                 let at = place.address.map(|a| format!("{a} ")).unwrap_or_default();
                 format!("{at}{}/{} to {address} {port}", place.port, place.protocol)
-            },
-        )
-        .collect()
+            })
+            .collect()
     }
 
     pub(crate) fn set_uplink_mtu(&self, mtu: u32) {
@@ -362,8 +368,9 @@ impl World {
 impl Held {
     fn text(&self) -> String {
         let mut text = format!("ruleset {:?}\nloopbacks {:?}\n", self.ruleset, self.loopbacks);
-        if !self.forwards.is_empty() {
-            writeln!(text, "forwards {:?}", self.forwards).unwrap();
+        let forwards = self.forwards.elements().forwards;
+        if !forwards.is_empty() {
+            writeln!(text, "forwards {forwards:?}").unwrap();
         }
         for Link {
             found,
@@ -409,7 +416,7 @@ impl Held {
             Step::Line(line) => link.rest.push(line.clone()),
             Step::Loopback => drop(self.loopbacks.insert(namespace)),
             Step::Host(op) => apply(&mut link.found, op),
-            Step::PortForwards(forwards) => drop(self.forwards.insert(link.found.index, forwards.to_vec())),
+            Step::PortForwards(forwards) => drop(self.forwards.set(link.found.index, forwards)),
         }
     }
 }
