@@ -1,7 +1,7 @@
 //! Development commands. `cargo xtask help` lists them.
 //!
-//! Each check is a pure function from what was read (cargo's metadata, source text) to a list of violations; only
-//! `cargo`, `packages`, `guest` and the functions in here start programs.
+//! Each check is a pure function from what was read (cargo's metadata, source text) to a list of violations. Programs are
+//! started by `cargo`, `dist`, `fuzz`, `go`, `guest`, `nemesis`, `packages` and `steps` only.
 
 mod cargo;
 mod dist;
@@ -28,7 +28,7 @@ const HELP: &str = "\
 cargo xtask demo [ARGS]     build the daemon and the command line, and show what they do
 cargo xtask test            install what the tests need, then run every check and every test
 cargo xtask test --cluster  only the test with a Kubernetes cluster, whose parts it builds first
-cargo xtask ci              the same, the plugin as it is shipped, and the demo
+cargo xtask ci              as test, plus the plugin as it is shipped and the demo
 cargo xtask clients [NAME]  only the tests with real clients, all or those with NAME in theirs
 cargo xtask nemesis [ARGS]  try to break the daemon: --seed N, --minutes M or --operations N (docs/reliability.md)
 cargo xtask soak [ARGS]     attach and detach for --minutes 60, in a release build; bench/report/soak shows how flat it was

@@ -119,7 +119,7 @@ pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
     Ok(exit(status.success()))
 }
 
-/// The plugin under the real libcni. Needs Go, which Debian 12 has too old, so it is no part of `test`.
+/// The plugin under the real libcni, alone; it is a step of `test`, too. Needs Go, which Debian 12 has too old.
 pub(crate) fn libcni() -> Result<ExitCode> {
     packages::ensure(packages::FOR_TESTS)?;
     let driver = libcni_driver()?;
