@@ -6,6 +6,7 @@
 mod cargo;
 mod dist;
 mod documents;
+mod figures;
 mod fuzz;
 mod go;
 mod graph;
@@ -38,7 +39,7 @@ cargo xtask fuzz [TARGET] [--seconds N] [--minimise]
                             try the readers of what comes from outside with what libFuzzer makes up (docs/reliability.md)
 cargo xtask dist            build what is shipped into target/dist; the plugin static, and not too large
 cargo xtask libcni          the CNI plugin under the real libcni, in Go, and with Debian's plugins behind it
-cargo xtask deps            who knows whom: the rooms' dependencies and their source text; what documents promise, and their links
+cargo xtask deps            who knows whom: the rooms' dependencies and their source text; what documents promise, link to and show
 cargo xtask go              checks and tests of the Go modules
 cargo xtask containerd [..] build containerd with go/cni in it: newest, older, oldest (tests/containerd)
 cargo xtask licences        licences, bans and sources of the dependencies; licences of what go/cni links

@@ -2,7 +2,7 @@
 
 use crate::cargo::{cargo, count_tests, graph, graph_with_fuzzer, run};
 use crate::totals::Totals;
-use crate::{dist, documents, go, guest, licences, modules, packages, promises, rooms, sources};
+use crate::{dist, documents, figures, go, guest, licences, modules, packages, promises, rooms, sources};
 use anyhow::{Context as _, Result, bail};
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
@@ -154,7 +154,7 @@ fn libcni_tests(driver: &Path) -> Command {
     test
 }
 
-/// Who knows whom, by declaration and by source text; and whether what documents name and link to is there.
+/// Who knows whom, by declaration and by source text; and whether what documents name, link to and show is so.
 pub(crate) fn rooms() -> Result<Vec<String>> {
     let graph = graph()?;
     let mut found = rooms::violations(&graph);
@@ -165,6 +165,7 @@ pub(crate) fn rooms() -> Result<Vec<String>> {
     found.extend(documents::violations(&documents, |path| {
         graph.root.join(path).exists()
     }));
+    found.extend(figures::violations(&graph.root)?);
     Ok(found)
 }
 
