@@ -1,10 +1,12 @@
 //! Development commands. `cargo xtask help` lists them.
 //!
-//! Each check is a pure function from what was read (cargo's metadata, source text) to a list of violations; only
-//! `cargo`, `packages`, `guest` and the functions in here start programs.
+//! Each check is a pure function from what was read (cargo's metadata, source text) to a list of violations. Programs are
+//! started by `cargo`, `dist`, `fuzz`, `go`, `guest`, `nemesis`, `packages` and `steps` only.
 
 mod cargo;
 mod dist;
+mod documents;
+mod figures;
 mod fuzz;
 mod go;
 mod graph;
@@ -28,7 +30,7 @@ const HELP: &str = "\
 cargo xtask demo [ARGS]     build the daemon and the command line, and show what they do
 cargo xtask test            install what the tests need, then run every check and every test
 cargo xtask test --cluster  only the test with a Kubernetes cluster, whose parts it builds first
-cargo xtask ci              the same, the plugin as it is shipped, and the demo
+cargo xtask ci              as test, plus the plugin as it is shipped and the demo
 cargo xtask clients [NAME]  only the tests with real clients, all or those with NAME in theirs
 cargo xtask nemesis [ARGS]  try to break the daemon: --seed N, --minutes M or --operations N (docs/reliability.md)
 cargo xtask soak [ARGS]     attach and detach for --minutes 60, in a release build; bench/report/soak shows how flat it was
@@ -37,7 +39,7 @@ cargo xtask fuzz [TARGET] [--seconds N] [--minimise]
                             try the readers of what comes from outside with what libFuzzer makes up (docs/reliability.md)
 cargo xtask dist            build what is shipped into target/dist; the plugin static, and not too large
 cargo xtask libcni          the CNI plugin under the real libcni, in Go, and with Debian's plugins behind it
-cargo xtask deps            who knows whom: the rooms' dependencies and their source text; what documents promise
+cargo xtask deps            who knows whom: the rooms' dependencies and their source text; what documents promise, link to and show
 cargo xtask go              checks and tests of the Go modules
 cargo xtask containerd [..] build containerd with go/cni in it: newest, older, oldest (tests/containerd)
 cargo xtask licences        licences, bans and sources of the dependencies; licences of what go/cni links

@@ -1,50 +1,65 @@
-//! What the documents promise: every test that they name exists, and every file that they link to.
+//! What the documents promise: every test that they name as a check exists, and every decision stands under its number in the
+//! list of decisions.
 
+use crate::documents::Document;
 use crate::sources::Source;
-use anyhow::{Context as _, Result};
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
 
-/// Documents that name the checks of what they say.
-const DOCUMENTS: [&str; 3] = ["ARCHITECTURE.md", "docs/decisions", "docs/security.md"];
+/// Documents that name the checks of what they say; a folder, with a `/` behind it, means all in it.
+const DOCUMENTS: [&str; 4] = [
+    "ARCHITECTURE.md",
+    "docs/decisions/",
+    "docs/reliability.md",
+    "docs/security.md",
+];
 
 /// What names of checks stand behind.
-const MARKS: [&str; 3] = ["## Invariants", "**Checked by**", "| held by |"];
+const MARKS: [&str; 4] = ["## Invariants", "**Checked by**", "| held by |", "| mended by |"];
 
-/// Everything that the documents name and that is not there.
-pub(crate) fn violations(root: &Path, sources: &[Source]) -> Result<Vec<String>> {
+/// Where decisions are, and the list of them.
+const DECISIONS: &str = "docs/decisions/";
+const LIST: &str = "docs/decisions/README.md";
+
+/// Everything that the documents promise and that is not so.
+pub(crate) fn violations(documents: &[Document], sources: &[Source]) -> Vec<String> {
     let tests = tests(sources);
     let mut found = Vec::new();
-    for (path, text) in documents(root)? {
-        let missing = named_checks(&text)
+    let names_checks = |document: &&Document| {
+        DOCUMENTS
+            .iter()
+            .any(|named| document.path == *named || named.ends_with('/') && document.path.starts_with(named))
+    };
+    for Document { path, text } in documents.iter().filter(names_checks) {
+        let missing = named_checks(text)
             .into_iter()
             .filter(|name| !is_there(name, &tests));
         found.extend(missing.map(|name| format!("{path}: there is no test {name}")));
     }
-    for path in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"] {
-        let text = fs::read_to_string(root.join(path)).with_context(|| format!("read {path}"))?;
-        let missing = links(&text).into_iter().filter(|link| !root.join(link).exists());
-        found.extend(missing.map(|link| format!("{path}: there is no {link}")));
-    }
-    Ok(found)
+    found.extend(decisions(documents));
+    found
 }
 
-fn documents(root: &Path) -> Result<Vec<(String, String)>> {
-    let mut paths = Vec::new();
-    for document in DOCUMENTS.map(|document| root.join(document)) {
-        if !document.is_dir() {
-            paths.push(document);
+/// Decisions whose title has not the file's number, or that are not in the list.
+fn decisions(documents: &[Document]) -> Vec<String> {
+    let list = documents.iter().find(|document| document.path == LIST);
+    let listed: BTreeSet<String> = list.map(Document::links).into_iter().flatten().collect();
+    let mut found = Vec::new();
+    for Document { path, text } in documents.iter().filter(|document| document.path != LIST) {
+        let Some(name) = path.strip_prefix(DECISIONS) else {
             continue;
+        };
+        let digits = name.split('-').next().unwrap_or_default();
+        let begins = |number: u32| text.starts_with(&format!("# {number}. "));
+        if !digits.parse::<u32>().is_ok_and(begins) {
+            found.push(format!(
+                "{path}: its title is not \"# NUMBER. TITLE\" with the number of its name"
+            ));
         }
-        for entry in fs::read_dir(&document).with_context(|| format!("read {}", document.display()))? {
-            paths.push(entry?.path());
+        if !listed.contains(name) {
+            found.push(format!("{path}: {LIST} does not list it"));
         }
     }
-    paths.sort();
-    let read = |path: &Path| fs::read_to_string(path).with_context(|| format!("read {}", path.display()));
-    let shown = |path: &Path| path.strip_prefix(root).unwrap_or(path).display().to_string();
-    paths.iter().map(|path| Ok((shown(path), read(path)?))).collect()
+    found
 }
 
 /// Names of the functions that a test attribute stands before, also inside `proptest!`.
@@ -94,7 +109,7 @@ fn is_there(name: &str, tests: &BTreeSet<String>) -> bool {
 
 /// What looks like a test's name, behind the first mark.
 fn named_checks(text: &str) -> Vec<String> {
-    let start = MARKS.iter().find_map(|mark| text.find(mark));
+    let start = MARKS.iter().filter_map(|mark| text.find(mark)).min();
     let quoted = start
         .map_or("", |start| &text[start..])
         .split('`')
@@ -105,15 +120,6 @@ fn named_checks(text: &str) -> Vec<String> {
         name.matches('_').count() > 1 && name.chars().all(is_word) && !name.ends_with(".rs")
     };
     quoted.filter(is_name).map(str::to_owned).collect()
-}
-
-/// Targets of Markdown links to files.
-fn links(text: &str) -> Vec<String> {
-    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-    targets
-        .filter(|target| !target.contains("://") && !target.starts_with('#'))
-        .map(str::to_owned)
-        .collect()
 }
 
 #[cfg(test)]
@@ -168,10 +174,40 @@ mod tests {
     }
 
     #[test]
-    fn links_to_files_are_read_and_others_are_not() {
+    fn a_check_is_missed_in_every_document_that_promises_it() {
+        let text = "| what | mended by |\n| x | `a_test_that_is_gone` |".to_owned();
+        let of = |path: &str| Document {
+            path: path.to_owned(),
+            text: text.clone(),
+        };
+        let documents = ["docs/figures.md", "docs/reliability.md", "docs/security.md"].map(of);
         assert_eq!(
-            links("[a](docs/a.md) [b](https://b.example) [c](#c)"),
-            ["docs/a.md"]
+            violations(&documents, &[]),
+            [
+                "docs/reliability.md: there is no test a_test_that_is_gone",
+                "docs/security.md: there is no test a_test_that_is_gone",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_decision_has_its_number_and_stands_in_the_list() {
+        let document = |path: &str, text: &str| Document {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        };
+        let documents = [
+            document("docs/decisions/0001-a.md", "# 1. A\n"),
+            document("docs/decisions/0002-b.md", "# 0002: B\n"),
+            document("docs/decisions/0003-c.md", "# 3. C\n"),
+            document(LIST, "# Decisions\n- [1. A](0001-a.md)\n- [2. B](0002-b.md)\n"),
+        ];
+        assert_eq!(
+            decisions(&documents),
+            [
+                "docs/decisions/0002-b.md: its title is not \"# NUMBER. TITLE\" with the number of its name",
+                "docs/decisions/0003-c.md: docs/decisions/README.md does not list it",
+            ]
         );
     }
 }

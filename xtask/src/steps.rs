@@ -2,7 +2,7 @@
 
 use crate::cargo::{cargo, count_tests, graph, graph_with_fuzzer, run};
 use crate::totals::Totals;
-use crate::{dist, go, guest, licences, modules, packages, promises, rooms, sources};
+use crate::{dist, documents, figures, go, guest, licences, modules, packages, promises, rooms, sources};
 use anyhow::{Context as _, Result, bail};
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
@@ -119,7 +119,7 @@ pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
     Ok(exit(status.success()))
 }
 
-/// The plugin under the real libcni. Needs Go, which Debian 12 has too old, so it is no part of `test`.
+/// The plugin under the real libcni, alone; it is a step of `test`, too. Needs Go, which Debian 12 has too old.
 pub(crate) fn libcni() -> Result<ExitCode> {
     packages::ensure(packages::FOR_TESTS)?;
     let driver = libcni_driver()?;
@@ -154,13 +154,18 @@ fn libcni_tests(driver: &Path) -> Command {
     test
 }
 
-/// Who knows whom, by declaration and by source text; and whether the checks exist that documents name.
+/// Who knows whom, by declaration and by source text; and whether what documents name, link to and show is so.
 pub(crate) fn rooms() -> Result<Vec<String>> {
     let graph = graph()?;
     let mut found = rooms::violations(&graph);
     let sources = sources::read(&graph.root)?;
     found.extend(sources::violations(&sources));
-    found.extend(promises::violations(&graph.root, &sources)?);
+    let documents = documents::read(&graph.root)?;
+    found.extend(promises::violations(&documents, &sources));
+    found.extend(documents::violations(&documents, |path| {
+        graph.root.join(path).exists()
+    }));
+    found.extend(figures::violations(&graph.root)?);
     Ok(found)
 }
 
