@@ -35,6 +35,7 @@ pub(crate) mod link {
     pub(crate) const MTU: u16 = 4;
     pub(crate) const LINK: u16 = 5;
     pub(crate) const MASTER: u16 = 10;
+    pub(crate) const OPERSTATE: u16 = 16;
     pub(crate) const LINKINFO: u16 = 18;
     pub(crate) const IFALIAS: u16 = 20;
     pub(crate) const AF_SPEC: u16 = 26;
@@ -171,7 +172,7 @@ pub(crate) fn set_up(index: u32, name: &str, up: bool) -> Message {
     Message::new(SETLINK, 0, format!("ip link set {name} {word}")).fixed(&ifinfo(index, u32::from(up), UP))
 }
 
-/// Asks for one link; the answer also means that the link's carrier change has taken effect (`linkwatch_sync_dev`).
+/// Asks for one link. Since Linux 6.8 the answer also means that its carrier's change has taken effect (`linkwatch_sync_dev`).
 pub(crate) fn link_by_index(index: u32, name: &str) -> Message {
     Message::new(GETLINK, 0, format!("ip link show {name}"))
         .fixed(&ifinfo(index, 0, 0))

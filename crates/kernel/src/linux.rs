@@ -1,6 +1,7 @@
 //! The datapath on Linux.
 
 mod adopt;
+mod carrier;
 mod dying;
 mod unwire;
 mod wire;
@@ -231,10 +232,9 @@ fn regrouped(tried: &str, target: &Target, group: u32) -> Fault {
     )
 }
 
-/// Waits until both ends of a link send: the kernel answers when the carrier's change has taken effect
-/// (`linkwatch_sync_dev`). The other end was without a carrier for as long as this one was down.
+/// Waits until both ends of a link send. The other end was without a carrier for as long as this one was down.
 fn settle(socket: &mut Socket, link: &FoundLink) -> Result<(), Fault> {
-    let replies = socket.batch(&[link_by_index(link.index, &link.name)])?.replies;
+    let replies = carrier::noted(socket, &link_by_index(link.index, &link.name))?.replies;
     let Some(reply) = replies.first() else {
         return Ok(());
     };
@@ -244,7 +244,7 @@ fn settle(socket: &mut Socket, link: &FoundLink) -> Result<(), Fault> {
         attributes.u32(encode::link::LINK_NETNSID),
     ) {
         // An end that is gone has nothing to wait for.
-        socket.batch(&[encode::link_elsewhere(namespace, peer)])?;
+        carrier::noted(socket, &encode::link_elsewhere(namespace, peer))?;
     }
     Ok(())
 }
@@ -374,7 +374,7 @@ impl Datapath for Linux {
     }
 
     fn change_routes(&self, steps: &[Step]) -> Result<Vec<Fault>, Fault> {
-        routes::change(&mut locked(&self.router), steps)
+        routes::change(&mut locked(&self.router), &self.sysctls, steps)
     }
 
     fn drift(&self, ruleset: &Ruleset) -> Result<Vec<String>, Fault> {

@@ -413,7 +413,11 @@ mod tests {
     #[test]
     fn garbage_is_no_table_of_ours() {
         let tables = Ruleset::new(8, true).tables();
-        let chain = &tables[0].chains[0];
+        let chain = tables[0]
+            .chains
+            .iter()
+            .find(|chain| chain.name == "guard")
+            .unwrap();
         let inet = TableFamily::Inet;
         let written = new_rule(inet, chain, &chain.rules[5]);
         assert!(concerns_us(written.payload()));

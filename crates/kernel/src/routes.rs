@@ -258,6 +258,7 @@ struct Device {
     tunnel: Tunnel,
     /// It is otherwise than ours are made, or one of several.
     odd: bool,
+    /// It is down, or takes no IPv6 and is to.
     down: bool,
 }
 
@@ -295,10 +296,12 @@ fn find_tunnel(socket: &mut Socket) -> Result<Option<Device>, Fault> {
                 .and_then(|mtu| mtu.try_into().ok())
                 .unwrap_or_default(),
         };
+        let takes_no_ipv6 = crate::survey::parse_link(&payload)
+            .is_some_and(|link| link.conf.v6.disable_ipv6.is_some_and(|off| off != 0));
         last = Some(Device {
             index: u32_at(&payload, 4).unwrap_or_default(),
             odd: !right || last.is_some() || attributes.text(link::IFNAME) != Some(&tunnel.name()),
-            down: flags_of(&payload) & UP == 0,
+            down: flags_of(&payload) & UP == 0 || (takes_no_ipv6 && tunnel.carries_ipv6()),
             tunnel,
         });
     }

@@ -51,6 +51,15 @@ impl Default for Writable {
     }
 }
 
+/// Below `/proc/sys/net`.
+fn path_of(link: &str, sysctl: &Sysctl) -> String {
+    let version = match sysctl.family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    };
+    format!("{version}/conf/{link}/{}", sysctl.name)
+}
+
 impl Writable {
     pub(crate) fn at(folder: &Path) -> Result<Self, Fault> {
         let own = folder.join(FORWARDING_V4);
@@ -74,13 +83,19 @@ impl Writable {
         Ok(&self.folder)
     }
 
+    /// Writes one setting of a link where it is another one.
+    pub(crate) fn ensure(&self, link: &str, sysctl: &Sysctl) -> Result<(), Fault> {
+        let path = Path::new(FOLDER).join(path_of(link, sysctl));
+        let stands = fs::read_to_string(path).is_ok_and(|text| text.trim() == sysctl.value.to_string());
+        match stands {
+            true => Ok(()),
+            false => self.write(link, sysctl),
+        }
+    }
+
     /// Writes one setting of a link.
     pub(crate) fn write(&self, link: &str, sysctl: &Sysctl) -> Result<(), Fault> {
-        let version = match sysctl.family {
-            Family::V4 => "ipv4",
-            Family::V6 => "ipv6",
-        };
-        let path = self.folder.join(format!("{version}/conf/{link}/{}", sysctl.name));
+        let path = self.folder.join(path_of(link, sysctl));
         mishap::at(Kind::Setting, sysctl.of(link))
             .and_then(|()| fs::write(&path, sysctl.value.to_string()))
             .map_err(|error| io_fault(format!("sysctl {}", sysctl.of(link)), &error))

@@ -79,7 +79,8 @@ fn every_damage_is_told_in_words() {
         (
             &["flush table inet workloadnet"],
             &[
-                "nftables chain guard has 0 rules instead of 15",
+                "nftables chain pieces has 0 rules instead of 2",
+                "nftables chain guard has 0 rules instead of 17",
                 "nftables chain ports has 0 rules instead of 6",
                 "nftables chain own_ports has 0 rules instead of 6",
                 "nftables chain returns has 0 rules instead of 3",
@@ -89,6 +90,7 @@ fn every_damage_is_told_in_words() {
         (
             &["delete table inet workloadnet", "add table inet workloadnet"],
             &[
+                "nftables chain pieces is missing",
                 "nftables chain guard is missing",
                 "nftables chain ports is missing",
                 "nftables chain own_ports is missing",
@@ -98,7 +100,7 @@ fn every_damage_is_told_in_words() {
         ),
         (
             &["insert rule inet workloadnet guard accept"],
-            &["nftables chain guard has 16 rules instead of 15"],
+            &["nftables chain guard has 18 rules instead of 17"],
         ),
         (
             &["add table inet workloadnet { flags dormant; }"],

@@ -127,6 +127,10 @@ pub enum Condition {
     Source4(Ipv4Net),
     /// Its IPv4 destination is inside.
     Destination4(Ipv4Net),
+    /// It is a piece of an IPv4 packet: more come, or it is not the first (RFC 791, section 3.1).
+    Fragment,
+    /// Its destination is an address of the node.
+    DestinationHere,
     /// Its destination is no address of the node.
     DestinationElsewhere,
     /// Its source and destination are in the set.
@@ -135,6 +139,8 @@ pub enum Condition {
     Icmpv6Type(u8),
     /// It is ICMP of this type (RFC 792).
     IcmpType(u8),
+    /// It is ICMP that tells of a smaller MTU (RFC 1191, section 4).
+    FragmentationNeeded,
     /// Its IPv6 source is inside.
     Source6(Ipv6Net),
     /// Its IPv6 destination is inside.
@@ -206,6 +212,8 @@ const LISTENER_REPORT: u8 = 143;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
 /// ICMPv6 router advertisement.
 const ROUTER_ADVERTISEMENT: u8 = 134;
+/// ICMPv6 that tells of a smaller MTU (RFC 4443, section 3.2).
+const PACKET_TOO_BIG: u8 = 2;
 /// ICMPv6 redirect.
 const REDIRECT_V6: u8 = 137;
 /// ICMP redirect.
@@ -231,6 +239,19 @@ impl Ruleset {
             verdict,
         };
         let [link_local, link_scope, nobody] = ["fe80::/10", "ff02::/16", "::/128"].map(net);
+        // Pieces of IPv4 packets are put together whichever links they came by, and the whole is taken for what the last one's
+        // link has sent (ip_frag_reasm, net/ipv4/ip_fragment.c; those of IPv6 are kept apart by link).
+        let pieces = Chain {
+            name: "pieces",
+            kind: "filter",
+            hook: Hook::Prerouting,
+            // Before that is done (NF_IP_PRI_RAW_BEFORE_DEFRAG).
+            priority: -450,
+            rules: vec![
+                rule(&[C::FromDying, C::Fragment], Verdict::Drop),
+                rule(&[from, C::Fragment, C::SourceNotRoutedBack], Verdict::Drop),
+            ],
+        };
         let mut guard = Chain {
             name: "guard",
             kind: "filter",
@@ -250,6 +271,12 @@ impl Ruleset {
                 rule(&[from, C::Icmpv6Type(ROUTER_ADVERTISEMENT)], Verdict::Drop),
                 rule(&[from, C::Icmpv6Type(REDIRECT_V6)], Verdict::Drop),
                 rule(&[from, C::IcmpType(REDIRECT_V4)], Verdict::Drop),
+                // Of a quoted answer to a ping, and of what went into the tunnel, the node believes any MTU, for all that goes that way.
+                rule(&[from, C::FragmentationNeeded, C::DestinationHere], Verdict::Drop),
+                rule(
+                    &[from, C::Icmpv6Type(PACKET_TOO_BIG), C::DestinationHere],
+                    Verdict::Drop,
+                ),
                 // The node advertises nothing, and would remember whoever asks.
                 rule(&[from, C::Icmpv6Type(ROUTER_SOLICITATION)], Verdict::Drop),
                 // It passes no multicast on either. For each such packet the kernel would look through the routes to all groups, of
@@ -287,7 +314,7 @@ impl Ruleset {
                 .rules
                 .insert(2, rule(&[from, C::UdpTo(port)], Verdict::Drop));
         }
-        let mut chains = vec![guard];
+        let mut chains = vec![pieces, guard];
         chains.extend(ports::chains(self.group));
         if self.masquerade {
             chains.push(Chain {
@@ -430,6 +457,9 @@ impl fmt::Display for Rule {
                 Condition::Of(Family::V6) => write!(f, "meta nfproto ipv6 ")?,
                 Condition::Source4(net) => write!(f, "ip saddr {net} ")?,
                 Condition::Destination4(net) => write!(f, "ip daddr {net} ")?,
+                // As nft prints the mask of offset and flag: 0x3fff.
+                Condition::Fragment => write!(f, "ip frag-off & 16383 != 0 ")?,
+                Condition::DestinationHere => write!(f, "fib daddr type local ")?,
                 Condition::DestinationElsewhere => write!(f, "fib daddr type != local ")?,
                 Condition::BothIn(set) => {
                     let ip = set.protocol();
@@ -442,7 +472,11 @@ impl fmt::Display for Rule {
                 Condition::Icmpv6Type(NEIGHBOUR_SOLICITATION) => {
                     write!(f, "icmpv6 type nd-neighbor-solicit ")?;
                 }
+                Condition::Icmpv6Type(PACKET_TOO_BIG) => write!(f, "icmpv6 type packet-too-big ")?,
                 Condition::Icmpv6Type(n) => write!(f, "icmpv6 type {n} ")?,
+                Condition::FragmentationNeeded => {
+                    write!(f, "icmp type destination-unreachable icmp code frag-needed ")?;
+                }
                 Condition::IcmpType(REDIRECT_V4) => write!(f, "icmp type redirect ")?,
                 Condition::IcmpType(n) => write!(f, "icmp type {n} ")?,
                 Condition::Source6(net) => write!(f, "ip6 saddr {} ", short(net))?,

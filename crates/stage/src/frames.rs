@@ -17,6 +17,7 @@ pub const BROADCAST: Mac = [0xff; 6];
 const ETHERTYPE_V4: u16 = 0x0800;
 const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_V6: u16 = 0x86dd;
+const ICMP: u8 = 1;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 /// IPv6's fragment header (RFC 8200, section 4.5).
@@ -138,6 +139,13 @@ fn neighbour(from: Ipv6Addr, to: Ipv6Addr, head: [u8; 8], target: Ipv6Addr, opti
     body.extend([kind, 1]);
     body.extend(mac);
     icmpv6(from, to, body)
+}
+
+/// An ICMP message with its sum (RFC 792).
+pub fn icmp(from: Ipv4Addr, to: Ipv4Addr, mut body: Vec<u8>) -> Packet {
+    let sum = checksum(&body);
+    body[2..4].copy_from_slice(&sum.to_be_bytes());
+    ipv4(from, to, ICMP, 0, &body)
 }
 
 /// An ICMPv6 message with its sum (RFC 4443, section 2.3).

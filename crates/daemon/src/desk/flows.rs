@@ -14,6 +14,16 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// It rests for so many times as long as it has looked: a node with many connections and many workloads that come and go has
 /// other things to do.
 const REST: u32 = 9;
+/// After what is in the way for a moment, as too little memory, it is looked for again; a kernel that cannot forget never will.
+const TRIES: u32 = 5;
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What was in the way, one after the other; the last is said once.
+#[derive(Default)]
+struct Failed {
+    times: u32,
+    fault: Option<Fault>,
+}
 
 /// What the cleaner is to look for.
 #[derive(Default)]
@@ -34,6 +44,14 @@ impl Cleaner {
         if !forwards.is_empty() {
             self.add(|past| past.led(&forwards));
         }
+    }
+
+    /// What was looked for is looked for again.
+    fn again(&self, past: Past) {
+        self.add(|all| {
+            all.addresses.extend(past.addresses);
+            all.places.extend(past.places);
+        });
     }
 
     fn add(&self, add: impl FnOnce(&mut Past)) {
@@ -60,18 +78,20 @@ impl<D: Datapath> Desk<D> {
     pub(super) fn start_cleaner(self: &Arc<Self>) -> std::io::Result<()> {
         let desk = Arc::clone(self);
         vital::spawn("cleaner".to_owned(), move || {
-            let (mut rest, mut fault) = (Duration::ZERO, None);
+            let (mut rest, mut failed) = (Duration::ZERO, Failed::default());
             loop {
                 let past = desk.cleaner.wait(rest);
                 let began = instant();
-                desk.clean(past, &mut fault);
+                desk.clean(past, &mut failed);
                 rest = (instant() - began) * REST;
+                if failed.times > 0 {
+                    rest = rest.max(AGAIN);
+                }
             }
         })
     }
 
-    /// `fault` is what was last in the way, which is said once.
-    fn clean(&self, mut past: Past, fault: &mut Option<Fault>) {
+    fn clean(&self, mut past: Past, failed: &mut Failed) {
         let state = self.state();
         // Connections of who has an address again cannot be told from those of who had it.
         past.addresses
@@ -86,22 +106,25 @@ impl<D: Datapath> Desk<D> {
                     let connections = forgotten.flows;
                     tracing::debug!(connections, "connections of the past are forgotten");
                 }
-                *fault = None;
+                *failed = Failed::default();
                 if forgotten.more {
-                    self.cleaner.add(|all| {
-                        all.addresses.extend(past.addresses);
-                        all.places.extend(past.places);
-                    });
+                    self.cleaner.again(past);
                 }
             }
             Err(found) => {
-                if fault.as_ref() != Some(&found) {
+                if failed.fault.as_ref() != Some(&found) {
                     tracing::warn!(
                         fault = %found,
                         "connections of the past are not forgotten: a port or an address may get what was sent to who had it"
                     );
                 }
-                *fault = Some(found);
+                *failed = Failed {
+                    times: failed.times.saturating_add(1),
+                    fault: Some(found),
+                };
+                if failed.times < TRIES {
+                    self.cleaner.again(past);
+                }
             }
         }
     }

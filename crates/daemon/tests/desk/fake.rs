@@ -317,6 +317,9 @@ impl Datapath for Fake {
 
     fn forget(&self, past: &Past) -> Result<Forgotten, Fault> {
         self.world.pass(Place::Forget);
+        if self.world.fails_to_forget() {
+            return Err(fault("conntrack -D"));
+        }
         let mut forgotten = Forgotten::default();
         self.change(|held| {
             held.flows.retain(|flow| {

@@ -224,6 +224,23 @@ fn what_went_to_the_node_while_a_port_was_closed_is_forgotten_when_it_opens_agai
     drop(desk);
 }
 
+#[test]
+fn what_could_not_be_forgotten_for_a_moment_is_forgotten_later() {
+    let world = World::default();
+    let desk = open(&world);
+    let node = IpAddr::from([192, 0, 2, 1]);
+    world.track(Flow {
+        protocol: Protocol::Udp.number(),
+        source: [203, 0, 113, 1].into(),
+        destination: node,
+        port: 8080,
+        answers: node,
+    });
+    world.refuse_to_forget(2);
+    give(&desk, one(None, Protocol::Udp)).outcome().unwrap();
+    world.wait_until_only(&[]);
+}
+
 /// The cleaner is held up, so that what it does next is known.
 #[test]
 fn connections_of_who_has_an_address_again_stay_and_however_many_there_are_those_of_the_past_go() {

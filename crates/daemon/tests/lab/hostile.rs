@@ -20,7 +20,7 @@ use stage::frames::{Mac, Packet, ethernet, frames};
 use stage::tcp::{Conversation, Server};
 use stage::wait::{PATIENCE, eventually};
 use stage::{NODE, Namespace, OUTSIDE, ping};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +30,20 @@ use std::time::Duration;
 /// What is sent under a foreign name, or to whom it should not get; and what is sent as it should be.
 const FORGED: &[u8] = b"forged";
 const HONEST: &[u8] = b"honest";
+
+fn v4(address: IpAddr) -> Ipv4Addr {
+    match address {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(_) => panic!("{address} is not of IPv4"),
+    }
+}
+
+fn v6(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V6(address) => address,
+        IpAddr::V4(_) => panic!("{address} is not of IPv6"),
+    }
+}
 
 /// One end of a link, as the daemon told it.
 struct Attached {

@@ -1,6 +1,6 @@
 //! One attachment, made true: see `model::plan` for the order and its reasons.
 
-use super::{EACCES, EEXIST, ENODEV, Linux, no_second_name};
+use super::{EACCES, EEXIST, ENODEV, Linux, carrier, no_second_name};
 use crate::encode::{
     self, LOCAL, LOOPBACK, UNICAST, UP, link_by_index, link_by_name, route_over, route_to, set_up,
 };
@@ -202,22 +202,30 @@ impl Wiring<'_> {
                 .and_then(|written| written)
         })?;
         self.make_outside()?;
-        // The end that went up first sends through the noop qdisc until linkwatch has run, which the answer about the
-        // link means. Without it about a quarter of all workloads lose their first packet for a second.
+        // The end that went up first sends through the noop qdisc until linkwatch has run. Without this about a quarter of all
+        // workloads lose their first packet for a second.
         let index = self.made.workload_index;
-        let settled = link_by_index(index, name);
-        let Some(address) = self.plan.record.addresses.v6() else {
-            return send(self.inside(), &[settled]);
-        };
-        let look = send_all(self.inside(), &[settled, route_over(address, index)])?;
+        let address = self.plan.record.addresses.v6();
+        let mut questions = vec![link_by_index(index, name)];
+        questions.extend(address.map(|address| route_over(address, index)));
+        let look = send_all(self.inside(), &questions)?;
         if let Some(gone) = look.refused.into_iter().find(|refused| refused.position == 0) {
             return Err(gone_or_refused(gone.fault));
         }
-        if !look
-            .replies
-            .iter()
-            .any(|reply| reply.position == 1 && is_local(reply))
-        {
+        let told = |position| {
+            look.replies
+                .iter()
+                .filter(move |reply| reply.position == position)
+        };
+        if told(0).any(|reply| carrier::is_unnoted(&reply.payload)) {
+            carrier::noted(self.inside(), &questions[0])
+                .and_then(Answer::ok)
+                .map_err(gone_or_refused)?;
+        }
+        let Some(address) = address else {
+            return Ok(());
+        };
+        if !told(1).any(is_local) {
             answers(self.inside(), address, index, name)?;
         }
         let host = self.plan.link.host.as_str();

@@ -38,17 +38,24 @@ pub(super) fn condition(list: Message, condition: &Condition) -> Message {
         Condition::Of(family) => of(list, family),
         Condition::Source4(net) => inside_v4(list, ADDRESSES_V4.0, net),
         Condition::Destination4(net) => inside_v4(list, ADDRESSES_V4.1, net),
-        Condition::DestinationElsewhere => {
-            // NFT_FIB_RESULT_ADDRTYPE; DADDR.
-            let list = expression(list, "fib", |e| e.be32(1, REGISTER).be32(2, 3).be32(3, 2));
-            compare(list, 1, &LOCAL.to_ne_bytes())
+        Condition::Fragment => {
+            // Flags and offset in an IPv4 header (RFC 791, section 3.1), without the flag that forbids pieces.
+            let list = payload(of(list, Family::V4), 1, 6, 2);
+            compare(masked(list, &0x3fff_u16.to_be_bytes()), 1, &[0; 2])
         }
+        Condition::DestinationHere => equal(destination_type(list), &LOCAL.to_ne_bytes()),
+        Condition::DestinationElsewhere => compare(destination_type(list), 1, &LOCAL.to_ne_bytes()),
         Condition::BothIn(set) => {
             let list = key(list, set);
             expression(list, "lookup", |e| e.text(1, set.name).be32(2, REGISTER))
         }
         Condition::ToOtherGroup(group) => compare(meta(list, 22), 1, &group.to_ne_bytes()),
         Condition::Icmpv6Type(kind) => transport_type(list, ICMPV6, kind),
+        // Type and code (RFC 792): destination unreachable, fragmentation needed and DF set.
+        Condition::FragmentationNeeded => {
+            let list = equal(meta(list, 16), &[ICMP]);
+            equal(payload(list, 2, 0, 2), &[3, 4])
+        }
         Condition::IcmpType(kind) => transport_type(list, ICMP, kind),
         // Offsets of the addresses in an IPv6 header (RFC 8200, section 3).
         Condition::Source6(net) => inside(list, 8, net),
@@ -75,6 +82,12 @@ pub(super) fn condition(list: Message, condition: &Condition) -> Message {
         Condition::SourceRoutedBack => source_routed_back(list, true),
         Condition::SourceNotRoutedBack => source_routed_back(list, false),
     }
+}
+
+/// What routing takes the destination for.
+fn destination_type(list: Message) -> Message {
+    // NFT_FIB_RESULT_ADDRTYPE; DADDR.
+    expression(list, "fib", |e| e.be32(1, REGISTER).be32(2, 3).be32(3, 2))
 }
 
 fn source_routed_back(list: Message, is: bool) -> Message {

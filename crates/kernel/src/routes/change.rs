@@ -7,10 +7,12 @@ use crate::encode::{
 };
 use crate::message::{Message, flag};
 use crate::socket::Socket;
+use crate::sysctl::Writable;
 use crate::{crash, fault, sysctl};
 use ipnet::IpNet;
 use model::address::{Family, Mac};
 use model::datapath::Fault;
+use model::plan::IPV6_ON;
 use model::routes::{Hop, METRIC, PROTOCOL, Step, Tunnel, UNREACHABLE_METRIC};
 use std::net::IpAddr;
 
@@ -29,7 +31,7 @@ const SCOPE_NOWHERE: u8 = 255;
 const CHANGES: usize = 400;
 
 /// Carries steps out, and goes on past what is refused.
-pub(crate) fn change(socket: &mut Socket, steps: &[Step]) -> Result<Vec<Fault>, Fault> {
+pub(crate) fn change(socket: &mut Socket, sysctls: &Writable, steps: &[Step]) -> Result<Vec<Fault>, Fault> {
     // Asked for only where it matters.
     let index = match steps.iter().any(is_of_tunnel) {
         true => index(socket)?,
@@ -37,6 +39,7 @@ pub(crate) fn change(socket: &mut Socket, steps: &[Step]) -> Result<Vec<Fault>, 
     };
     let mut changes = Changes {
         socket,
+        sysctls,
         index,
         batch: Vec::new(),
         faults: Vec::new(),
@@ -74,6 +77,7 @@ fn index(socket: &mut Socket) -> Result<Option<u32>, Fault> {
 
 struct Changes<'a> {
     socket: &'a mut Socket,
+    sysctls: &'a Writable,
     /// Of the VXLAN device.
     index: Option<u32>,
     /// What is to be sent, each with its step.
@@ -170,6 +174,14 @@ impl<'a> Changes<'a> {
 
     /// Whoever made it may have ended before it was configured.
     fn set(&mut self, step: &'a Step, tunnel: &Tunnel) -> Result<(), Fault> {
+        // It inherits that from the namespace's default, and routes of IPv4 go over a hop of IPv6, too.
+        if self.index.is_some()
+            && sysctl::has_ipv6()
+            && tunnel.carries_ipv6()
+            && let Err(fault) = self.sysctls.ensure(&tunnel.name(), &IPV6_ON)
+        {
+            self.faults.push(fault);
+        }
         self.on_tunnel(step, |index| configure_tunnel(tunnel, index, step.to_string()))?;
         self.on_tunnel(step, |index| set_tunnel(tunnel, index, step.to_string()))
     }

@@ -3,9 +3,10 @@
 use crate::node::{RULESET, inside, on_a_node, run, set, target, wire, workload};
 use kernel::linux::Linux;
 use kernel::netns;
-use model::address::Family;
+use model::address::{Family, Mac};
 use model::datapath::Datapath as _;
 use model::plan::Op;
+use model::routes::{Held, Hop, Tunnel};
 use model::survey::FoundLink;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
@@ -43,6 +44,43 @@ fn an_attach_needs_no_ipv6_that_is_on_by_default() {
             run("ping -c1 -W1 fd77::5");
         });
     }
+}
+
+/// Routes of IPv4, too, go over a next hop of IPv6.
+#[test]
+fn the_tunnel_to_other_nodes_needs_no_ipv6_that_is_on_by_default() {
+    on_a_node(|| {
+        for of in ["all", "default"] {
+            set(&format!("net/ipv6/conf/{of}/disable_ipv6"), "1");
+        }
+        let linux = Linux::open(8).unwrap();
+        let tunnel = Tunnel {
+            vni: 8,
+            port: 4789,
+            family: Family::V4,
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            mtu: 1450,
+        };
+        let (other, peer) = (Mac([2, 0, 0, 0, 0, 2]), "192.0.2.2".parse().unwrap());
+        let via = "fe80::ff:fe00:2".parse().unwrap();
+        let hop = Hop::Tunnel { via, source: None };
+        let wanted = Held {
+            tunnel: Some(tunnel),
+            forwarding: [(other, peer)].into(),
+            neighbours: [(via, other)].into(),
+            routes: [("10.77.1.0/24".parse().unwrap(), hop)].into(),
+            ..Held::default()
+        };
+        let bring_about = || {
+            let steps = linux.found_routes().unwrap().held.steps_to(&wanted);
+            assert_eq!(linux.change_routes(&steps).unwrap(), Vec::new());
+            assert_eq!(linux.found_routes().unwrap().held, wanted);
+        };
+        bring_about();
+        // Somebody switches it off again, and with it goes what was on it.
+        set(&format!("net/ipv6/conf/{}/disable_ipv6", tunnel.name()), "1");
+        bring_about();
+    });
 }
 
 #[test]

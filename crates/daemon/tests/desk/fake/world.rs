@@ -68,6 +68,7 @@ pub(super) struct Held {
     tells_later: bool,
     /// No namespace can be opened, for want of descriptors.
     pub(super) too_many_files: bool,
+    forgets_fail: usize,
     /// Daemons that have ended. Their threads live on, unlike those of a process.
     pub(super) lives: usize,
 }
@@ -139,6 +140,18 @@ impl World {
     /// Links that were deleted at once, at most.
     pub(crate) fn most_together(&self) -> usize {
         self.held().most_together
+    }
+
+    /// So often the kernel does not say what it tracks.
+    pub(crate) fn refuse_to_forget(&self, times: usize) {
+        self.held().forgets_fail = times;
+    }
+
+    pub(super) fn fails_to_forget(&self) -> bool {
+        let mut held = self.held();
+        let fails = held.forgets_fail > 0;
+        held.forgets_fail = held.forgets_fail.saturating_sub(1);
+        fails
     }
 
     /// Whether the daemon has too many open files to open a namespace.

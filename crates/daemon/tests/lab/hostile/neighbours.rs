@@ -1,6 +1,6 @@
 //! What a workload says of neighbours and routes, and addresses of others that it takes for itself.
 
-use super::{Stand, Undisturbed};
+use super::{Stand, Undisturbed, v4, v6};
 use crate::witness::run;
 use stage::change::Links;
 use stage::frames::{
@@ -15,20 +15,6 @@ use std::time::Duration;
 
 /// Of everything that is said, so often. More than a link may ask at once.
 const TIMES: u8 = 40;
-
-fn v4(address: IpAddr) -> Ipv4Addr {
-    match address {
-        IpAddr::V4(address) => address,
-        IpAddr::V6(_) => panic!("{address} is not of IPv4"),
-    }
-}
-
-fn v6(address: IpAddr) -> Ipv6Addr {
-    match address {
-        IpAddr::V6(address) => address,
-        IpAddr::V4(_) => panic!("{address} is not of IPv6"),
-    }
-}
 
 /// That addresses of others are at its MAC, or at one that it makes up, as answers and as questions.
 fn lies(stand: &Stand) -> Vec<Packet> {

@@ -1,8 +1,13 @@
 //! Packets under a name that is not the sender's, and such that nobody should send at all.
 
-use super::{FORGED, HONEST, Stand, Undisturbed};
-use stage::frames::{BROADCAST, Mac, Packet, datagram, ethernet, frames, icmpv6, ipv4, ipv6_fragment};
+use super::{FORGED, HONEST, Stand, Undisturbed, v4, v6};
+use crate::witness::run;
+use stage::Namespace;
+use stage::frames::{
+    BROADCAST, Mac, Packet, datagram, ethernet, frames, icmp, icmpv6, ipv4, ipv6, ipv6_fragment,
+};
 use stage::packets::{udp_listener, udp_receive};
+use stage::wait::PATIENCE;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::Duration;
 
@@ -188,6 +193,75 @@ fn pieces_of_packets_carry_no_foreign_name_and_do_not_overlap() {
         assert!(texts.iter().all(|text| text.starts_with("honest")), "{texts:?}");
     }
     undisturbed.end();
+    stand.is_unchanged(&before, true, "afterwards");
+    stand.is_cleaned_up();
+}
+
+/// The Ethernet address of a link.
+fn mac_of(place: &Namespace, link: &str) -> Mac {
+    let told = run(place, &format!("ip -o link show {link}"));
+    let words = told.split_ascii_whitespace();
+    let mac = words.skip_while(|word| *word != "link/ether").nth(1).unwrap();
+    let bytes = mac.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap());
+    bytes.collect::<Vec<_>>().try_into().unwrap()
+}
+
+/// Linux puts pieces of an IPv4 packet together by addresses and number, whichever links they come by.
+#[test]
+fn a_piece_that_a_workload_makes_up_completes_no_packet_that_came_by_another_link() {
+    let stand = Stand::new();
+    let listener = udp_listener(&stand.innocent.sandbox, Ipv6Addr::UNSPECIFIED.into()).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let [from, to] = [stand.outside[0], stand.innocent.ips[0]];
+    let whole = datagram(from, to, port, b"begin...end here").bytes;
+    let (from, to) = (v4(from), v4(to));
+    let end = |text: &[u8; 8]| ipv4(from, to, 17, 2, text);
+    stand.send(&[end(b"forged..")]);
+    stand.is_heard();
+    let outside = &stand.daemon.node.outside;
+    let link = frames(outside, "eth0").unwrap();
+    let (own, next) = (mac_of(outside, "eth0"), mac_of(&stand.daemon.node.node, "uplink"));
+    for piece in [ipv4(from, to, 17, 0x2000, &whole[20..36]), end(b"end here")] {
+        link.send(&ethernet(own, next, &piece)).unwrap();
+    }
+    let text = udp_receive(&listener, PATIENCE).unwrap().map(|(text, _)| text);
+    assert_eq!(text.as_deref(), Some("begin...end here"));
+    assert_eq!(heard(&listener), [] as [&str; 0]);
+    stand.is_cleaned_up();
+}
+
+/// Quoted are answers of the node to a ping, of which the kernel asks nobody whether they were sent.
+#[test]
+fn what_a_workload_says_of_mtus_is_not_believed_by_the_node() {
+    let stand = Stand::new();
+    let before = stand.node(true);
+    let [own4, node4, outside4] = [stand.hostile.ips, stand.node, stand.outside].map(|of| v4(of[0]));
+    let [own6, node6, outside6] = [stand.hostile.ips, stand.node, stand.outside].map(|of| v6(of[1]));
+    let answer4 = ipv4(node4, outside4, 1, 0, &[0; 16]).bytes;
+    let answer6 = ipv6(
+        node6,
+        outside6,
+        58,
+        &[[129, 0, 0, 0].as_slice(), &[0; 12]].concat(),
+    )
+    .bytes;
+    stand.send(&[
+        icmp(
+            own4,
+            node4,
+            [[3, 4, 0, 0, 0, 0, 2, 88].as_slice(), &answer4].concat(),
+        ),
+        icmpv6(
+            own6,
+            node6,
+            [[2, 0, 0, 0, 0, 0, 5, 0].as_slice(), &answer6].concat(),
+        ),
+    ]);
+    stand.is_heard();
+    for address in stand.outside {
+        let route = run(&stand.daemon.node.node, &format!("ip route get {address}"));
+        assert!(!route.contains(" mtu "), "{route}");
+    }
     stand.is_unchanged(&before, true, "afterwards");
     stand.is_cleaned_up();
 }
