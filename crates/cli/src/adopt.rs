@@ -5,7 +5,7 @@ mod files;
 mod lines;
 
 use crate::args::Output;
-use crate::commands::Answer;
+use crate::commands::{Answer, Failure};
 use crate::hint::Exit;
 use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
@@ -15,7 +15,7 @@ use client::inspection::attachment::Origin;
 use client::inspection::{AdoptRequest, Adoption, Attachment, Candidate, Key, MasqueradeRule};
 use client::{Client, Code, Error};
 use files::{Fate, Old, Pod};
-use lines::{Line, Told, failed, render};
+use lines::{Line, Told, render};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -66,11 +66,11 @@ pub(crate) struct Adopt {
 }
 
 /// Does what was asked for.
-pub(crate) async fn adopt(client: &Client, adopt: &Adopt, output: Output) -> Result<Answer, Error> {
+pub(crate) async fn adopt(client: &Client, adopt: &Adopt, output: Output) -> Result<Answer, Failure> {
     let From::HostLocal = adopt.from;
     if adopt.clean && !adopt.results_dir.is_dir() {
         let folder = adopt.results_dir.display();
-        return Ok(failed(&anyhow!(
+        return Err(Failure::Own(anyhow!(
             "there is no folder {folder}: without cached results nothing tells which containers are dead"
         )));
     }
@@ -79,15 +79,12 @@ pub(crate) async fn adopt(client: &Client, adopt: &Adopt, output: Output) -> Res
         true => Ok(Old::default()),
         false => files::read(&adopt.data_dir, &adopt.results_dir, &adopt.networks),
     };
-    let old = match old {
-        Ok(old) => old,
-        Err(error) => return Ok(failed(&error)),
-    };
-    match (adopt.undo, adopt.commit) {
-        (true, _) => undo(client, adopt, &old, output).await,
-        (_, true) => commit(client, adopt, &old, output).await,
-        _ => take(client, adopt, &old, output).await,
-    }
+    let old = old.map_err(Failure::Own)?;
+    Ok(match (adopt.undo, adopt.commit) {
+        (true, _) => undo(client, adopt, &old, output).await?,
+        (_, true) => commit(client, adopt, &old, output).await?,
+        _ => take(client, adopt, &old, output).await?,
+    })
 }
 
 async fn take(client: &Client, adopt: &Adopt, old: &Old, output: Output) -> Result<Answer, Error> {

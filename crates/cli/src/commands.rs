@@ -13,12 +13,26 @@ pub(crate) struct Answer {
     pub(crate) exit: Exit,
 }
 
+/// Why there is no answer.
+pub(crate) enum Failure {
+    /// The daemon says no, or nothing.
+    Daemon(Error),
+    /// What was to be asked could not be found out.
+    Own(anyhow::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Daemon(error)
+    }
+}
+
 /// Asks the daemon on a socket.
-pub(crate) async fn answer(socket: &Path, command: &Command, output: Output) -> Result<Answer, Error> {
+pub(crate) async fn answer(socket: &Path, command: &Command, output: Output) -> Result<Answer, Failure> {
     let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.to_path_buf());
     let client = Client::new(socket)?;
     let text = match command {
-        Command::Status => return status(&client, output).await,
+        Command::Status => return Ok(status(&client, output).await?),
         Command::Node => render::node(&client.node().await?, output),
         Command::List { owner } => {
             let all = client.list(owner.clone()).await?;

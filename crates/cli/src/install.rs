@@ -11,6 +11,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+/// Bytes that an owner may have.
+const OWNER_BYTES: usize = 63;
 const PLUGIN: &str = "workloadnet-cni";
 /// What runtimes of all ages understand; newer ones choose the highest of the list.
 const VERSION: &str = "1.0.0";
@@ -54,7 +56,7 @@ pub(crate) struct Network {
     #[arg(long)]
     owner: Option<String>,
     /// MTU of every link, in bytes; without it, the daemon's setting.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(68..))]
     mtu: Option<u16>,
     /// What runtimes may pass to the plugin; may be given several times.
     #[arg(long = "capability", value_name = "NAME", default_values = ["dns", "ips", "portMappings"],
@@ -152,11 +154,28 @@ impl Network {
     }
 }
 
+/// As the daemon takes it (`AttachRequest.owner`).
+fn can_own(owner: &str) -> anyhow::Result<()> {
+    match owner.len() {
+        0 => bail!("is empty"),
+        n if n > OWNER_BYTES => bail!("has {n} bytes, {OWNER_BYTES} is the most"),
+        _ if owner.chars().any(char::is_control) => bail!("has a control character"),
+        _ => Ok(()),
+    }
+}
+
 /// Installs both, and says where.
 pub(crate) fn install(network: &Network, socket: &Path, output: Output) -> anyhow::Result<String> {
     let socket = std::path::absolute(socket)?;
     // Else every container would be refused for it.
     client::Client::new(&socket)?;
+    match &network.owner {
+        Some(owner) => can_own(owner).with_context(|| format!("--owner {owner:?}"))?,
+        None => {
+            let name = &network.place.name;
+            can_own(name).with_context(|| format!("--name {name:?}, the owner where there is no --owner"))?;
+        }
+    }
     let socket = socket
         .to_str()
         .with_context(|| format!("{} cannot stand in JSON: it is not UTF-8", socket.display()))?;

@@ -17,6 +17,7 @@ use anyhow::Context as _;
 use args::{Cli, Command};
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
+use commands::Failure;
 use hint::Exit;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -66,10 +67,11 @@ fn ask(cli: &Cli, command: &Command) -> anyhow::Result<Exit> {
             show(io::stdout(), answer.text.as_bytes())?;
             Ok(answer.exit)
         }
-        Err(error) => {
+        Err(Failure::Daemon(error)) => {
             show(io::stderr(), hint::text(&error, cli.output).as_bytes())?;
             Ok(hint::exit(&error))
         }
+        Err(Failure::Own(error)) => Err(error),
     }
 }
 

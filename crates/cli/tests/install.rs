@@ -119,6 +119,18 @@ fn a_network_has_what_was_asked_for() {
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let output = machine.run("install-cni", &["--name", "../x"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
+    // With which each container would be refused.
+    let output = machine.run("install-cni", &["--mtu", "60"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let long = "x".repeat(64);
+    for option in ["--owner", "--name"] {
+        let output = machine.run("install-cni", &[option, &long]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            error.contains(option) && error.contains("has 64 bytes, 63 is the most"),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: &Args) -> anyhow::Result<()> {
-    let config = settings(args)?;
+    let mut config = settings(args)?;
     if args.print_config {
         print!("{}", config.to_toml());
         return Ok(());
@@ -93,6 +93,10 @@ fn serve(args: &Args) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     let (network, listening, told) = runtime.block_on(listen(&config))?;
+    // Where clients find the daemon they look for its queue, too.
+    if let Some(path) = &listening.path {
+        config.socket.path.clone_from(path);
+    }
     let linux = Linux::open(config.network.group).context("the kernel cannot be spoken to")?;
     let linux = linux
         .with_settings_at(&config.network.proc_sys_net)

@@ -10,7 +10,7 @@ use std::fs::{DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _, chown};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
 
@@ -22,6 +22,8 @@ const MODE: u32 = 0o660;
 pub struct Listening {
     /// For the server.
     pub listener: UnixListener,
+    /// Where, unless it has no path.
+    pub path: Option<PathBuf>,
     /// Held for as long as this is there.
     pub lock: Option<File>,
 }
@@ -36,7 +38,8 @@ pub fn activated() -> anyhow::Result<Option<UnixListener>> {
 /// Takes over a socket, once the daemon that served it has ended.
 pub async fn take_over(listener: UnixListener, patience: Duration) -> anyhow::Result<Listening> {
     let address = listener.local_addr()?;
-    let lock = match address.as_pathname() {
+    let path = address.as_pathname();
+    let lock = match path {
         // Its folder is the service manager's, and may be closed to us. Then only the network lock is left.
         Some(path) => match lock::socket(path, patience).await {
             Err(error) if error.is::<lock::Held>() => return Err(error),
@@ -48,7 +51,8 @@ pub async fn take_over(listener: UnixListener, patience: Duration) -> anyhow::Re
         },
         None => None,
     };
-    Ok(Listening { listener, lock })
+    let path = path.map(PathBuf::from);
+    Ok(Listening { listener, path, lock })
 }
 
 /// Listens on a path. Has to be called before there are other threads, because it sets the process's umask for a moment.
@@ -58,6 +62,7 @@ pub async fn listen(path: &Path, owner: Option<u32>, group: Option<u32>) -> anyh
     let listener = bind(path, owner, group).await?;
     Ok(Listening {
         listener,
+        path: Some(path.to_owned()),
         lock: Some(lock),
     })
 }

@@ -124,10 +124,3 @@ pub(super) fn render(lines: &[Line], rest: &[String], output: Output) -> Answer 
     };
     Answer { text, exit }
 }
-
-pub(super) fn failed(error: &anyhow::Error) -> Answer {
-    Answer {
-        text: format!("{error:#}\n"),
-        exit: Exit::Refused,
-    }
-}

@@ -4,6 +4,7 @@
 use crate::daemon::{Build, Caller, Daemon, attach, detach};
 use crate::sandbox::Sandbox;
 use client::Error;
+use queue::{Deletion, Queue};
 use stage::wait::{PATIENCE, eventually};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -95,4 +96,25 @@ fn an_upgrade_under_load_loses_no_request() {
     });
     assert_eq!(daemon.world(), empty);
     daemon.expect_used(0);
+}
+
+/// Clients leave deletions beside the socket that they know, and the settings do not say where the service manager has it.
+#[test]
+fn deletions_are_looked_for_beside_the_socket_that_was_handed_over() {
+    let mut daemon = Daemon::started();
+    let namespace = Sandbox::new();
+    daemon.caller().attach(attach("web", &namespace)).unwrap();
+    daemon.stop();
+    let folder = daemon.folder().join("elsewhere");
+    std::fs::create_dir_all(&folder).unwrap();
+    let socket = folder.join("socket");
+    let left = Deletion::new("", "web", "eth0", "");
+    Queue::beside(&socket).put(&left).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
+    let child = start_activated(&daemon, &listener);
+    daemon.adopt(child);
+    let caller = Caller::new(&socket);
+    eventually(PATIENCE, "the daemon is ready", || caller.status(), Result::is_ok).unwrap();
+    assert_eq!(caller.list(), []);
+    assert_eq!(Queue::beside(&socket).find(&left).unwrap(), None);
 }

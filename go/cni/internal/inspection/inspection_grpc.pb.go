@@ -38,7 +38,8 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Reads the daemon's view. Every call is answered from memory, but Check, which asks the kernel.
+// The daemon's view. List, Get and GetNode are answered from memory; Check and Adopt ask the kernel; CollectGarbage, Adopt and
+// SetPrefixes change something.
 //
 // While the daemon recovers it does not know yet what is attached: List, Get and Check fail with UNAVAILABLE (NOT_READY,
 // with a RetryInfo) rather than say that nothing is. GetNode always answers; its `unready` says so then.
@@ -143,7 +144,8 @@ func (c *inspectionClient) GetNode(ctx context.Context, in *GetNodeRequest, opts
 // All implementations must embed UnimplementedInspectionServer
 // for forward compatibility.
 //
-// Reads the daemon's view. Every call is answered from memory, but Check, which asks the kernel.
+// The daemon's view. List, Get and GetNode are answered from memory; Check and Adopt ask the kernel; CollectGarbage, Adopt and
+// SetPrefixes change something.
 //
 // While the daemon recovers it does not know yet what is attached: List, Get and Check fail with UNAVAILABLE (NOT_READY,
 // with a RetryInfo) rather than say that nothing is. GetNode always answers; its `unready` says so then.

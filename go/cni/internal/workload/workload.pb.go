@@ -8,7 +8,8 @@
 //   key         (owner, workload_id, if_name): what an attachment is known by. The owner is the runtime's
 //               namespace of ids ("k8s.io", "podman"); empty for a client that names none.
 //   attachment  a workload's link with all that belongs to it: addresses, routes, neighbours.
-//   first hop   169.254.77.1 and fe80::1, where every workload sends to, always with MAC 02:9c:52:fe:6d:0a.
+//   first hop   169.254.77.1 and fe80::1, where every workload sends to, always with MAC 02:9c:52:fe:6d:0a; one that was taken
+//               over from another plugin keeps the gateway and the MAC that it had.
 //
 // CONCURRENCY
 //   Calls may come in any number and any order. Calls of one key take effect one after the other, in the order
@@ -27,7 +28,8 @@
 //   INVALID_ARGUMENT     a field's value cannot be used; names field and value. Nothing was changed.
 //   NOT_FOUND            nothing is at netns_path.
 //   FAILED_PRECONDITION  netns_path is not a network namespace, is the daemon's own or init's, or may not be
-//                        opened; if_name is taken inside; a link or a route that is not ours is in the way.
+//                        opened; if_name is taken inside; a link or a route is in the way: somebody else's, or inside
+//                        (NAMESPACE_TAKEN) that of another attachment, of which a namespace has one of each family.
 //   ALREADY_EXISTS       the key is attached in another way; names the difference and the holder.
 //   RESOURCE_EXHAUSTED   no address is left, or a requested address or port is held; names the holder.
 //   UNAVAILABLE          not ready (says why), stopping, overloaded, or the node is out of memory or open files.
@@ -586,9 +588,9 @@ type AttachResponse struct {
 	Ip [][]byte `protobuf:"bytes,1,rep,name=ip,proto3" json:"ip,omitempty"`
 	// The link's end in the daemon's namespace: "wk" and 13 hex digits of a hash of the key.
 	HostLink string `protobuf:"bytes,16,opt,name=host_link,json=hostLink,proto3" json:"host_link,omitempty"`
-	// MAC of the host end (6 bytes): the first hop's, the same on every link.
+	// MAC of the host end (6 bytes): the first hop's; on a link that was taken over, the one that it had.
 	HostMac []byte `protobuf:"bytes,17,opt,name=host_mac,json=hostMac,proto3" json:"host_mac,omitempty"`
-	// MAC of the workload's end (6 bytes): the same for the same key, always.
+	// MAC of the workload's end (6 bytes): a function of the key, unless requested_mac named one or the link was taken over.
 	WorkloadMac []byte `protobuf:"bytes,18,opt,name=workload_mac,json=workloadMac,proto3" json:"workload_mac,omitempty"`
 	// MTU of both ends, in bytes. Where the owner's links have a larger one inside the node (network.large_mtu_owners): that of
 	// what leaves it, which the default routes have.
