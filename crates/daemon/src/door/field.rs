@@ -4,6 +4,7 @@ mod ports;
 
 use crate::desk::order::{AdoptOrder, AttachOrder, DetachOrder, Labels, Step};
 use api::inspection as inspect;
+use api::inspection::adopt_request::Step as Asked;
 use api::workload::{AttachRequest, DetachRequest, NetNsAttachment};
 use model::address::{Addresses, Mac};
 use model::key::{InterfaceName, Key, KeyError, Owner, WorkloadId};
@@ -34,6 +35,16 @@ pub struct FieldError {
     pub value: String,
     /// What is wrong with it.
     pub why: String,
+}
+
+impl FieldError {
+    /// The field is one of a message, which is this field of another.
+    fn inside(self, of: &str) -> Self {
+        Self {
+            field: format!("{of}.{}", self.field),
+            ..self
+        }
+    }
 }
 
 impl fmt::Display for FieldError {
@@ -86,7 +97,7 @@ pub fn attach(request: AttachRequest, deadline: Option<Instant>) -> Result<Attac
     if netns_path.is_empty() {
         return Err(error("netns.netns_path", "", "must not be empty"));
     }
-    let path = path(netns_path)?;
+    let path = path(netns_path).map_err(|error| error.inside("netns"))?;
     let mtu = match mtu {
         0 => None,
         SMALLEST_MTU..=0xffff => u16::try_from(mtu).ok(),
@@ -177,7 +188,7 @@ pub fn detach(request: DetachRequest) -> Result<DetachOrder, FieldError> {
     let path = if netns_path.is_empty() {
         None
     } else {
-        Some(path(netns_path)?)
+        Some(path(netns_path).map_err(|error| error.inside("netns"))?)
     };
     Ok(DetachOrder {
         key,
@@ -188,7 +199,6 @@ pub fn detach(request: DetachRequest) -> Result<DetachOrder, FieldError> {
 
 /// An adoption as orders: of candidates to be looked at or taken over, of keys to be given back or kept.
 pub fn adopt(request: inspect::AdoptRequest) -> Result<Vec<AdoptOrder>, FieldError> {
-    use inspect::adopt_request::Step as Asked;
     let asked = request.step();
     let inspect::AdoptRequest {
         step: number,
@@ -236,37 +246,36 @@ pub fn adopt(request: inspect::AdoptRequest) -> Result<Vec<AdoptOrder>, FieldErr
             step: step.clone(),
         })
     });
-    let candidates = candidate.into_iter().map(|of| {
-        let key = key(of.key)?;
-        let netns = path(of.netns_path)?;
-        let listed = of.ip.join(", ");
-        let all: Result<Vec<IpAddr>, _> = of.ip.iter().map(|text| text.parse()).collect();
-        let all = all.map_err(|why| error("ip", &listed, why))?;
-        let addresses = Addresses::from_list(all).ok_or_else(|| {
-            error(
-                "ip",
-                &listed,
-                "must be one address for each family, and at least one",
-            )
-        })?;
-        let step = match asked {
-            Asked::Check => Step::Check {
-                path: netns,
-                addresses,
-            },
-            _ => Step::Take {
-                path: netns,
-                addresses,
-            },
-        };
-        Ok(AdoptOrder { key, step })
-    });
+    let candidates = candidate
+        .into_iter()
+        .map(|of| taken(of, asked).map_err(|error| error.inside("candidate")));
     let orders: Vec<AdoptOrder> = named.chain(candidates).collect::<Result<_, _>>()?;
     let mut seen = HashSet::new();
+    let field = if takes { "candidate.key" } else { "key" };
     match orders.iter().find(|order| !seen.insert(&order.key)) {
-        Some(twice) => Err(error("key", &twice.key.to_string(), "is named twice")),
+        Some(twice) => Err(error(field, &twice.key.to_string(), "is named twice")),
         None => Ok(orders),
     }
+}
+
+fn taken(of: inspect::Candidate, asked: Asked) -> Result<AdoptOrder, FieldError> {
+    let key = key(of.key)?;
+    let path = path(of.netns_path)?;
+    let listed = of.ip.join(", ");
+    let all: Result<Vec<IpAddr>, _> = of.ip.iter().map(|text| text.parse()).collect();
+    let all = all.map_err(|why| error("ip", &listed, why))?;
+    let addresses = Addresses::from_list(all).ok_or_else(|| {
+        error(
+            "ip",
+            &listed,
+            "must be one address for each family, and at least one",
+        )
+    })?;
+    let step = match asked {
+        Asked::Check => Step::Check { path, addresses },
+        _ => Step::Take { path, addresses },
+    };
+    Ok(AdoptOrder { key, step })
 }
 
 /// A key of the inspection service.
@@ -323,7 +332,7 @@ fn path(path: String) -> Result<String, FieldError> {
     } else {
         return Ok(path);
     };
-    Err(error("netns.netns_path", &path, why))
+    Err(error("netns_path", &path, why))
 }
 
 fn requested(all: &[Vec<u8>]) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), FieldError> {

@@ -1,7 +1,7 @@
 //! Requests that cannot be used: code, field and text of each, and none of them reaches the desk.
 
 use crate::played::{Played, open, ourselves};
-use crate::raw::{ATTACH, CHECK, DETACH, GET, LIST, SET_PREFIXES, STATUS, call, field, number};
+use crate::raw::{ADOPT, ATTACH, CHECK, DETACH, GET, LIST, SET_PREFIXES, STATUS, call, field, number};
 use api::inspection as inspect;
 use api::workload::{AttachRequest, Bandwidth, DetachRequest, NetNsAttachment, PortMapping};
 use prost::Message as _;
@@ -411,6 +411,69 @@ fn prefixes() -> Vec<Case> {
     ]
 }
 
+fn adoptions() -> Vec<Case> {
+    use inspect::adopt_request::Step;
+    let key = || {
+        Some(inspect::Key {
+            owner: String::new(),
+            workload_id: "w".to_owned(),
+            if_name: "eth0".to_owned(),
+        })
+    };
+    let asked = |of, text: &str, step: Step, change: &dyn Fn(&mut inspect::AdoptRequest)| {
+        let candidate = inspect::Candidate {
+            key: key(),
+            netns_path: "/run/netns/w".to_owned(),
+            ip: vec!["10.0.0.5".to_owned()],
+        };
+        let mut request = inspect::AdoptRequest {
+            step: step.into(),
+            candidate: vec![candidate],
+            ..inspect::AdoptRequest::default()
+        };
+        change(&mut request);
+        (ADOPT, request.encode_to_vec(), of, text.to_owned())
+    };
+    vec![
+        asked("step", "is no step", Step::Unspecified, &|_| {}),
+        asked("candidate", "is not for this step", Step::Undo, &|_| {}),
+        asked("key", "is not for this step", Step::Take, &|r| {
+            r.key.extend(key())
+        }),
+        asked("partial", "is not for this step", Step::Check, &|r| {
+            r.partial = true
+        }),
+        asked("candidate.key", "must be set", Step::Take, &|r| {
+            r.candidate[0].key = None
+        }),
+        asked(
+            "candidate.netns_path",
+            "candidate.netns_path \"w\": must be absolute",
+            Step::Check,
+            &|r| "w".clone_into(&mut r.candidate[0].netns_path),
+        ),
+        asked(
+            "candidate.ip",
+            "must be one address for each family",
+            Step::Take,
+            &|r| {
+                r.candidate[0].ip.clear();
+            },
+        ),
+        asked("candidate.ip", "invalid IP address", Step::Take, &|r| {
+            "x".clone_into(&mut r.candidate[0].ip[0]);
+        }),
+        asked("candidate.key", "is named twice", Step::Take, &|r| {
+            let again = r.candidate[0].clone();
+            r.candidate.push(again);
+        }),
+        asked("key", "is named twice", Step::Commit, &|r| {
+            r.candidate.clear();
+            r.key.extend([key(), key()].into_iter().flatten());
+        }),
+    ]
+}
+
 /// What is no message at all.
 fn bytes() -> Vec<Case> {
     let utf8 = "data is not UTF-8 encoded";
@@ -459,7 +522,16 @@ fn bytes() -> Vec<Case> {
 async fn what_cannot_be_used_is_refused_by_field_and_value_and_never_reaches_the_desk() {
     let desk = Played::default();
     let door = open(&desk, ourselves());
-    let table: Vec<Case> = [ids(), namespaces(), options(), keys(), prefixes(), bytes()].concat();
+    let table: Vec<Case> = [
+        ids(),
+        namespaces(),
+        options(),
+        keys(),
+        prefixes(),
+        adoptions(),
+        bytes(),
+    ]
+    .concat();
     assert!(table.len() >= 60, "{}", table.len());
     for (method, message, of, text) in table {
         let what = format!("{method}: {of} ... {text}");

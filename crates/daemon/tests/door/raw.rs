@@ -17,7 +17,8 @@ pub(crate) const GET: &str = "/workloadnet.v1.Inspection/Get";
 pub(crate) const CHECK: &str = "/workloadnet.v1.Inspection/Check";
 pub(crate) const GET_NODE: &str = "/workloadnet.v1.Inspection/GetNode";
 pub(crate) const COLLECT_GARBAGE: &str = "/workloadnet.v1.Inspection/CollectGarbage";
-pub(crate) const METHODS: [&str; 9] = [
+pub(crate) const ADOPT: &str = "/workloadnet.v1.Inspection/Adopt";
+pub(crate) const METHODS: [&str; 10] = [
     ATTACH,
     DETACH,
     STATUS,
@@ -27,6 +28,7 @@ pub(crate) const METHODS: [&str; 9] = [
     GET_NODE,
     COLLECT_GARBAGE,
     SET_PREFIXES,
+    ADOPT,
 ];
 
 struct Bytes;
