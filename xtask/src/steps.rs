@@ -4,6 +4,7 @@ use crate::cargo::{cargo, count_tests, graph, graph_with_fuzzer, run};
 use crate::totals::Totals;
 use crate::{dist, documents, figures, go, guest, licences, modules, packages, promises, rooms, sources};
 use anyhow::{Context as _, Result, bail};
+use std::fs;
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -221,12 +222,13 @@ pub(crate) fn test(demo: Demo) -> Result<ExitCode> {
         });
     }
     // Built before any test runs, because a build beside tests is what makes them slow.
-    report.step("crash points", || run(&mut daemon_with_crash_points()));
-    report.tests(
-        "tests",
-        cargo().args(["test", "--locked", "--workspace", "--no-fail-fast"]),
-        stdout(),
-    );
+    let mut tests = cargo();
+    tests.args(["test", "--locked", "--workspace", "--no-fail-fast"]);
+    report.step("crash points", || {
+        tests.env("WORKLOADNET_CRASHING", daemon_with_crash_points()?);
+        Ok(())
+    });
+    report.tests("tests", &mut tests, stdout());
     // Only now, because a build beside tests makes them slow; the nemesis waits most of the time.
     let release = dist::beside();
     report.step("nemesis", crate::nemesis::in_ci);
@@ -312,18 +314,16 @@ pub(crate) fn containerd(releases: &[String]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The build of the daemon that the crash tests start, in a folder of its own, where they look for it: so that the
-/// product's build stays what it is.
-fn daemon_with_crash_points() -> Command {
+/// The build of the daemon that the crash tests start, and a copy of it: what is built next takes its place.
+fn daemon_with_crash_points() -> Result<PathBuf> {
     let mut build = cargo();
-    build.args(["build", "--locked", "--package", "workloadnet-daemon"]);
-    build.args([
-        "--features",
-        "crash-points",
-        "--target-dir",
-        "target/crash-points",
-    ]);
-    build
+    build.args(["build", "--locked", "--package", "workloadnet-daemon", "--bins"]);
+    run(build.args(["--features", "crash-points"]))?;
+    let target = graph()?.target;
+    let copy = target.join("workloadnetd-with-crash-points");
+    fs::copy(target.join("debug/workloadnetd"), &copy)
+        .with_context(|| format!("copy the daemon to {}", copy.display()))?;
+    Ok(copy)
 }
 
 /// Tests that are built with features which the product does not have, such as crash points. `cargo test` leaves them
