@@ -70,12 +70,12 @@ const KNOWN: &[(&str, &str, Way)] = &[
     ),
     (
         "io_schedule",
-        "the file below /run, on a disk where the bench runs; a thread of its own writes it",
+        "the state file, on a disk where the bench runs; a thread of its own writes it",
         Way::Aside,
     ),
     (
         "io_schedule_timeout",
-        "the file below /run, on a disk where the bench runs; a thread of its own writes it",
+        "the state file, on a disk where the bench runs; a thread of its own writes it",
         Way::Aside,
     ),
     ("futex_wait", NOTHING, Way::HandOver),

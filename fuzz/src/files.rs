@@ -2,8 +2,8 @@
 
 use crate::{is_bounded, text};
 use api::workload::{DetachRequest, NetNsAttachment};
-use daemon::memory::{Memory, Remembered};
 use daemon::source::{file, peers};
+use daemon::state_file::{Remembered, StateFile};
 use daemon::{door, queue as left};
 use model::ipam::{Ipam, Moment, Wanted};
 use model::key::{InterfaceName, Key, Owner, WorkloadId};
@@ -14,32 +14,35 @@ use std::time::Duration;
 
 const COOL_DOWN: Duration = Duration::from_secs(150);
 
-/// The file below /run: whatever it says, addresses can be given out from what it told.
-pub(crate) fn memory(bytes: &[u8]) {
-    let memory = match Memory::from_json(bytes) {
-        Ok(memory) => memory,
+/// The state file: whatever it says, addresses can be given out from what it told.
+pub(crate) fn state_file(bytes: &[u8]) {
+    let state_file = match StateFile::from_json(bytes) {
+        Ok(state_file) => state_file,
         Err(error) => return is_bounded(&error.to_string(), bytes),
     };
     let mut written = Vec::new();
-    memory.to_json(&mut written).expect("a vector takes all");
-    assert_eq!(Memory::from_json(&written).expect("it was just written"), memory);
-    let past = memory.prefixes.past().expect("it was looked at");
+    state_file.to_json(&mut written).expect("a vector takes all");
+    assert_eq!(
+        StateFile::from_json(&written).expect("it was just written"),
+        state_file
+    );
+    let past = state_file.prefixes.past().expect("it was looked at");
     let mut ipam = Ipam::resumed(COOL_DOWN, &past, &mut || 7);
     let serving: Vec<Prefix> = past.serving.iter().map(|(prefix, _)| *prefix).collect();
     ipam.set_prefixes(&serving, &mut || 7);
-    let now = memory.cooling().map(|(_, since)| since).max();
+    let now = state_file.cooling().map(|(_, since)| since).max();
     let now = now.unwrap_or(Moment(Duration::ZERO));
-    if let Some(moment) = memory.unknown_before() {
+    if let Some(moment) = state_file.unknown_before() {
         ipam.nothing_is_known_before(moment);
     }
-    for (address, since) in memory.cooling() {
+    for (address, since) in state_file.cooling() {
         ipam.cool(address, since);
     }
-    for address in memory.held() {
+    for address in state_file.held() {
         ipam.cool(address, now);
     }
     let cooling = ipam.cooling(now);
-    assert!(cooling.len() <= memory.cooling().count() + memory.held().count());
+    assert!(cooling.len() <= state_file.cooling().count() + state_file.held().count());
     if let Ok(granted) = ipam.lease(&key(), Wanted::default(), now) {
         for address in granted.addresses.iter() {
             assert!(
@@ -49,7 +52,7 @@ pub(crate) fn memory(bytes: &[u8]) {
         }
     }
     ipam.end_drained(now);
-    let again = Remembered::new(memory.prefixes.source, &ipam.past());
+    let again = Remembered::new(state_file.prefixes.source, &ipam.past());
     again.past().expect("what is remembered next can be read");
 }
 

@@ -30,7 +30,7 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("cni", cni::cni),
     ("config", config::config),
     ("door", door::door),
-    ("memory", files::memory),
+    ("state_file", files::state_file),
     ("notifications", kernel::notifications),
     ("queue", files::queue),
     ("record", record::record),

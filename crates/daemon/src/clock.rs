@@ -1,4 +1,4 @@
-//! The one clock that goes on over a restart of the daemon, and stands in one line with what the file below /run says.
+//! The one clock that goes on over a restart of the daemon, and stands in one line with what the state file says.
 
 use model::ipam::Moment;
 use std::time::Duration;

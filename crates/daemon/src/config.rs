@@ -302,7 +302,7 @@ impl Config {
                 port: self.routes.vxlan_port,
                 addresses: self.routes.addresses.clone(),
             },
-            memory: Some(self.network.state.clone()),
+            state_file: Some(self.network.state.clone()),
             queue: Some(Queue::beside(&self.socket.path)),
             open_limit: OPEN_LIMIT,
             round: ROUND,

@@ -107,7 +107,7 @@ fn serve(args: &Args) -> anyhow::Result<()> {
         .context("the daemon cannot be confined")?;
     tracing::info!(calls = confined.calls, files = %confined.files, "confined");
     let desk = Desk::open(linux, config.desk()?)?;
-    desk.work().say_confined(tally::Confined {
+    desk.counters().say_confined(tally::Confined {
         calls: confined.calls,
         files: confined.files == Files::Wholly,
     });

@@ -1,5 +1,5 @@
 //! Locks, waits, threads and time of the desk: std's in the product. With the feature `schedules` they are a checker's, which
-//! runs everything in orders of its own choice (tests/desk/schedules.rs), and in which nobody is woken who was not called.
+//! runs everything in orders of its own choice (crates/daemon/tests/desk/schedules.rs), and in which nobody is woken who was not called.
 
 use std::sync::PoisonError;
 #[cfg(not(feature = "schedules"))]

@@ -185,7 +185,7 @@ pub struct Confined {
 
 /// What the desk does.
 #[derive(Debug, Default)]
-pub struct Work {
+pub struct Counters {
     /// Of an attach: its turn, and its namespace is opened.
     pub attach_opens: Times,
     /// It waits for those that are written before it.
@@ -216,7 +216,7 @@ pub struct Work {
     confined: OnceLock<Confined>,
 }
 
-impl Work {
+impl Counters {
     /// This is so from the start on. Only the first call counts.
     pub fn say_confined(&self, confined: Confined) {
         self.confined.get_or_init(|| confined);
@@ -279,21 +279,21 @@ mod tests {
 
     #[test]
     fn events_that_were_not_written_are_asked_of_the_first_that_counts_them() {
-        let work = Work::default();
-        assert_eq!(work.events_dropped(), 0);
-        work.count_events_dropped(|| 7);
-        work.count_events_dropped(|| 8);
-        assert_eq!(work.events_dropped(), 7);
+        let counters = Counters::default();
+        assert_eq!(counters.events_dropped(), 0);
+        counters.count_events_dropped(|| 7);
+        counters.count_events_dropped(|| 8);
+        assert_eq!(counters.events_dropped(), 7);
     }
 
     #[test]
     fn every_kind_has_its_place_and_name() {
-        let work = Work::default();
+        let counters = Counters::default();
         for (n, kind) in PutBack::ALL.into_iter().enumerate() {
-            work.put_back(kind, n + 1);
+            counters.put_back(kind, n + 1);
             assert_eq!(kind as usize, n);
         }
-        let counts = PutBack::ALL.map(|kind| work.put_back_so_far(kind));
+        let counts = PutBack::ALL.map(|kind| counters.put_back_so_far(kind));
         assert_eq!(counts, [1, 2, 3, 4, 5, 6, 7, 8]);
     }
 }

@@ -6,7 +6,7 @@ use crate::socket::Socket;
 use crate::survey::{ip, way};
 use model::address::Family;
 use model::datapath::Fault;
-use model::flows::{Flow, Forgotten, Past, Verdict};
+use model::flows::{Fate, Flow, Forgotten, Past};
 use model::ports::Place;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -94,10 +94,10 @@ impl<'a, L: FnMut(IpAddr) -> Result<bool, Fault>> Doomed<'a, L> {
     /// One connection, as the kernel tells of it.
     fn look(&mut self, payload: &[u8]) {
         let Some((flow, id)) = parse(payload) else { return };
-        let is_past = match self.past.verdict(&flow) {
-            Verdict::Lives => false,
-            Verdict::IsPast => true,
-            Verdict::IsPastIfLocal => self.is_to_the_node(flow.destination),
+        let is_past = match self.past.fate(&flow) {
+            Fate::Lives => false,
+            Fate::IsPast => true,
+            Fate::IsPastIfLocal => self.is_to_the_node(flow.destination),
         };
         if !is_past || !self.seen.insert(id) {
             return;

@@ -47,7 +47,7 @@ pub struct Linux {
     home: Home,
     ipv6: bool,
     sysctls: Writable,
-    /// Used by the one thread that wires.
+    /// Used by whoever attaches, one at a time, and for surveys.
     writer: Mutex<Socket>,
     /// Used for everything that answers at once.
     reader: Mutex<Socket>,

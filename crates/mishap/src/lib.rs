@@ -39,7 +39,7 @@ pub enum Kind {
     Path,
     /// A setting below /proc/sys is written.
     Setting,
-    /// Anything about a file below /run, or a lock.
+    /// Anything about the state file, the queue, a socket, or a lock.
     File,
 }
 

@@ -34,7 +34,7 @@ pub struct Past {
 
 /// Whether a connection is of the past.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Fate {
     /// It is not.
     Lives,
     /// It is, if its destination is an address of the node.
@@ -58,12 +58,12 @@ impl Past {
     }
 
     /// Whether a connection is of the past. One that was led elsewhere is of who answers it.
-    pub fn verdict(&self, flow: &Flow) -> Verdict {
+    pub fn fate(&self, flow: &Flow) -> Fate {
         if [flow.source, flow.answers]
             .iter()
             .any(|end| self.addresses.contains(end))
         {
-            return Verdict::IsPast;
+            return Fate::IsPast;
         }
         let place = |address| Place {
             family: Family::of(flow.destination),
@@ -77,8 +77,8 @@ impl Past {
         };
         let is_to_itself = flow.protocol == Protocol::Udp.number() && flow.answers == flow.destination;
         match is_to_itself && is_led() {
-            true => Verdict::IsPastIfLocal,
-            false => Verdict::Lives,
+            true => Fate::IsPastIfLocal,
+            false => Fate::Lives,
         }
     }
 }
@@ -119,8 +119,8 @@ mod tests {
             places: [place].into(),
         };
         let (any, one) = (past(place(None)), past(place(Some("192.0.2.1"))));
+        use Fate::{IsPast, IsPastIfLocal, Lives};
         use Protocol::{Tcp, Udp};
-        use Verdict::{IsPast, IsPastIfLocal, Lives};
         for (flow, by_any, by_one) in [
             (
                 flow(Tcp, "10.77.0.5", "203.0.113.1", "203.0.113.1"),
@@ -142,11 +142,7 @@ mod tests {
             (flow(Tcp, "203.0.113.1", "192.0.2.1", "192.0.2.1"), Lives, Lives),
             (flow(Udp, "fd00::9", "fd00::1", "fd00::1"), Lives, Lives),
         ] {
-            assert_eq!(
-                (any.verdict(&flow), one.verdict(&flow)),
-                (by_any, by_one),
-                "{flow:?}"
-            );
+            assert_eq!((any.fate(&flow), one.fate(&flow)), (by_any, by_one), "{flow:?}");
         }
         assert!(Past::default().is_empty() && !any.is_empty());
     }

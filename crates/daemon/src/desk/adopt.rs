@@ -127,7 +127,7 @@ impl<D: Datapath> Desk<D> {
                 }
             };
             self.lease_otherwise(&mut self.state(), |ipam| ipam.free(addresses, now()));
-            self.sweeper.memory_is_old();
+            self.sweeper.state_file_is_old();
             return Err(fault.into());
         }
         let adopted = FoundLink {
@@ -142,7 +142,7 @@ impl<D: Datapath> Desk<D> {
         state.enter(attachment);
         self.tell_readiness(&mut state);
         drop(state);
-        self.sweeper.memory_is_old();
+        self.sweeper.state_file_is_old();
         // It may have ended meanwhile, unnoticed. Where that cannot be seen, it is ours all the same, and the sweep looks again;
         // and what was others' before is ours.
         if let Ok(None) = self.datapath.find_at(&claim, link.index) {

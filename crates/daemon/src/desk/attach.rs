@@ -52,7 +52,7 @@ impl<D: Datapath> Desk<D> {
             since,
             done,
         } = writing;
-        self.work.attach_waits.took(since.elapsed());
+        self.counters.attach_waits.took(since.elapsed());
         let outcome = match order.deadline {
             Some(deadline) if deadline <= Instant::now() => Err(Refusal::TooLate),
             _ => opened
@@ -129,7 +129,7 @@ impl<D: Datapath> Desk<D> {
             if let Some(standing) = self.state().attachments.get_mut(&order.key) {
                 standing.labels.clone_from(&order.labels);
             }
-            self.sweeper.memory_is_old();
+            self.sweeper.state_file_is_old();
         }
         Ok(Some(attachment))
     }
@@ -143,14 +143,14 @@ impl<D: Datapath> Desk<D> {
         let (lease, plan) = self.plan(order, id)?;
         let began = Instant::now();
         let wired = self.datapath.wire(namespace, &plan);
-        self.work.attach_wires.took(began.elapsed());
+        self.counters.attach_wires.took(began.elapsed());
         let mut state = self.state();
         let ended = state.wiring.take().map(|wiring| wiring.ended).unwrap_or_default();
         let index = match wired {
             Ok(index) => index,
             Err(error) => {
                 if let WireError::Refused { fault, .. } = &error {
-                    self.work.fault(fault.errno);
+                    self.counters.fault(fault.errno);
                 }
                 // Which one it had is not told, and its end may still be announced.
                 state.use_up(plan.link.host_index + INDEX_SPAN);
@@ -160,7 +160,7 @@ impl<D: Datapath> Desk<D> {
                     self.lease_otherwise(&mut state, |ipam| ipam.free(plan.record.addresses, now()));
                     self.tell_readiness(&mut state);
                     lease.keep();
-                    self.sweeper.memory_is_old();
+                    self.sweeper.state_file_is_old();
                 }
                 drop(state);
                 if is_left {
@@ -199,7 +199,7 @@ impl<D: Datapath> Desk<D> {
         drop(state);
         lease.keep();
         self.cleaner.came(&attachment);
-        self.sweeper.memory_is_old();
+        self.sweeper.state_file_is_old();
         Ok(attachment)
     }
 

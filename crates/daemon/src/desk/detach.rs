@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// What a detach comes to.
-enum Verdict {
+enum Decision {
     /// There is nothing to take off.
     Settled(Detached),
     /// This link is to go.
@@ -27,16 +27,16 @@ impl<D: Datapath> Desk<D> {
         let (mut going, mut strays) = (Vec::new(), Vec::new());
         for job in jobs {
             let key = job.order.key.clone();
-            self.work.detach_waits.took(job.came.elapsed());
-            match self.verdict(&job) {
+            self.counters.detach_waits.took(job.came.elapsed());
+            match self.decide(&job) {
                 Err(refusal) => self.answer(&key, job.done, Err(refusal)),
-                Ok(Verdict::Settled(outcome)) => self.answer(&key, job.done, Ok(outcome)),
-                Ok(Verdict::Stray(target)) => {
+                Ok(Decision::Settled(outcome)) => self.answer(&key, job.done, Ok(outcome)),
+                Ok(Decision::Stray(target)) => {
                     // The others of its kind are not to wait until it is acknowledged.
                     self.lanes.deletions.ended(&key);
                     strays.push((target, key, job.done));
                 }
-                Ok(Verdict::Go(target)) => {
+                Ok(Decision::Go(target)) => {
                     let mut state = self.state();
                     if state.by_index.contains_key(&target.index) {
                         if let Some(attachment) = state.attachments.get_mut(&key) {
@@ -70,7 +70,7 @@ impl<D: Datapath> Desk<D> {
                 }
                 Ok(()) => {}
                 Err(fault) => {
-                    self.work.fault(fault.errno);
+                    self.counters.fault(fault.errno);
                     self.stays(&target, fault.into());
                 }
             }
@@ -120,22 +120,22 @@ impl<D: Datapath> Desk<D> {
         self.answer(&key, done, Err(refusal));
     }
 
-    fn verdict(&self, job: &Deleting) -> Result<Verdict, Refusal> {
+    fn decide(&self, job: &Deleting) -> Result<Decision, Refusal> {
         match self.attached(&job.order.key)? {
             Some(attachment) if job.order.before.is_some_and(|moment| attachment.since >= moment) => {
-                Ok(Verdict::Settled(Detached::IsNewer))
+                Ok(Decision::Settled(Detached::IsNewer))
             }
-            Some(attachment) if is_older(&attachment, job) => Ok(Verdict::Settled(Detached::IsNewer)),
-            Some(attachment) => Ok(Verdict::Go(Self::target(&attachment))),
+            Some(attachment) if is_older(&attachment, job) => Ok(Decision::Settled(Detached::IsNewer)),
+            Some(attachment) => Ok(Decision::Go(Self::target(&attachment))),
             None => self.stray(job),
         }
     }
 
     /// What is not known may still be in the kernel: the key alone leads to it.
-    fn stray(&self, job: &Deleting) -> Result<Verdict, Refusal> {
+    fn stray(&self, job: &Deleting) -> Result<Decision, Refusal> {
         let name = job.order.key.host_link();
         let Some(found) = self.datapath.find(&name)? else {
-            return Ok(Verdict::Settled(Detached::WasAbsent));
+            return Ok(Decision::Settled(Detached::WasAbsent));
         };
         let group = found.group;
         let target = Target {
@@ -144,7 +144,7 @@ impl<D: Datapath> Desk<D> {
             group,
         };
         Ok(match found.standing(self.settings.group) {
-            Standing::Attached(_) | Standing::HalfMade => Verdict::Stray(target),
+            Standing::Attached(_) | Standing::HalfMade => Decision::Stray(target),
             // It lives, and nothing of it may be touched.
             Standing::Regrouped(_) => {
                 return Err(Refusal::InTheWay {
@@ -154,7 +154,7 @@ impl<D: Datapath> Desk<D> {
             }
             // Nothing of ours is attached there.
             Standing::Foreign | Standing::Unreadable(_) | Standing::HalfAdopted(..) => {
-                Verdict::Settled(Detached::WasAbsent)
+                Decision::Settled(Detached::WasAbsent)
             }
         })
     }

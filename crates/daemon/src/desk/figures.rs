@@ -2,7 +2,7 @@
 
 use super::order::{PrefixUse, Routes};
 use super::{Desk, now};
-use crate::tally::Work;
+use crate::tally::Counters;
 use model::address::Family;
 use model::datapath::Datapath;
 use model::routes::How;
@@ -83,7 +83,7 @@ impl<D: Datapath> Desk<D> {
     }
 
     /// What it has done so far.
-    pub fn work(&self) -> &Work {
-        &self.work
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 }

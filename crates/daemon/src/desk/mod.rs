@@ -6,9 +6,10 @@
 //!  events ----------------------------------------^ (watch thread)
 //!  what was touched ---> sweeper: put back, and now and then a full survey
 //! ```
-//! One thread at a time writes to the kernel, because RTNL is one lock; a few more only wait for deletions, which are taken
-//! together, behind the attaches. The state is behind one short lock, which is never held over a system call; who changes the
-//! table, or the file below /run, has a turn of its own.
+//! Attaches are made one at a time, because RTNL is one lock, by whichever thread finds nobody at it; a few threads only wait
+//! for deletions, which are taken together, behind the attaches. What the sweeper puts back, routes to other nodes, adoptions and
+//! connection tracking have threads and sockets of their own. The state is behind one short lock, which is never held over a system
+//! call; who changes the table, or the state file, has a turn of its own.
 
 mod adopt;
 mod attach;
@@ -28,10 +29,10 @@ mod view;
 pub(crate) mod vital;
 
 use crate::clock::now;
-use crate::memory::{Lost, Memory, Remembered};
 use crate::source::Kind;
+use crate::state_file::{Lost, Remembered, StateFile};
 use crate::sync::{Condvar, Mutex, MutexGuard};
-use crate::tally::Work;
+use crate::tally::Counters;
 use ipnet::IpNet;
 use model::datapath::{Datapath, Event, Fault, Target};
 use model::ipam::Ipam;
@@ -62,7 +63,7 @@ const FIRST_INDEX: u32 = 100_000;
 const LAST_INDEX: u32 = 1 << 30;
 /// A link may get an index as many beyond the planned one, where others have taken those between.
 const INDEX_SPAN: u32 = 64;
-/// Of the file below /run.
+/// Of the state file.
 const UNKEPT: &str = "labels, addresses that are held or cool down, and generations are not kept";
 /// How long running orders may take once the daemon is asked to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -91,7 +92,7 @@ pub struct Settings {
     /// How other nodes are routed to.
     pub routes: roads::Settings,
     /// Where labels, addresses that are held or cool down, and what was told of prefixes are kept.
-    pub memory: Option<PathBuf>,
+    pub state_file: Option<PathBuf>,
     /// Where clients leave deletions while the daemon is down.
     pub queue: Option<Queue>,
     /// How long opening a namespace may take: somebody's file system may hang.
@@ -113,7 +114,7 @@ pub struct Desk<D: Datapath> {
     /// The turn: who has it changes the table, and what others changed meanwhile would be undone.
     table: Mutex<()>,
     state: Mutex<State<D>>,
-    /// Who has it writes the file below /run: what is written later is not older.
+    /// Who has it writes the state file: what is written later is not older.
     file: Mutex<()>,
     /// Recovery is over, or an order has ended.
     changed: Condvar,
@@ -122,7 +123,7 @@ pub struct Desk<D: Datapath> {
     router: routes::Nudges,
     cleaner: flows::Cleaner,
     on_notable: OnceLock<Box<dyn Fn(Notable) + Send + Sync>>,
-    work: Work,
+    counters: Counters,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,8 +142,8 @@ struct State<D: Datapath> {
     phase: Phase,
     turns: Turns<D>,
     ipam: Ipam,
-    /// What the file below /run said, until the kernel has been read.
-    memory: Option<Memory>,
+    /// What the state file said, until the kernel has been read.
+    state_file: Option<StateFile>,
     /// There was no such file.
     is_missing: bool,
     /// Why the source has told nothing good lately.
@@ -172,7 +173,7 @@ struct State<D: Datapath> {
     unread: Option<Fault>,
     /// Why the table is not in place.
     unpublished: Option<Fault>,
-    /// Why the file below /run could not be written.
+    /// Why the state file could not be written.
     unkept: Option<String>,
     /// The newest generation that is in it.
     kept: Option<u64>,
@@ -182,7 +183,7 @@ struct State<D: Datapath> {
     was_ready: bool,
 }
 
-/// The link that the writer makes. It may end, with its namespace, before its attach has.
+/// The link that is being made. It may end, with its namespace, before its attach has.
 struct Wiring {
     link: HostLink,
     /// Indexes of links of this name that ended meanwhile.
@@ -192,16 +193,16 @@ struct Wiring {
 impl<D: Datapath> Desk<D> {
     /// Starts recovery and serves from then on, until [`Self::stop`].
     pub fn open(datapath: D, settings: Settings) -> std::io::Result<Arc<Self>> {
-        let (memory, is_missing) = match settings.memory.as_deref().map(Memory::load) {
-            None => (Memory::default(), false),
-            Some(Ok(memory)) => (memory, false),
-            Some(Err(Lost::Missing)) => (Memory::default().with_unknown(Some(now())), true),
+        let (state_file, is_missing) = match settings.state_file.as_deref().map(StateFile::load) {
+            None => (StateFile::default(), false),
+            Some(Ok(state_file)) => (state_file, false),
+            Some(Err(Lost::Missing)) => (StateFile::default().with_unknown(Some(now())), true),
             Some(Err(Lost::Unusable(why))) => {
                 tracing::warn!("{why}");
-                (Memory::default().with_unknown(Some(now())), false)
+                (StateFile::default().with_unknown(Some(now())), false)
             }
         };
-        let (ipam, trouble) = resumed(&settings, &memory);
+        let (ipam, trouble) = resumed(&settings, &state_file);
         // What the settings say was told now.
         let told = (!settings.prefixes.is_empty()).then(SystemTime::now);
         let mode = settings.routes.mode;
@@ -218,7 +219,7 @@ impl<D: Datapath> Desk<D> {
                 phase: Phase::Recovering,
                 turns: Turns::default(),
                 ipam,
-                memory: Some(memory),
+                state_file: Some(state_file),
                 is_missing,
                 trouble,
                 told,
@@ -251,7 +252,7 @@ impl<D: Datapath> Desk<D> {
             router: routes::Nudges::default(),
             cleaner: flows::Cleaner::default(),
             on_notable: OnceLock::new(),
-            work: Work::default(),
+            counters: Counters::default(),
         });
         turns::start(&desk)?;
         let sweeper = Arc::clone(&desk);
@@ -277,7 +278,7 @@ impl<D: Datapath> Desk<D> {
     }
 
     /// The source says: these prefixes serve from now on; what served before and is not among them drains. Returns the
-    /// generation, when the file below /run has it, or [`Self::unkept`] says that it has not. What cannot be served changes nothing. Blocks.
+    /// generation, when the state file has it, or [`Self::unkept`] says that it has not. What cannot be served changes nothing. Blocks.
     pub fn set_prefixes(&self, prefixes: &[Prefix]) -> Result<u64, Unservable> {
         if prefixes.is_empty() {
             return Err(Unservable::Empty);
@@ -304,14 +305,14 @@ impl<D: Datapath> Desk<D> {
             tracing::info!(source = %self.settings.source, generation, "the prefixes are as they were");
         }
         if !served || !is_kept {
-            self.remember();
+            self.write_state_file();
         }
         Ok(generation)
     }
 
     /// The source says nothing, or nothing that can be served: the last good value stays.
     pub fn source_fails(&self, why: String) {
-        self.work.source_failures.up();
+        self.counters.source_failures.up();
         let mut state = self.state();
         if state.trouble.as_ref() != Some(&why) {
             let generation = state.ipam.generation();
@@ -370,10 +371,10 @@ impl<D: Datapath> Desk<D> {
         }
     }
 
-    /// Why the file below /run has not got a generation; `None`: it has, or there is to be none.
+    /// Why the state file has not got a generation; `None`: it has, or there is to be none.
     pub fn unkept(&self, generation: u64) -> Option<String> {
         let state = self.state();
-        let is_kept = self.settings.memory.is_none() || state.kept >= Some(generation);
+        let is_kept = self.settings.state_file.is_none() || state.kept >= Some(generation);
         (!is_kept).then(|| state.unkept.clone().unwrap_or_default())
     }
 
@@ -402,7 +403,7 @@ impl<D: Datapath> Desk<D> {
         drop(state);
         // What was not read cannot be written.
         if knows_all {
-            self.remember();
+            self.write_state_file();
         }
     }
 
@@ -449,10 +450,10 @@ impl<D: Datapath> Desk<D> {
         if !is_given_back {
             self.cleaner.ended(&attachment);
         }
-        self.sweeper.memory_is_old();
+        self.sweeper.state_file_is_old();
         match waiting {
             Some((since, done)) => {
-                self.work.detach_unwires.took(since.elapsed());
+                self.counters.detach_unwires.took(since.elapsed());
                 self.answer(&key, done, Ok(Detached::Done));
             }
             None => tracing::info!(%key, ips = %attachment.addresses(), "namespace gone, addresses freed"),
@@ -480,7 +481,7 @@ impl<D: Datapath> Desk<D> {
             }
             Event::RoutesTouched => self.router.kernel_touched(),
             Event::Lost => {
-                self.work.lost.up();
+                self.counters.lost.up();
                 tracing::debug!("notifications were lost");
                 self.sweeper.all_touched();
                 self.router.kernel_touched();
@@ -497,12 +498,14 @@ impl<D: Datapath> Desk<D> {
         }
     }
 
-    /// Writes the file below /run.
-    fn remember(&self) {
-        let Some(path) = &self.settings.memory else { return };
+    /// Writes the state file.
+    fn write_state_file(&self) {
+        let Some(path) = &self.settings.state_file else {
+            return;
+        };
         let _turn = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let state = self.state();
-        let mut memory = state.memory.clone().unwrap_or_else(|| {
+        let mut state_file = state.state_file.clone().unwrap_or_else(|| {
             let labels = state
                 .attachments
                 .values()
@@ -511,17 +514,17 @@ impl<D: Datapath> Desk<D> {
                 .collect();
             let held = state.attachments.values().flat_map(|a| a.addresses().iter());
             let held = held.chain(state.left_alone.iter().copied());
-            Memory::new(labels, &state.ipam.cooling(now()))
+            StateFile::new(labels, &state.ipam.cooling(now()))
                 .with_held(held.collect())
                 .with_unknown(state.ipam.unknown_before(now()))
         });
-        memory.prefixes = Remembered::new(self.settings.source, &state.ipam.past());
+        state_file.prefixes = Remembered::new(self.settings.source, &state.ipam.past());
         let generation = state.ipam.generation();
         drop(state);
-        let unkept = memory.save(path).err().map(|error| error.to_string());
+        let unkept = state_file.save(path).err().map(|error| error.to_string());
         if unkept.is_some() {
             // What is wrong with it may pass.
-            self.sweeper.memory_is_old();
+            self.sweeper.state_file_is_old();
         }
         let mut state = self.state();
         if unkept.is_none() {
@@ -543,15 +546,15 @@ impl<D: Datapath> Desk<D> {
 
 /// What served or drained before is there again to drain, until a source tells otherwise. What a control plane said last
 /// serves on, because it may be away for long, and is in doubt until it is said again.
-fn resumed(settings: &Settings, memory: &Memory) -> (Ipam, Option<String>) {
-    let past = memory.prefixes.past().unwrap_or_default();
+fn resumed(settings: &Settings, state_file: &StateFile) -> (Ipam, Option<String>) {
+    let past = state_file.prefixes.past().unwrap_or_default();
     let mut ipam = Ipam::resumed(settings.cool_down, &past, &mut random);
     if !settings.prefixes.is_empty() {
         ipam.set_prefixes(&settings.prefixes, &mut random);
     }
     let serving: Vec<Prefix> = past.serving.iter().map(|(prefix, _)| *prefix).collect();
     let source = settings.source;
-    let doubt = source.doubt().filter(|_| memory.prefixes.source == source);
+    let doubt = source.doubt().filter(|_| state_file.prefixes.source == source);
     let Some(doubt) = doubt.filter(|_| !serving.is_empty()) else {
         return (ipam, None);
     };

@@ -152,13 +152,13 @@ impl<D: Datapath> Desk<D> {
             }
             let began = instant();
             let is_good = self.route(&mut router);
-            self.work.routing_times.took(instant() - began);
-            self.work.routings.ended(*is_good.as_ref().unwrap_or(&false));
+            self.counters.routing_times.took(instant() - began);
+            self.counters.routings.ended(*is_good.as_ref().unwrap_or(&false));
             let is_good = match is_good {
                 Ok(is_good) => is_good,
                 Err(fault) => {
                     tracing::warn!(%fault, "routes are not in place");
-                    self.work.fault(fault.errno);
+                    self.counters.fault(fault.errno);
                     Arc::make_mut(&mut self.state().routes).faults = vec![fault.to_string()];
                     false
                 }
@@ -179,7 +179,7 @@ impl<D: Datapath> Desk<D> {
         };
         let planned = self.planned(router, &known.own, peers)?;
         let undone = std::mem::take(&mut router.undone);
-        self.work.put_back(PutBack::Peers, undone);
+        self.counters.put_back(PutBack::Peers, undone);
         if undone > 0 {
             self.note(Notable::Drift(format!(
                 "{undone} of our routes and of what they lead over"
@@ -194,7 +194,7 @@ impl<D: Datapath> Desk<D> {
             false => {
                 log(&steps);
                 let faults = self.datapath.change_routes(&steps)?;
-                self.work
+                self.counters
                     .routing_steps
                     .up_by(steps.len() - faults.len().min(steps.len()));
                 faults
@@ -203,7 +203,7 @@ impl<D: Datapath> Desk<D> {
         self.spare(&known.own, &planned.spared, Rest::Goes);
         let is_good = faults.is_empty();
         for fault in &faults {
-            self.work.fault(fault.errno);
+            self.counters.fault(fault.errno);
         }
         for fault in faults.iter().take(LOGGED) {
             tracing::warn!(%fault, "a route is not in place");

@@ -18,8 +18,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The file below /run is written at most this often.
-const MEMORY_PACE: Duration = Duration::from_secs(1);
+/// The state file is written at most this often.
+const STATE_FILE_PACE: Duration = Duration::from_secs(1);
 /// What failed is tried again after this time, after twice as long the next time, and so on up to a round.
 const AGAIN: Duration = Duration::from_millis(250);
 
@@ -29,8 +29,8 @@ struct Rounds {
     full: Instant,
     /// How long after the next failure.
     again: Duration,
-    /// The file below /run is old since.
-    memory: Option<Instant>,
+    /// The state file is old since.
+    state_file: Option<Instant>,
     saved: Instant,
 }
 
@@ -45,7 +45,7 @@ impl<D: Datapath> Desk<D> {
                 Err(fault) => fault,
             };
             tracing::error!(%fault, "recovery failed, it is tried again");
-            self.work.fault(fault.errno);
+            self.counters.fault(fault.errno);
             let mut state = self.state();
             state.unread = Some(fault);
             let stopping = |state: &mut super::State<D>| state.phase != Phase::Stopping;
@@ -59,14 +59,14 @@ impl<D: Datapath> Desk<D> {
         let mut rounds = Rounds {
             full: start + self.settings.round,
             again: AGAIN,
-            memory: None,
+            state_file: None,
             saved: start,
         };
         if !is_whole {
             rounds.full = start + AGAIN;
         }
         loop {
-            let save = rounds.memory.map(|_| rounds.saved + MEMORY_PACE);
+            let save = rounds.state_file.map(|_| rounds.saved + STATE_FILE_PACE);
             let touched = self
                 .sweeper
                 .wait(save.map_or(rounds.full, |save| save.min(rounds.full)));
@@ -77,12 +77,12 @@ impl<D: Datapath> Desk<D> {
     fn sweep_what(self: &Arc<Self>, touched: Pending, rounds: &mut Rounds) {
         let now = instant();
         // First, because the rest may take long.
-        if touched.memory {
-            rounds.memory.get_or_insert(now);
+        if touched.state_file {
+            rounds.state_file.get_or_insert(now);
         }
-        if rounds.memory.is_some() && rounds.saved + MEMORY_PACE <= now {
-            self.remember();
-            (rounds.memory, rounds.saved) = (None, now);
+        if rounds.state_file.is_some() && rounds.saved + STATE_FILE_PACE <= now {
+            self.write_state_file();
+            (rounds.state_file, rounds.saved) = (None, now);
         }
         let all = touched.all || rounds.full <= now;
         let mut is_good = true;
@@ -93,13 +93,13 @@ impl<D: Datapath> Desk<D> {
             rounds.full = now + self.settings.round;
             match self.sweep() {
                 Ok(done) => {
-                    self.work.sweeps.ended(done);
+                    self.counters.sweeps.ended(done);
                     is_good &= done & self.carry_out_deletions(Instant::now() + LIMIT);
                 }
                 Err(fault) => {
                     tracing::warn!(%fault, "sweep failed");
-                    self.work.sweeps.ended(false);
-                    self.work.fault(fault.errno);
+                    self.counters.sweeps.ended(false);
+                    self.counters.fault(fault.errno);
                     is_good = false;
                 }
             }
@@ -117,7 +117,7 @@ impl<D: Datapath> Desk<D> {
                 }
                 Err(fault) => {
                     tracing::warn!(%fault, "the uplink's MTU is not known");
-                    self.work.fault(fault.errno);
+                    self.counters.fault(fault.errno);
                     is_good = false;
                 }
             }
@@ -144,12 +144,12 @@ impl<D: Datapath> Desk<D> {
             }
         };
         *is_watching = true;
-        let work = self.take_in(&survey);
+        let repairs = self.take_in(&survey);
         self.resume_spared()?;
         // What fails is tried again in the rounds, the first of which then comes at once.
-        let is_good = self.hold_forwards(&work.forwards) & self.publish() & self.act_on(work);
+        let is_good = self.hold_forwards(&repairs.forwards) & self.publish() & self.act_on(repairs);
         // Who is held by now, and by nobody at the next start, was freed between.
-        self.remember();
+        self.write_state_file();
         self.state().unread = None;
         // Nobody waits for what fails.
         let end = Instant::now() + LIMIT;
@@ -187,8 +187,8 @@ impl<D: Datapath> Desk<D> {
         for (index, link) in known.iter().filter(|(index, _)| !found.contains(index)) {
             self.ended(link, *index);
         }
-        let work = self.take_in(&survey);
-        Ok(self.hold_forwards(&work.forwards) & self.act_on(work))
+        let repairs = self.take_in(&survey);
+        Ok(self.hold_forwards(&repairs.forwards) & self.act_on(repairs))
     }
 
     /// A survey, while which what ends is remembered: it may still be in it.

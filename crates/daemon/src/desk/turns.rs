@@ -357,7 +357,7 @@ impl<D: Datapath> Desk<D> {
     fn go_on(self: &Arc<Self>, job: Job, opened: Opened<D>) {
         match job {
             Job::Attach(order, came, done) => {
-                self.work.attach_opens.took(came.elapsed());
+                self.counters.attach_opens.took(came.elapsed());
                 let since = Instant::now();
                 self.write(Writing {
                     order,
@@ -369,7 +369,7 @@ impl<D: Datapath> Desk<D> {
             Job::Detach(order, came, done) => match opened {
                 // Which namespace is meant is not known, and may be the one that is attached.
                 Err(OpenError::Fault(fault)) if is_exhaustion(&fault) => {
-                    self.work.fault(fault.errno);
+                    self.counters.fault(fault.errno);
                     done(Err(OpenError::Fault(fault).into()));
                     self.turn_ends(&order.key);
                 }

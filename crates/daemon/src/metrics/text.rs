@@ -3,7 +3,7 @@
 use super::process;
 use crate::desk::Desk;
 use crate::desk::figures::{Figures, WAYS};
-use crate::tally::{Answers, BOUNDS, Calls, Count, PutBack, Rounds, Times, Work};
+use crate::tally::{Answers, BOUNDS, Calls, Count, Counters, PutBack, Rounds, Times};
 use model::address::Family;
 use model::datapath::Datapath;
 use prometheus_client::collector::Collector;
@@ -58,16 +58,16 @@ impl<D: Datapath> fmt::Debug for All<D> {
 impl<D: Datapath> Collector for All<D> {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Page(encoder);
-        let (figures, work) = (self.desk.figures(), self.desk.work());
-        of_process(&mut page, work)?;
-        of_orders(&mut page, &figures, &self.answers, work)?;
-        of_prefixes(&mut page, &figures, work)?;
-        of_kernel(&mut page, &figures, work)?;
-        of_peers(&mut page, &figures, work)
+        let (figures, counters) = (self.desk.figures(), self.desk.counters());
+        of_process(&mut page, counters)?;
+        of_orders(&mut page, &figures, &self.answers, counters)?;
+        of_prefixes(&mut page, &figures, counters)?;
+        of_kernel(&mut page, &figures, counters)?;
+        of_peers(&mut page, &figures, counters)
     }
 }
 
-fn of_process(page: &mut Page<'_>, work: &Work) -> fmt::Result {
+fn of_process(page: &mut Page<'_>, counters: &Counters) -> fmt::Result {
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     page.head(
         "workloadnet_build",
@@ -100,7 +100,7 @@ fn of_process(page: &mut Page<'_>, work: &Work) -> fmt::Result {
         None,
         MetricType::Gauge,
     )?;
-    let confined = work.confined();
+    let confined = counters.confined();
     for (what, is_confined) in [("calls", confined.calls), ("files", confined.files)] {
         head.encode_family(&[("what", what)])?
             .encode_gauge(&u64::from(is_confined))?;
@@ -108,7 +108,7 @@ fn of_process(page: &mut Page<'_>, work: &Work) -> fmt::Result {
     Ok(())
 }
 
-fn of_orders(page: &mut Page<'_>, figures: &Figures, answers: &Answers, work: &Work) -> fmt::Result {
+fn of_orders(page: &mut Page<'_>, figures: &Figures, answers: &Answers, counters: &Counters) -> fmt::Result {
     page.gauge(
         "workloadnet_ready",
         "1 where an attach could succeed now",
@@ -138,9 +138,9 @@ fn of_orders(page: &mut Page<'_>, figures: &Figures, answers: &Answers, work: &W
         "workloadnet_attach_phase_duration",
         "Phases of attaches: until the namespace is open, until nothing else is written, until the kernel has made it or refused",
         &[
-            (Some("open"), &work.attach_opens),
-            (Some("wait"), &work.attach_waits),
-            (Some("kernel"), &work.attach_wires),
+            (Some("open"), &counters.attach_opens),
+            (Some("wait"), &counters.attach_waits),
+            (Some("kernel"), &counters.attach_wires),
         ],
     )?;
     page.times(
@@ -152,8 +152,8 @@ fn of_orders(page: &mut Page<'_>, figures: &Figures, answers: &Answers, work: &W
         "workloadnet_detach_phase_duration",
         "Phases of detaches: until a thread takes it, until the kernel announces the link's end",
         &[
-            (Some("wait"), &work.detach_waits),
-            (Some("kernel"), &work.detach_unwires),
+            (Some("wait"), &counters.detach_waits),
+            (Some("kernel"), &counters.detach_unwires),
         ],
     )?;
     page.gauge("workloadnet_orders", "Orders that run or wait", &figures.orders)?;
@@ -182,7 +182,7 @@ fn of_orders(page: &mut Page<'_>, figures: &Figures, answers: &Answers, work: &W
     )
 }
 
-fn of_prefixes(page: &mut Page<'_>, figures: &Figures, work: &Work) -> fmt::Result {
+fn of_prefixes(page: &mut Page<'_>, figures: &Figures, counters: &Counters) -> fmt::Result {
     let names: Vec<String> = figures.prefixes.iter().map(|p| p.prefix.to_string()).collect();
     let all = || names.iter().zip(&figures.prefixes);
     let mut head = page.head(
@@ -240,11 +240,11 @@ fn of_prefixes(page: &mut Page<'_>, figures: &Figures, work: &Work) -> fmt::Resu
     page.counter(
         "workloadnet_source_failures",
         "How often the source told nothing, or nothing that can be served",
-        &work.source_failures,
+        &counters.source_failures,
     )
 }
 
-fn of_kernel(page: &mut Page<'_>, figures: &Figures, work: &Work) -> fmt::Result {
+fn of_kernel(page: &mut Page<'_>, figures: &Figures, counters: &Counters) -> fmt::Result {
     let mut sent = page.head(
         "workloadnet_netlink_messages",
         "Messages to the kernel",
@@ -255,7 +255,7 @@ fn of_kernel(page: &mut Page<'_>, figures: &Figures, work: &Work) -> fmt::Result
     page.rounds(
         "workloadnet_sweeps",
         "Looks at all that the kernel holds of ours",
-        &work.sweeps,
+        &counters.sweeps,
     )?;
     let mut head = page.head(
         "workloadnet_put_backs",
@@ -266,13 +266,13 @@ fn of_kernel(page: &mut Page<'_>, figures: &Figures, work: &Work) -> fmt::Result
     for kind in PutBack::ALL {
         count(
             &mut head.encode_family(&[("what", kind.name())])?,
-            work.put_back_so_far(kind),
+            counters.put_back_so_far(kind),
         )?;
     }
     page.counter(
         "workloadnet_pruned_links",
         "Half-made links that were taken away",
-        &work.pruned,
+        &counters.pruned,
     )?;
     let mut head = page.head(
         "workloadnet_kernel_faults",
@@ -280,17 +280,17 @@ fn of_kernel(page: &mut Page<'_>, figures: &Figures, work: &Work) -> fmt::Result
         None,
         MetricType::Counter,
     )?;
-    for (errno, times) in work.faults() {
+    for (errno, times) in counters.faults() {
         count(&mut head.encode_family(&[("errno", errno)])?, times)?;
     }
     page.counter(
         "workloadnet_notifications_lost",
         "How often the kernel could not tell what happened, because too much did",
-        &work.lost,
+        &counters.lost,
     )
 }
 
-fn of_peers(page: &mut Page<'_>, figures: &Figures, work: &Work) -> fmt::Result {
+fn of_peers(page: &mut Page<'_>, figures: &Figures, counters: &Counters) -> fmt::Result {
     page.gauge("workloadnet_peers", "Other nodes that are known", &figures.peers)?;
     page.gauge(
         "workloadnet_peers_stale",
@@ -303,7 +303,7 @@ fn of_peers(page: &mut Page<'_>, figures: &Figures, work: &Work) -> fmt::Result 
         None,
         MetricType::Counter,
     )?;
-    count(&mut dropped, work.events_dropped())?;
+    count(&mut dropped, counters.events_dropped())?;
     let mut head = page.head(
         "workloadnet_peer_routes",
         "Peers by family and the way that their workloads are reached",
@@ -319,17 +319,17 @@ fn of_peers(page: &mut Page<'_>, figures: &Figures, work: &Work) -> fmt::Result 
     page.rounds(
         "workloadnet_routings",
         "Comparisons of the routes to other nodes with what they are to be",
-        &work.routings,
+        &counters.routings,
     )?;
     page.counter(
         "workloadnet_routing_steps",
         "Single changes of routes to other nodes and of what belongs to them",
-        &work.routing_steps,
+        &counters.routing_steps,
     )?;
     page.times(
         "workloadnet_routing_duration",
         "How long those comparisons took",
-        &[(None, &work.routing_times)],
+        &[(None, &counters.routing_times)],
     )
 }
 

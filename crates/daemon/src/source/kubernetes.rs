@@ -62,7 +62,7 @@ pub fn follow<D: Datapath>(config: &Config, desk: Arc<Desk<D>>) -> anyhow::Resul
     );
     let (notices, queue) = cluster::notices(EVENT_PACE);
     let counted = notices.clone();
-    desk.work().count_events_dropped(move || counted.dropped());
+    desk.counters().count_events_dropped(move || counted.dropped());
     desk.on_notable(Box::new(move |notable| notices.tell(notice(&notable))));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -9,7 +9,7 @@ use daemon::sync::Mutex;
 use ipnet::IpNet;
 use model::address::Family;
 use model::datapath::{Datapath, Event, Fault, OpenError, Target, WireError};
-use model::flows::{Forgotten, Past, Verdict};
+use model::flows::{Fate, Forgotten, Past};
 use model::forwards::PortForwards;
 use model::key::HostLink;
 use model::plan::{Op, Plan};
@@ -323,7 +323,7 @@ impl Datapath for Fake {
         let mut forgotten = Forgotten::default();
         self.change(|held| {
             held.flows.retain(|flow| {
-                let lives = past.verdict(flow) == Verdict::Lives;
+                let lives = past.fate(flow) == Fate::Lives;
                 forgotten.more |= !lives && forgotten.flows == FORGOTTEN;
                 if lives || forgotten.flows == FORGOTTEN {
                     return true;

@@ -28,7 +28,7 @@ pub(crate) fn settings() -> Settings {
         masquerade: true,
         no_masquerade: Vec::new(),
         routes: model::routes::Settings::default(),
-        memory: None,
+        state_file: None,
         queue: None,
         open_limit: Duration::from_secs(5),
         round: Duration::from_secs(60),
@@ -45,7 +45,7 @@ pub(crate) fn open_with(world: &World, settings: Settings) -> Arc<Desk<Fake>> {
     desk
 }
 
-/// The file below /run as a daemon that was killed has left it. The threads of one that a test forgets live on, and write theirs.
+/// The state file as a daemon that was killed has left it. The threads of one that a test forgets live on, and write theirs.
 pub(crate) fn as_left(file: &Path) -> PathBuf {
     let left = file.with_added_extension("left");
     if file.exists() {

@@ -52,7 +52,7 @@ enum Step {
     },
 }
 
-/// What a crash leaves of the file below /run.
+/// What a crash leaves of the state file.
 #[derive(Debug, Clone, Copy)]
 enum File {
     AsItWas,
@@ -91,7 +91,7 @@ struct Run {
     /// Each desk has a file of its own: one that crashed cannot write any more.
     files: u32,
     serving: Vec<Prefix>,
-    /// How often that has changed, as far as the file below /run goes back.
+    /// How often that has changed, as far as the state file goes back.
     generation: u64,
     reference: BTreeMap<u8, Known>,
     /// Labels that an id ever had.
@@ -126,7 +126,7 @@ impl Run {
     fn open(world: &World, folder: &TempDir, file: u32, serving: &[Prefix]) -> Arc<Desk<Fake>> {
         let settings = Settings {
             prefixes: serving.to_vec(),
-            memory: Some(Self::file(folder, file)),
+            state_file: Some(Self::file(folder, file)),
             ..settings()
         };
         open_with(world, settings)

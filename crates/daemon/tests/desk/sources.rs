@@ -1,4 +1,4 @@
-//! What is told of prefixes, and what the file below /run keeps of it.
+//! What is told of prefixes, and what the state file keeps of it.
 
 use crate::fake::{Fake, World};
 use crate::orders::{as_left, attach, detach, open_with, settings};
@@ -14,7 +14,7 @@ fn open(world: &World, file: &Path) -> Arc<Desk<Fake>> {
     let settings = Settings {
         source: Kind::Api,
         prefixes: Vec::new(),
-        memory: Some(file.to_path_buf()),
+        state_file: Some(file.to_path_buf()),
         cool_down: Duration::ZERO,
         ..settings()
     };
@@ -103,7 +103,7 @@ fn what_kubernetes_said_last_serves_on_after_a_restart_and_is_in_doubt_until_it_
         let settings = Settings {
             source,
             prefixes: Vec::new(),
-            memory: Some(file.clone()),
+            state_file: Some(file.clone()),
             ..settings()
         };
         open_with(&world, settings)
@@ -157,13 +157,13 @@ fn what_is_told_before_the_kernel_is_read_counts_on_and_loses_nothing_of_the_fil
     let settings = Settings {
         source: Kind::Api,
         prefixes: Vec::new(),
-        memory: Some(file.clone()),
+        state_file: Some(file.clone()),
         ..settings()
     };
     let desk = Desk::open(Fake::on(&world), settings).unwrap();
     world.wait_at(crate::fake::Place::Surveyed);
     assert_eq!(desk.set_prefixes(&many(11, 1)), Ok(2));
-    let told = daemon::memory::Memory::load(&file).unwrap();
+    let told = daemon::state_file::StateFile::load(&file).unwrap();
     assert_eq!(told.labels.len(), 1);
     assert_eq!(told.prefixes.past().unwrap().generation, 2);
     world.open(crate::fake::Place::Surveyed);
@@ -182,7 +182,7 @@ fn what_drains_stays_where_a_list_is_told_before_the_kernel_is_read() {
     let settings = |file: &Path| Settings {
         source: Kind::Api,
         prefixes: Vec::new(),
-        memory: Some(file.to_path_buf()),
+        state_file: Some(file.to_path_buf()),
         ..settings()
     };
     let desk = open_with(&world, settings(&file));

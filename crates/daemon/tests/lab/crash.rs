@@ -171,7 +171,7 @@ fn after_kill_9_everything_is_there_and_every_answer_is_the_same() {
     };
     let answers = attach_all(&daemon);
     let (world, listed) = (daemon.world(), daemon.caller().list());
-    // What the file below /run says is a comfort; what it cannot be read as is none.
+    // What the state file says is a comfort; what it cannot be read as is none.
     for state in [
         None,
         Some(""),

@@ -12,7 +12,7 @@
 //! ping NAME first-hop|outside|NAME         ping node NAME        # on every family that the workload has
 //! flush table    delete table    flush ruleset    flush routes   # by somebody else
 //! down link ID    delete link ID
-//! state lost|torn|garbage                                        # the file below /run
+//! state lost|torn|garbage                                        # the state file
 //! remember                                                       # the world as it is
 //! expect as remembered | nothing left | no findings              # within a second
 //! expect used=N|cooling=N [PREFIX]                               # of every prefix, or of this one

@@ -41,7 +41,7 @@ fn an_allocation_costs_at_99_percent_at_most_three_times_what_it_costs_when_empt
     }
 }
 
-/// After a crash that took the file below /run along, everything counts as warm.
+/// After a crash that took the state file along, everything counts as warm.
 #[test]
 fn an_allocation_costs_the_same_where_nothing_is_known_of_what_was_freed() {
     let cost = |ipam: &mut Ipam| {

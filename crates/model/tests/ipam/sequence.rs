@@ -112,7 +112,7 @@ fn compare_lease(
     }
 }
 
-/// What an allocator knows that was told, after a crash, what links and the file below /run say.
+/// What an allocator knows that was told, after a crash, what links and the state file say.
 fn recovered(reference: &Reference, ipam: &Ipam, leases: &[Lease], now: u64) -> Ipam {
     let mut again = Ipam::new(COOL_DOWN);
     again.set_prefixes(&reference.serving, &mut || 3);

@@ -14,7 +14,7 @@ fn list(texts: &[&str]) -> Vec<Prefix> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-/// After a crash: the links say what is held, the file below /run the rest.
+/// After a crash: the links say what is held, the state file the rest.
 fn restarted(ipam: &Ipam, leases: &[(usize, Addresses)], now: u64, random: u128) -> Ipam {
     let mut again = Ipam::resumed(COOL_DOWN, &ipam.past(), &mut || random);
     // What is told of prefixes may come before what is in use is known.

@@ -21,12 +21,12 @@ pub(super) struct Pending {
     pub(super) ruleset: bool,
     pub(super) uplink: bool,
     pub(super) all: bool,
-    pub(super) memory: bool,
+    pub(super) state_file: bool,
 }
 
 impl Pending {
     fn is_empty(&self) -> bool {
-        self.links.is_empty() && !(self.ruleset || self.uplink || self.all || self.memory)
+        self.links.is_empty() && !(self.ruleset || self.uplink || self.all || self.state_file)
     }
 }
 
@@ -50,9 +50,9 @@ impl Nudges {
     }
 
     /// Told with each attach and detach: who sweeps is woken once for many.
-    pub(in crate::desk) fn memory_is_old(&self) {
+    pub(in crate::desk) fn state_file_is_old(&self) {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        if !std::mem::replace(&mut pending.memory, true) {
+        if !std::mem::replace(&mut pending.state_file, true) {
             self.wake.notify_one();
         }
     }

@@ -1,6 +1,6 @@
 //! What a survey, or a touch, has shown to be missing is put back, and what is half-made is taken away.
 
-use super::take_in::Work;
+use super::take_in::Repairs;
 use crate::desk::order::Notable;
 use crate::desk::ports::forwards_of;
 use crate::desk::{Desk, Phase};
@@ -11,24 +11,24 @@ use std::sync::Arc;
 
 impl<D: Datapath> Desk<D> {
     /// Whether all of it could be done.
-    pub(super) fn act_on(self: &Arc<Self>, work: Work) -> bool {
+    pub(super) fn act_on(self: &Arc<Self>, repairs: Repairs) -> bool {
         let mut is_done = true;
-        for (link, claim, undo) in work.release {
+        for (link, claim, undo) in repairs.release {
             is_done &= self.release(&link, &claim, &undo);
         }
-        for index in work.look {
+        for index in repairs.look {
             is_done &= self.put_back_link(index);
         }
-        for (target, ops) in work.put_back {
+        for (target, ops) in repairs.put_back {
             is_done &= self.restore(&target, &ops);
         }
-        if !work.prune.is_empty() {
-            tracing::info!(links = work.prune.len(), "half-made links are taken away");
-            self.work.pruned.up_by(work.prune.len());
-            let outcomes = self.datapath.unwire(&work.prune);
+        if !repairs.prune.is_empty() {
+            tracing::info!(links = repairs.prune.len(), "half-made links are taken away");
+            self.counters.pruned.up_by(repairs.prune.len());
+            let outcomes = self.datapath.unwire(&repairs.prune);
             for fault in outcomes.into_iter().filter_map(Result::err) {
                 tracing::warn!(%fault, "a half-made link stays");
-                self.work.fault(fault.errno);
+                self.counters.fault(fault.errno);
                 is_done = false;
             }
         }
@@ -50,11 +50,11 @@ impl<D: Datapath> Desk<D> {
             )));
         }
         for op in ops {
-            self.work.put_back(kind_of(op), 1);
+            self.counters.put_back(kind_of(op), 1);
         }
         let faults = self.datapath.restore(target, ops);
         for fault in &faults {
-            self.work.fault(fault.errno);
+            self.counters.fault(fault.errno);
             tracing::warn!(link = %target.link, %fault, "cannot be put back");
         }
         faults.is_empty()
@@ -83,7 +83,7 @@ impl<D: Datapath> Desk<D> {
             }
             Err(fault) => {
                 tracing::warn!(%fault, "a link could not be looked at");
-                self.work.fault(fault.errno);
+                self.counters.fault(fault.errno);
                 false
             }
         }
@@ -104,7 +104,7 @@ impl<D: Datapath> Desk<D> {
             Ok(drift) => {
                 tracing::info!(?drift, "table and forwarding are put in place");
                 if !is_first {
-                    self.work.put_back(PutBack::Table, drift.len());
+                    self.counters.put_back(PutBack::Table, drift.len());
                     self.note(Notable::Drift(drift.join(", ")));
                 }
                 self.datapath.publish(&ruleset)
@@ -113,7 +113,7 @@ impl<D: Datapath> Desk<D> {
         };
         if let Err(fault) = &outcome {
             tracing::error!(%fault, "the table is not in place");
-            self.work.fault(fault.errno);
+            self.counters.fault(fault.errno);
         }
         drop(turn);
         let is_good = outcome.is_ok();

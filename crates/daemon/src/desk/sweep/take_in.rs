@@ -3,7 +3,7 @@
 use crate::desk::order::{Attachment, Labels};
 use crate::desk::ports::{Led, forwards_of};
 use crate::desk::{Desk, State, now};
-use crate::memory::Memory;
+use crate::state_file::StateFile;
 use model::adopt::Undo;
 use model::datapath::{Datapath, Target};
 use model::key::HostLink;
@@ -15,7 +15,7 @@ use std::net::IpAddr;
 
 /// What a survey leaves to do in the kernel.
 #[derive(Default)]
-pub(super) struct Work {
+pub(super) struct Repairs {
     pub(super) put_back: Vec<(Target, Vec<Op>)>,
     pub(super) prune: Vec<Target>,
     /// Ports of links that stand.
@@ -28,10 +28,10 @@ pub(super) struct Work {
 
 impl<D: Datapath> Desk<D> {
     /// Makes the state what a survey says, and tells what is left to do in the kernel.
-    pub(super) fn take_in(&self, survey: &Survey) -> Work {
-        let mut work = Work::default();
+    pub(super) fn take_in(&self, survey: &Survey) -> Repairs {
+        let mut repairs = Repairs::default();
         let mut state = self.state();
-        let memory = state.memory.take();
+        let state_file = state.state_file.take();
         let ended = state.ended_in_survey.take().unwrap_or_default();
         let busy: HashSet<HostLink> = state.turns.running().map(|key| key.host_link()).collect();
         state.uplink.clone_from(&survey.uplink);
@@ -49,7 +49,7 @@ impl<D: Datapath> Desk<D> {
                 Standing::Foreign => {}
                 // The record of what is known is known, too, whatever somebody has written over it.
                 Standing::Unreadable(_) | Standing::HalfMade if state.stands_at(link) => {
-                    work.look.push(link.index);
+                    repairs.look.push(link.index);
                 }
                 Standing::Unreadable(error) => {
                     taken.extend(link.routes.iter().map(|route| route.addr()));
@@ -73,18 +73,18 @@ impl<D: Datapath> Desk<D> {
                 // What stands is looked at once more, because an order that changes nothing would leave it as it is.
                 _ if link.host_link().is_some_and(|name| busy.contains(&name)) => {
                     if state.stands_at(link) {
-                        work.look.push(link.index);
+                        repairs.look.push(link.index);
                     }
                 }
                 // What is known, a damaged one, too, is put back where it was touched.
                 Standing::HalfAdopted(..) if state.by_index.contains_key(&link.index) => {
-                    work.look.push(link.index);
+                    repairs.look.push(link.index);
                 }
-                Standing::HalfAdopted(claim, undo) => work.release.push((link.clone(), claim, undo)),
-                Standing::HalfMade => work.prune.extend(target(link)),
+                Standing::HalfAdopted(claim, undo) => repairs.release.push((link.clone(), claim, undo)),
+                Standing::HalfMade => repairs.prune.extend(target(link)),
                 Standing::Attached(record) | Standing::Regrouped(record) => {
                     if !state.by_index.contains_key(&link.index) {
-                        let labels = memory
+                        let labels = state_file
                             .as_ref()
                             .and_then(|m| m.labels.get(record.key.host_link().as_str()))
                             .cloned()
@@ -106,8 +106,8 @@ impl<D: Datapath> Desk<D> {
                         }
                         state.enter(attachment);
                         // The first sweep is followed by the file.
-                        if memory.is_none() {
-                            self.sweeper.memory_is_old();
+                        if state_file.is_none() {
+                            self.sweeper.state_file_is_old();
                         }
                     }
                     state.oddities.extend(link.beyond_us());
@@ -116,18 +116,18 @@ impl<D: Datapath> Desk<D> {
                     let Some(attachment) = state.attachments.get(&record.key) else {
                         continue;
                     };
-                    work.forwards.extend(forwards_of(attachment));
+                    repairs.forwards.extend(forwards_of(attachment));
                     let missing = link.missing(&attachment.record, &attachment.link);
                     if !missing.is_empty() {
-                        work.put_back.push((Self::target(attachment), missing));
+                        repairs.put_back.push((Self::target(attachment), missing));
                     }
                 }
             }
         }
         let taken: HashSet<IpAddr> = taken.into_iter().collect();
         state.ipam.set_taken(taken.iter().copied());
-        if let Some(memory) = memory {
-            self.remind(&mut state, &memory, survey);
+        if let Some(state_file) = state_file {
+            self.remind(&mut state, &state_file, survey);
         }
         let given_up: Vec<IpAddr> = state.left_alone.difference(&taken).copied().collect();
         if !given_up.is_empty() {
@@ -135,7 +135,7 @@ impl<D: Datapath> Desk<D> {
                 state.ipam.cool(*address, now());
             }
             state.left_alone.retain(|address| taken.contains(address));
-            self.sweeper.memory_is_old();
+            self.sweeper.state_file_is_old();
         }
         state.ipam.complete();
         state.ipam.end_drained(now());
@@ -143,25 +143,25 @@ impl<D: Datapath> Desk<D> {
             self.router.peers_changed();
         }
         self.tell_readiness(&mut state);
-        work
+        repairs
     }
 
     /// What cooled down goes on. Where that was lost, all addresses do; but a node without the file and without a link of ours
     /// has just come up.
-    fn remind(&self, state: &mut State<D>, memory: &Memory, survey: &Survey) {
+    fn remind(&self, state: &mut State<D>, state_file: &StateFile, survey: &Survey) {
         let is_ours = |link: &FoundLink| !matches!(link.standing(self.settings.group), Standing::Foreign);
         let is_new = state.is_missing && !survey.links.iter().any(is_ours);
-        if let Some(moment) = memory.unknown_before().filter(|_| !is_new) {
+        if let Some(moment) = state_file.unknown_before().filter(|_| !is_new) {
             state.ipam.nothing_is_known_before(moment);
             if state.ipam.unknown_before(now()).is_some() {
                 tracing::warn!(cool_down = ?self.settings.cool_down, "what was freed lately is not known: all addresses cool down");
             }
         }
-        for (address, since) in memory.cooling() {
+        for (address, since) in state_file.cooling() {
             state.ipam.cool(address, since);
         }
         // Freed when nobody wrote it down any more: by a daemon that was killed, or by the kernel, with a namespace.
-        for address in memory.held() {
+        for address in state_file.held() {
             if !state.left_alone.contains(&address) {
                 state.ipam.cool(address, now());
             }

@@ -1,5 +1,5 @@
 //! What the kernel cannot hold and nothing depends on: labels for people, addresses that cool down or are held, and what was told
-//! of prefixes. One file below /run, written whole and renamed; lost, torn or garbage it is as good as empty.
+//! of prefixes: the state file (`network.state` of the settings), written whole and renamed. Lost, torn or garbage, it is as good as empty.
 
 use crate::source::Kind;
 use mishap::{Kind as Of, at};
@@ -22,7 +22,7 @@ const LIMIT: u64 = 64 << 20;
 
 /// The file's content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory {
+pub struct StateFile {
     version: u32,
     /// By host link.
     pub labels: BTreeMap<String, BTreeMap<String, String>>,
@@ -111,13 +111,13 @@ pub enum Lost {
     Unusable(String),
 }
 
-impl Default for Memory {
+impl Default for StateFile {
     fn default() -> Self {
         Self::new(BTreeMap::new(), &[])
     }
 }
 
-impl Memory {
+impl StateFile {
     /// Puts it together.
     pub fn new(labels: BTreeMap<String, BTreeMap<String, String>>, cooling: &[(IpAddr, Moment)]) -> Self {
         let cooling = cooling
@@ -183,39 +183,39 @@ impl Memory {
 
     /// Reads the file's content.
     pub fn from_json(content: &[u8]) -> io::Result<Self> {
-        let mut memory: Self = serde_json::from_slice(content)?;
-        if memory.version != VERSION {
+        let mut state_file: Self = serde_json::from_slice(content)?;
+        if state_file.version != VERSION {
             return Err(io::Error::other(format!(
                 "its version is {} and not {VERSION}",
-                memory.version
+                state_file.version
             )));
         }
-        memory.prefixes.past().map_err(io::Error::other)?;
+        state_file.prefixes.past().map_err(io::Error::other)?;
         // What would begin to cool down only later would do so for as long.
         let now = millis(crate::clock::now());
-        for cooling in &mut memory.cooling {
+        for cooling in &mut state_file.cooling {
             cooling.since = cooling.since.min(now);
         }
-        memory.unknown = memory.unknown.map(|since| since.min(now));
-        Ok(memory)
+        state_file.unknown = state_file.unknown.map(|since| since.min(now));
+        Ok(state_file)
     }
 
     /// Writes the file whole, beside itself, and renames it. The name is always the same: what is left of a crash meanwhile
     /// is gone with the next time, and only one at a time may do so.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        at(Of::File, "make the folder of the file below /run")?;
+        at(Of::File, "make the folder of the state file")?;
         if let Some(folder) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
         }
         let beside = beside(path);
-        at(Of::File, "remove what was left beside the file below /run")?;
+        at(Of::File, "remove what was left beside the state file")?;
         match std::fs::remove_file(&beside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let written = self
             .write(&beside)
-            .and_then(|()| at(Of::File, "rename the file below /run"))
+            .and_then(|()| at(Of::File, "rename the state file"))
             .and_then(|()| std::fs::rename(&beside, path));
         if written.is_err() {
             // A full disk gets its room back; the first error is the one that counts.
@@ -225,16 +225,16 @@ impl Memory {
     }
 
     fn write(&self, path: &Path) -> io::Result<()> {
-        at(Of::File, "open the file below /run anew")?;
+        at(Of::File, "open the state file anew")?;
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(path)?;
-        at(Of::File, "write the file below /run")?;
+        at(Of::File, "write the state file")?;
         let mut file = BufWriter::new(file);
         self.to_json(&mut file)?;
-        at(Of::File, "flush the file below /run")?;
+        at(Of::File, "flush the state file")?;
         file.flush()
     }
 
@@ -265,18 +265,18 @@ mod tests {
     fn what_is_saved_is_loaded_and_anything_else_is_as_good_as_empty() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
-        assert_eq!(Memory::load(&path), Err(Lost::Missing));
+        assert_eq!(StateFile::load(&path), Err(Lost::Missing));
 
         let labels = BTreeMap::from([(
             "wk0".to_owned(),
             BTreeMap::from([("a".to_owned(), "b".to_owned())]),
         )]);
-        let written = Memory::new(
+        let written = StateFile::new(
             labels,
             &[("10.77.0.5".parse().unwrap(), Moment(Duration::from_millis(1234)))],
         );
         written.save(&path).unwrap();
-        assert_eq!(Memory::load(&path), Ok(written.clone()));
+        assert_eq!(StateFile::load(&path), Ok(written.clone()));
 
         let mut written = written;
         let past = Past {
@@ -286,7 +286,7 @@ mod tests {
         };
         written.prefixes = Remembered::new(Kind::File, &past);
         written.save(&path).unwrap();
-        assert_eq!(Memory::load(&path), Ok(written.clone()));
+        assert_eq!(StateFile::load(&path), Ok(written.clone()));
         assert_eq!(written.prefixes.past(), Ok(past));
 
         let whole = std::fs::read(&path).unwrap();
@@ -295,7 +295,7 @@ mod tests {
             unusable(&path);
         }
         std::fs::write(&path, with_prefixes("1", "10.77.0.0/24")).unwrap();
-        Memory::load(&path).unwrap();
+        StateFile::load(&path).unwrap();
         for garbage in [
             "\0\0\0",
             "[]",
@@ -314,7 +314,7 @@ mod tests {
     }
 
     fn unusable(path: &Path) -> String {
-        match Memory::load(path) {
+        match StateFile::load(path) {
             Err(Lost::Unusable(why)) => why,
             other => panic!("{other:?}"),
         }
@@ -327,8 +327,8 @@ mod tests {
         )
     }
 
-    fn cooling_since(moment: Moment) -> Memory {
-        Memory::new(BTreeMap::new(), &[("10.77.0.5".parse().unwrap(), moment)])
+    fn cooling_since(moment: Moment) -> StateFile {
+        StateFile::new(BTreeMap::new(), &[("10.77.0.5".parse().unwrap(), moment)])
     }
 
     #[test]
@@ -352,17 +352,17 @@ mod tests {
                 .collect();
             names.sort();
             assert_eq!(names, ["precious", "state.json"]);
-            Memory::load(&path).unwrap();
+            StateFile::load(&path).unwrap();
         }
         assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
         // The folder is made where it is missing.
         let below = folder.path().join("a/b/state.json");
-        Memory::default().save(&below).unwrap();
+        StateFile::default().save(&below).unwrap();
         assert!(below.is_file());
         // Where it cannot be renamed, nothing is left either.
         let taken = folder.path().join("folder");
         std::fs::create_dir(&taken).unwrap();
-        assert!(Memory::default().save(&taken).is_err());
+        assert!(StateFile::default().save(&taken).is_err());
         assert!(!beside(&taken).exists());
     }
 
@@ -393,11 +393,11 @@ mod tests {
         let since_boot = || millis(crate::clock::now());
         let before = since_boot();
         for since in [Duration::from_secs(u64::MAX / 1000), Duration::MAX] {
-            let memory = cooling_since(Moment(since)).with_unknown(Some(Moment(since)));
-            memory.save(&path).unwrap();
-            let memory = Memory::load(&path).unwrap();
-            let (_, freed) = memory.cooling().next().unwrap();
-            for since in [millis(freed), millis(memory.unknown_before().unwrap())] {
+            let state_file = cooling_since(Moment(since)).with_unknown(Some(Moment(since)));
+            state_file.save(&path).unwrap();
+            let state_file = StateFile::load(&path).unwrap();
+            let (_, freed) = state_file.cooling().next().unwrap();
+            for since in [millis(freed), millis(state_file.unknown_before().unwrap())] {
                 assert!((before..=since_boot()).contains(&since), "{since}");
             }
         }

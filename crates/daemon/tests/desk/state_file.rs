@@ -1,11 +1,11 @@
-//! The file below /run of a daemon that is killed: what was freed is known, whoever freed it and whether it was written or not.
+//! The state file of a daemon that is killed: what was freed is known, whoever freed it and whether it was written or not.
 
 use crate::fake::{Fake, World};
 use crate::orders::{as_left, attach, detach, open_with, pools, settings};
 use daemon::desk::{Desk, Settings};
 use daemon::door::Orders;
-use daemon::memory::Memory;
 use daemon::source::Kind;
+use daemon::state_file::StateFile;
 use model::datapath::Event;
 use model::key::HostLink;
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ impl Node {
 
     fn open_of(&self, source: Kind) -> Arc<Desk<Fake>> {
         let settings = Settings {
-            memory: Some(self.file.clone()),
+            state_file: Some(self.file.clone()),
             source,
             ..settings()
         };
@@ -66,7 +66,7 @@ impl Node {
     /// Returns once the file says that somebody has so many addresses.
     fn until_held(&self, held: usize) {
         let began = Instant::now();
-        while Memory::load(&self.file).unwrap().held().count() != held {
+        while StateFile::load(&self.file).unwrap().held().count() != held {
             assert!(began.elapsed() < Duration::from_secs(20), "it is not written");
             std::thread::yield_now();
         }
