@@ -1,7 +1,7 @@
 //! Plans and ops as rtnetlink messages (linux/if_link.h, if_addr.h, rtnetlink.h, neighbour.h).
 
 use crate::message::{Message, flag};
-use model::plan::{LinkPlan, Mark, Op, Scope};
+use model::plan::{Ipv4Conf, LinkPlan, Mark, Op, Scope};
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
@@ -237,23 +237,32 @@ pub(crate) fn route_over(address: Ipv6Addr, index: u32) -> Message {
     route_to(address.into()).u32(route::OIF, index)
 }
 
+fn ipv4_conf(spec: Message, conf: &Ipv4Conf) -> Message {
+    let settings = [
+        (FORWARDING, conf.forwarding),
+        (RP_FILTER, conf.rp_filter),
+        (ACCEPT_REDIRECTS, conf.accept_redirects),
+        (SEND_REDIRECTS, conf.send_redirects),
+    ];
+    spec.nest(AF_INET.into(), |inet| {
+        inet.nest(INET_CONF, |list| {
+            settings
+                .into_iter()
+                .fold(list, |list, (kind, value)| list.u32(kind, value.cast_unsigned()))
+        })
+    })
+}
+
 /// One op on a link; `None` for a setting, which is none of netlink's.
 pub(crate) fn op(op: &Op, index: u32, name: &str, ipv6: bool) -> Option<Message> {
     let tried = op.on(name).to_string();
     Some(match op {
         Op::Set(_) => return None,
-        Op::Describe { alias } => Message::new(SETLINK, 0, tried)
+        Op::Describe { alias, v4 } => Message::new(SETLINK, 0, tried)
             .fixed(&ifinfo(index, 0, 0))
-            .text(link::IFALIAS, alias)
+            .bytes(link::IFALIAS, alias.as_bytes())
             .nest(link::AF_SPEC, |spec| {
-                let spec = spec.nest(AF_INET.into(), |inet| {
-                    inet.nest(INET_CONF, |conf| {
-                        conf.u32(FORWARDING, 1)
-                            .u32(RP_FILTER, 1)
-                            .u32(ACCEPT_REDIRECTS, 0)
-                            .u32(SEND_REDIRECTS, 0)
-                    })
-                });
+                let spec = ipv4_conf(spec, v4);
                 match ipv6 {
                     true => spec.nest(AF_INET6.into(), |inet6| {
                         inet6.u8(INET6_ADDR_GEN_MODE, GEN_MODE_NONE)
@@ -261,25 +270,12 @@ pub(crate) fn op(op: &Op, index: u32, name: &str, ipv6: bool) -> Option<Message>
                     false => spec,
                 }
             }),
-        Op::Mark(Mark {
-            alias,
-            group,
-            v4: [forwarding, rp_filter, accept, send],
-        }) => Message::new(SETLINK, 0, tried)
+        Op::Mark(Mark { alias, group, v4 }) => Message::new(SETLINK, 0, tried)
             .fixed(&ifinfo(index, 0, 0))
-            // Without its NUL, so that an empty one takes the alias away (`dev_set_alias`, net/core/dev.c).
+            // Without a NUL, so that an empty one takes the alias away, and one of 255 bytes fits (`dev_set_alias`, net/core/dev.c).
             .bytes(link::IFALIAS, alias.as_bytes())
             .u32(link::GROUP, *group)
-            .nest(link::AF_SPEC, |spec| {
-                spec.nest(AF_INET.into(), |inet| {
-                    inet.nest(INET_CONF, |conf| {
-                        conf.u32(FORWARDING, forwarding.cast_unsigned())
-                            .u32(RP_FILTER, rp_filter.cast_unsigned())
-                            .u32(ACCEPT_REDIRECTS, accept.cast_unsigned())
-                            .u32(SEND_REDIRECTS, send.cast_unsigned())
-                    })
-                })
-            }),
+            .nest(link::AF_SPEC, |spec| ipv4_conf(spec, v4)),
         Op::DropName(altname) => Message::new(DELLINKPROP, 0, tried)
             .fixed(&ifinfo(index, 0, 0))
             .nest(link::PROP_LIST, |list| list.text(link::ALT_IFNAME, altname)),

@@ -14,7 +14,7 @@
 
 use crate::address::{Addresses, Family, Mac, is_link_local};
 use crate::key::{HostLink, Key};
-use crate::plan::{FORWARDING_V6, IPV6_ON, LinkPlan, Mark, Op, Scope, Sysctl, host_net};
+use crate::plan::{FORWARDING_V6, IPV6_ON, Ipv4Conf, LinkPlan, Mark, Op, Scope, Sysctl, host_net};
 use crate::record::{ALIAS_BYTES, Adopted, Asked, NamespaceId, PathDigest, Record};
 use crate::survey::FoundLink;
 use ipnet::IpNet;
@@ -23,8 +23,6 @@ use std::net::IpAddr;
 
 /// Between a claim's name and how the link was.
 const UNDO: &str = "_undo_";
-/// What our links have: `forwarding`, `rp_filter`, `accept_redirects`, `send_redirects` of IPv4.
-const OURS_V4: [i32; 4] = [1, 1, 0, 0];
 /// What our links have of IPv6, in the order of [`Undo::v6`].
 const OURS_V6: [Sysctl; 4] = [
     Sysctl::v6("accept_ra", 0),
@@ -96,8 +94,8 @@ pub struct Adoption {
 pub struct Undo {
     /// Its link group.
     pub group: u32,
-    /// `forwarding`, `rp_filter`, `accept_redirects`, `send_redirects` of IPv4.
-    pub v4: [i32; 4],
+    /// Its settings of IPv4.
+    pub v4: Ipv4Conf,
     /// `accept_ra`, `autoconf`, `accept_redirects`, `forwarding` of IPv6; `None`: the link has none.
     pub v6: Option<[i32; 4]>,
 }
@@ -112,19 +110,26 @@ impl Undo {
         };
         Some(Self {
             group: link.group,
-            v4: all([
-                v4.forwarding,
-                v4.rp_filter,
-                v4.accept_redirects,
-                v4.send_redirects,
-            ])?,
+            v4: Ipv4Conf {
+                forwarding: v4.forwarding?,
+                rp_filter: v4.rp_filter?,
+                accept_redirects: v4.accept_redirects?,
+                send_redirects: v4.send_redirects?,
+            },
             v6: all([v6.accept_ra, v6.autoconf, v6.accept_redirects, v6.forwarding]),
         })
     }
 
     /// The second name that says how a link was.
     pub fn name(&self, claim: &HostLink) -> String {
-        let mut name = format!("{claim}{UNDO}{}_{}", self.group, dotted(self.v4));
+        let Ipv4Conf {
+            forwarding,
+            rp_filter,
+            accept_redirects,
+            send_redirects,
+        } = self.v4;
+        let v4 = dotted([forwarding, rp_filter, accept_redirects, send_redirects]);
+        let mut name = format!("{claim}{UNDO}{}_{v4}", self.group);
         if let Some(v6) = self.v6 {
             // Never fails on a String.
             let _ = write!(name, "_{}", dotted(v6));
@@ -136,9 +141,16 @@ impl Undo {
     pub fn parse(name: &str) -> Option<(HostLink, Self)> {
         let (claim, rest) = name.split_once(UNDO)?;
         let mut parts = rest.split('_');
+        let group = parts.next()?.parse().ok()?;
+        let [forwarding, rp_filter, accept_redirects, send_redirects] = numbers(parts.next()?)?;
         let undo = Self {
-            group: parts.next()?.parse().ok()?,
-            v4: numbers(parts.next()?)?,
+            group,
+            v4: Ipv4Conf {
+                forwarding,
+                rp_filter,
+                accept_redirects,
+                send_redirects,
+            },
             v6: match parts.next() {
                 Some(text) => Some(numbers(text)?),
                 None => None,
@@ -339,7 +351,7 @@ fn mark(record: &Record, group: u32) -> Op {
     Op::Mark(Mark {
         alias: record.to_string(),
         group,
-        v4: OURS_V4,
+        v4: Ipv4Conf::OURS,
     })
 }
 

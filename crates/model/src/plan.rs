@@ -108,6 +108,8 @@ pub enum Op {
     Describe {
         /// The record's text.
         alias: String,
+        /// Settings of IPv4.
+        v4: Ipv4Conf,
     },
     /// What makes somebody else's link one of ours, and back again, at once: its alias, its group, and settings of IPv4.
     Mark(Mark),
@@ -171,8 +173,31 @@ pub struct Mark {
     pub alias: String,
     /// The link group.
     pub group: u32,
-    /// `forwarding`, `rp_filter`, `accept_redirects` and `send_redirects` of IPv4, in this order.
-    pub v4: [i32; 4],
+    /// Settings of IPv4.
+    pub v4: Ipv4Conf,
+}
+
+/// Settings of IPv4 that come with a link's record (Documentation/networking/ip-sysctl.rst).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ipv4Conf {
+    /// Whether packets that come in over the link are passed on.
+    pub forwarding: i32,
+    /// The reverse-path check (RFC 3704): 0 none, 1 the strict one, 2 the loose one.
+    pub rp_filter: i32,
+    /// Whether redirects are believed.
+    pub accept_redirects: i32,
+    /// Whether redirects are sent.
+    pub send_redirects: i32,
+}
+
+impl Ipv4Conf {
+    /// Those of our links, whatever the node's defaults were when they were made.
+    pub const OURS: Self = Self {
+        forwarding: 1,
+        rp_filter: 1,
+        accept_redirects: 0,
+        send_redirects: 0,
+    };
 }
 
 /// How far an address or a route reaches (rt_scope_t, linux/rtnetlink.h).
@@ -314,6 +339,7 @@ pub fn host_ops(record: &Record) -> Vec<Op> {
     let mut ops: Vec<Op> = names.into_iter().map(Op::PortName).collect();
     ops.push(Op::Describe {
         alias: record.to_string(),
+        v4: Ipv4Conf::OURS,
     });
     if record.asked.ports.from_loopback(record.addresses) {
         ops.push(Op::RouteLocalnet);
@@ -397,6 +423,21 @@ impl fmt::Display for Plan {
     }
 }
 
+impl fmt::Display for Ipv4Conf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            forwarding,
+            rp_filter,
+            accept_redirects,
+            send_redirects,
+        } = self;
+        write!(
+            f,
+            "forwarding {forwarding} rp_filter {rp_filter} accept_redirects {accept_redirects} send_redirects {send_redirects}"
+        )
+    }
+}
+
 impl Op {
     /// The op as a command, on a link.
     pub fn on<'a>(&'a self, link: &'a str) -> impl fmt::Display + 'a {
@@ -409,21 +450,12 @@ impl Op {
 
     fn arguments<'a>(&'a self, link: &'a str) -> impl fmt::Display + 'a {
         fmt::from_fn(move |f| match self {
-            Self::Describe { alias } => {
-                write!(
-                    f,
-                    "link set {link} alias {alias:?} addrgenmode none forwarding on rp_filter 1 redirects off"
-                )
+            Self::Describe { alias, v4 } => {
+                write!(f, "link set {link} alias {alias:?} addrgenmode none {v4}")
             }
-            Self::Mark(Mark {
-                alias,
-                group,
-                v4: [forwarding, rp_filter, accept, send],
-            }) => write!(
-                f,
-                "link set {link} alias {alias:?} group {group} forwarding {forwarding} rp_filter {rp_filter} \
-                 accept_redirects {accept} send_redirects {send}"
-            ),
+            Self::Mark(Mark { alias, group, v4 }) => {
+                write!(f, "link set {link} alias {alias:?} group {group} {v4}")
+            }
             Self::Claim(name) => write!(f, "link property add dev {link} altname {name}"),
             Self::DropName(name) => write!(f, "link property del dev {link} altname {name}"),
             Self::NoMaster => write!(f, "link set {link} nomaster"),

@@ -3,7 +3,7 @@
 use crate::address::{Family, IPV6_MTU, Mac};
 use crate::adopt::Undo;
 use crate::key::HostLink;
-use crate::plan::{LinkPlan, Mark, Op, Scope, Sysctl, host_end};
+use crate::plan::{Ipv4Conf, LinkPlan, Mark, Op, Scope, Sysctl, host_end};
 use crate::ports::Ports;
 use crate::prefix::Prefix;
 use crate::record::{Record, RecordError};
@@ -167,6 +167,21 @@ pub struct HostConfV4 {
     pub send_redirects: Option<i32>,
 }
 
+impl HostConfV4 {
+    /// Whether none is known to be another one.
+    fn may_be(&self, wanted: &Ipv4Conf) -> bool {
+        let pairs = [
+            (self.forwarding, wanted.forwarding),
+            (self.rp_filter, wanted.rp_filter),
+            (self.accept_redirects, wanted.accept_redirects),
+            (self.send_redirects, wanted.send_redirects),
+        ];
+        pairs
+            .into_iter()
+            .all(|(is, wanted)| is.is_none_or(|is| is == wanted))
+    }
+}
+
 /// Settings of IPv6 on a host end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HostConfV6 {
@@ -313,37 +328,12 @@ impl FoundLink {
             Op::Mac(mac) => self.mac == Some(*mac),
             Op::Mtu(mtu) => self.mtu == u32::from(*mtu),
             Op::Set(setting) => self.setting(setting).is_none() || !self.lacks(setting),
-            Op::Describe { alias } => {
-                let HostConf { v4, v6 } = self.conf;
-                let settings = [
-                    (v4.forwarding, 1),
-                    (v4.rp_filter, 1),
-                    (v4.accept_redirects, 0),
-                    (v4.send_redirects, 0),
-                    (v6.addr_gen_mode, 1),
-                ];
-                self.alias == *alias
-                    && settings
-                        .iter()
-                        .all(|(is, should)| is.is_none_or(|is| is == *should))
+            Op::Describe { alias, v4 } => {
+                let HostConf { v4: is, v6 } = &self.conf;
+                self.alias == *alias && is.may_be(v4) && v6.addr_gen_mode.is_none_or(|mode| mode == 1)
             }
-            Op::Mark(Mark {
-                alias,
-                group,
-                v4: [forwarding, rp_filter, accept, send],
-            }) => {
-                let v4 = &self.conf.v4;
-                let settings = [
-                    (v4.forwarding, forwarding),
-                    (v4.rp_filter, rp_filter),
-                    (v4.accept_redirects, accept),
-                    (v4.send_redirects, send),
-                ];
-                self.alias == *alias
-                    && self.group == *group
-                    && settings
-                        .iter()
-                        .all(|(is, should)| is.is_none_or(|is| is == **should))
+            Op::Mark(Mark { alias, group, v4 }) => {
+                self.alias == *alias && self.group == *group && self.conf.v4.may_be(v4)
             }
             Op::Claim(name) => self.altnames.contains(name),
             Op::DropName(name) => !self.altnames.contains(name),

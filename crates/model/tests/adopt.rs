@@ -5,6 +5,7 @@
 use model::address::{Addresses, Mac};
 use model::adopt::{Candidate, Pair, Seen, Undo, decide};
 use model::key::{InterfaceName, Key, Owner, WorkloadId};
+use model::plan::Ipv4Conf;
 use model::record::NamespaceId;
 use model::survey::{FoundLink, HostConf, HostConfV4, Standing};
 
@@ -23,7 +24,12 @@ fn key(workload: &str) -> Key {
 fn undo(group: u32) -> Undo {
     Undo {
         group,
-        v4: [1, 0, 1, 1],
+        v4: Ipv4Conf {
+            forwarding: 1,
+            rp_filter: 0,
+            accept_redirects: 1,
+            send_redirects: 1,
+        },
         v6: None,
     }
 }

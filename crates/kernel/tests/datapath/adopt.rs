@@ -3,7 +3,7 @@
 use crate::node::{on_a_node, run};
 use kernel::linux::Linux;
 use model::datapath::Datapath as _;
-use model::plan::{Mark, Op};
+use model::plan::{Ipv4Conf, Mark, Op};
 use model::survey::FoundLink;
 
 #[test]
@@ -25,7 +25,12 @@ fn what_cannot_be_given_back_hinders_nothing_but_that_it_is_forgotten_how_the_li
         let mark = Op::Mark(Mark {
             alias: String::new(),
             group: 3,
-            v4: [0, 0, 1, 1],
+            v4: Ipv4Conf {
+                forwarding: 0,
+                rp_filter: 0,
+                accept_redirects: 1,
+                send_redirects: 1,
+            },
         });
         let drop = |name: &str| Op::DropName(name.to_owned());
         // Another link has the name.

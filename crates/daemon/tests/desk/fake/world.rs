@@ -440,9 +440,9 @@ pub(super) fn inode(path: &str) -> Option<u64> {
 
 pub(super) fn apply(link: &mut FoundLink, op: &Op) {
     match op {
-        Op::Describe { alias } => {
+        Op::Describe { alias, v4 } => {
             link.alias.clone_from(alias);
-            link.conf.v4.rp_filter = Some(1);
+            link.conf.v4.rp_filter = Some(v4.rp_filter);
         }
         Op::Mark(mark) => {
             link.alias.clone_from(&mark.alias);
