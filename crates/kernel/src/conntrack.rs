@@ -4,6 +4,7 @@ use crate::encode::{AF_INET, AF_INET6, LOCAL, octets, route_to};
 use crate::message::{Attributes, Message, flag};
 use crate::socket::Socket;
 use crate::survey::{ip, way};
+use libc::ENOENT;
 use model::address::Family;
 use model::datapath::Fault;
 use model::flows::{Fate, Flow, Forgotten, Past};
@@ -27,8 +28,6 @@ const FILTER: u16 = 25;
 const BY_SOURCE: u32 = 1;
 const BY_PROTOCOL: u32 = 1 << 3;
 const BY_PORT: u32 = 1 << 5;
-/// errno-base.h.
-const ENOENT: i32 = 2;
 
 /// A look by filter walks over the whole hash, which takes about as long as to tell of so many connections (12 ms with 262,144
 /// buckets, Linux 6.18). One look without a filter finds everything.

@@ -1,6 +1,7 @@
 //! The datapath on Linux.
 
 mod adopt;
+mod batch;
 mod carrier;
 mod dying;
 mod unwire;
@@ -16,6 +17,7 @@ use crate::sysctl::Writable;
 use crate::{conntrack, crash, fault, routes, survey, sysctl, watch};
 use dying::DyingGroups;
 use ipnet::IpNet;
+use libc::{EACCES, EEXIST, ENOENT, EOPNOTSUPP};
 use model::address::{Family, IPV6_MTU};
 use model::adopt::{MasqueradeRule, Seen};
 use model::datapath::{Datapath, Event, Fault, OpenError, Target, WireError};
@@ -32,13 +34,6 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// errno-base.h.
-const ENOENT: i32 = 2;
-const EACCES: i32 = 13;
-const EEXIST: i32 = 17;
-const ENODEV: i32 = 19;
-const EOPNOTSUPP: i32 = 95;
 
 /// The network namespace in which it was opened, and the links of one group there.
 #[derive(Debug)]

@@ -10,17 +10,13 @@ mod sets;
 use crate::message::{Attributes, Message, flag};
 use crate::socket::{NETFILTER, Socket};
 use expression::{ACCEPT, DROP, condition, holds, verdict};
+use libc::{EAFNOSUPPORT, ENOENT, EOPNOTSUPP};
 use model::datapath::Fault;
 use model::forwards::PortForwards;
 use model::ruleset::{Chain, Hook, METER_SIZE, Meter, Rule, Ruleset, TABLE, Table, TableFamily};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// errno-base.h, errno.h.
-const ENOENT: i32 = 2;
-const EOPNOTSUPP: i32 = 95;
-const EAFNOSUPPORT: i32 = 97;
 
 /// `NFNL_SUBSYS_NFTABLES`, in the upper byte of a message's type.
 pub(crate) const SUBSYSTEM: u16 = 10 << 8;

@@ -12,6 +12,7 @@ use crate::message::{Attributes, Message, u32_at};
 use crate::socket::{Socket, dump_of};
 use crate::survey::{flags_of, ip, is_single, parse_address, parse_neighbour, parse_route_of_all};
 use crate::sysctl;
+use libc::ENOENT;
 use model::address::{Family, Mac, is_link_local};
 use model::datapath::Fault;
 use model::routes::{FoundRoutes, Hop, METRIC, PROTOCOL, Reach, Tunnel, UNREACHABLE_METRIC};
@@ -136,7 +137,7 @@ pub(crate) fn found(socket: &mut Socket) -> Result<FoundRoutes, Fault> {
         }
         let head = [version, 0, 0, 0, TABLE_MAIN, 0, 0, 0, 0, 0, 0, 0];
         let dumped = match socket.dump(&dump_of(GETROUTE, &head, "ip route show")) {
-            Err(fault) if fault.errno == 2 => continue,
+            Err(fault) if fault.errno == ENOENT => continue,
             dumped => dumped?,
         };
         for payload in dumped {

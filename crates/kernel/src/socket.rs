@@ -3,6 +3,7 @@
 
 use crate::fault::{fault, io as io_fault, ours, sys};
 use crate::message::{self, Attributes, HEADER, Message, Received, flag, messages, u32_at};
+use libc::ENOBUFS;
 use mishap::Kind;
 use model::datapath::Fault;
 use netlink_sys::{Socket as Raw, SocketAddr};
@@ -18,9 +19,8 @@ pub const ROUTE: isize = 0;
 /// `NETLINK_NETFILTER`.
 pub const NETFILTER: isize = 12;
 
-/// `MSG_DONTWAIT`; errno.h.
+/// `MSG_DONTWAIT`.
 const DONT_WAIT: i32 = 0x40;
-const ENOBUFS: i32 = 105;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const DUMP_INTERRUPTED: u16 = 0x10;

@@ -8,6 +8,7 @@ use crate::message::{Attributes, Message, text, u16_at, u32_at};
 use crate::socket::{Answer, Socket, dump_of};
 use crate::sysctl;
 use ipnet::IpNet;
+use libc::{EACCES, EAGAIN, EHOSTUNREACH, EINVAL, ENETUNREACH, ENODEV, ENOENT};
 use model::address::{Mac, is_link_local};
 use model::datapath::Fault;
 use model::key::HostLink;
@@ -18,7 +19,6 @@ use model::survey::{
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-const ENODEV: i32 = 19;
 /// Instead of a link's index: all links.
 pub(crate) const EVERY: u32 = 0;
 /// The index of a route that goes over no link (blackhole and its like) or over what has none.
@@ -315,7 +315,7 @@ fn uplink_over(link: &FoundLink) -> Uplink {
 /// What RTM_GETROUTE answers where no packet goes: EINVAL of a blackhole, EACCES of a prohibition, EHOSTUNREACH, ENETUNREACH
 /// and EAGAIN of a route that throws (`fib_props`, net/ipv4/fib_semantics.c).
 pub(crate) fn is_no_way(errno: i32) -> bool {
-    [11, 13, 22, 101, 113].contains(&errno)
+    [EAGAIN, EACCES, EINVAL, ENETUNREACH, EHOSTUNREACH].contains(&errno)
 }
 
 pub(crate) fn is_single(net: IpNet) -> bool {
@@ -433,7 +433,7 @@ pub(crate) fn has_route(socket: &mut Socket, index: u32, destination: IpNet) -> 
 
 /// A namespace that never had a route of a family has no main table of it (ENOENT).
 fn absent_table(fault: Fault) -> Result<Vec<Route>, Fault> {
-    if fault.errno == 2 {
+    if fault.errno == ENOENT {
         Ok(Vec::new())
     } else {
         Err(fault)

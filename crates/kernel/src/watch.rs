@@ -14,6 +14,7 @@ use crate::nft::{self, NEWGEN, SUBSYSTEM};
 use crate::socket::{NETFILTER, ROUTE, Socket, borrowed};
 use crate::survey::{Dumps, is_single, parse_address, parse_neighbour, parse_route_of_all, parse_route_told};
 use ipnet::IpNet;
+use libc::ENOBUFS;
 use mishap::Kind;
 use model::address::is_link_local;
 use model::datapath::{Event, Fault};
@@ -30,7 +31,6 @@ const ROUTE_GROUPS: [u32; 6] = [1, 3, 5, 7, 9, 11];
 const NFTABLES_GROUP: u32 = 7;
 /// Holds about ten thousand notifications.
 const BUFFER: usize = 4 << 20;
-const ENOBUFS: i32 = 105;
 /// After this time links that could not be listed are listed again.
 const AGAIN: Timespec = Timespec {
     tv_sec: 1,

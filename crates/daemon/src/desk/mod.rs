@@ -18,10 +18,12 @@ mod detach;
 pub mod figures;
 mod flows;
 mod idle;
+mod kept;
 pub mod order;
 mod ports;
 mod replay;
 mod routes;
+mod sources;
 mod standing;
 mod sweep;
 mod turns;
@@ -30,7 +32,7 @@ pub(crate) mod vital;
 
 use crate::clock::now;
 use crate::source::Kind;
-use crate::state_file::{Lost, Remembered, StateFile};
+use crate::state_file::{Lost, StateFile};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::tally::Counters;
 use ipnet::IpNet;
@@ -39,13 +41,11 @@ use model::ipam::Ipam;
 use model::key::{HostLink, Key, Owner};
 use model::peer::Peer;
 use model::ports::Protocol;
-use model::prefix::{MOST, Prefix};
+use model::prefix::Prefix;
 use model::routes as roads;
 use model::ruleset::Ruleset;
 use model::survey::Uplink;
-use order::{
-    AdoptOrder, Adopted, AttachOrder, Attachment, DetachOrder, Detached, Notable, Refusal, Routes, Unservable,
-};
+use order::{AdoptOrder, Adopted, AttachOrder, Attachment, DetachOrder, Detached, Notable, Refusal, Routes};
 use queue::Queue;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
@@ -202,7 +202,7 @@ impl<D: Datapath> Desk<D> {
                 (StateFile::default().with_unknown(Some(now())), false)
             }
         };
-        let (ipam, trouble) = resumed(&settings, &state_file);
+        let (ipam, trouble) = kept::resumed(&settings, &state_file);
         // What the settings say was told now.
         let told = (!settings.prefixes.is_empty()).then(SystemTime::now);
         let mode = settings.routes.mode;
@@ -277,81 +277,6 @@ impl<D: Datapath> Desk<D> {
         self.submit(turns::Job::Adopt(order, done));
     }
 
-    /// The source says: these prefixes serve from now on; what served before and is not among them drains. Returns the
-    /// generation, when the state file has it, or [`Self::unkept`] says that it has not. What cannot be served changes nothing. Blocks.
-    pub fn set_prefixes(&self, prefixes: &[Prefix]) -> Result<u64, Unservable> {
-        if prefixes.is_empty() {
-            return Err(Unservable::Empty);
-        }
-        Prefix::servable(prefixes)?;
-        let mut state = self.state();
-        state.ipam.end_drained(now());
-        bound_what_drains(&state.ipam, prefixes)?;
-        let served = state.ipam.serving().eq(prefixes.iter().copied());
-        state.ipam.set_prefixes(prefixes, &mut random);
-        let trouble = state.trouble.take();
-        state.told = Some(SystemTime::now());
-        let generation = state.ipam.generation();
-        self.tell_readiness(&mut state);
-        let is_kept = state.kept >= Some(generation);
-        drop(state);
-        self.router.peers_changed();
-        if !served {
-            let all: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
-            tracing::info!(source = %self.settings.source, generation, prefixes = ?all, "prefixes");
-            // What others have of them is to be known.
-            self.sweeper.all_touched();
-        } else if trouble.is_some() {
-            tracing::info!(source = %self.settings.source, generation, "the prefixes are as they were");
-        }
-        if !served || !is_kept {
-            self.write_state_file();
-        }
-        Ok(generation)
-    }
-
-    /// The source says nothing, or nothing that can be served: the last good value stays.
-    pub fn source_fails(&self, why: String) {
-        self.counters.source_failures.up();
-        let mut state = self.state();
-        if state.trouble.as_ref() != Some(&why) {
-            let generation = state.ipam.generation();
-            tracing::warn!(source = %self.settings.source, why, generation, "the last good prefixes stay");
-            state.trouble = Some(why);
-        }
-    }
-
-    /// Where prefixes come from.
-    pub fn source(&self) -> Kind {
-        self.settings.source
-    }
-
-    /// These are the other nodes from now on; the node itself may be among them. Until it is called for the first time
-    /// nothing is known of them, and what the kernel holds for them stays as it is.
-    pub fn set_peers(&self, peers: Vec<Peer>) {
-        tracing::info!(peers = peers.len(), "the other nodes are known");
-        let before = self.state().peers.replace(peers.into());
-        drop(before);
-        self.router.peers_changed();
-    }
-
-    /// Nothing good is told of the other nodes; what was told stays. `None`: it is again.
-    pub fn peers_fail(&self, why: Option<String>) {
-        let mut state = self.state();
-        if let Some(why) = why
-            .as_ref()
-            .filter(|why| state.peer_trouble.as_ref() != Some(why))
-        {
-            tracing::warn!(why, "the other nodes stay as they were told last");
-        }
-        state.peer_trouble = why;
-    }
-
-    /// The other nodes, as they were told last.
-    pub fn peers(&self) -> Option<Arc<[Peer]>> {
-        self.state().peers.clone()
-    }
-
     /// Calls back whenever readiness changes, and now.
     pub fn on_ready_change(&self, call: Box<dyn Fn(bool) + Send>) {
         let mut state = self.state();
@@ -369,13 +294,6 @@ impl<D: Datapath> Desk<D> {
         if let Some(call) = self.on_notable.get() {
             call(notable);
         }
-    }
-
-    /// Why the state file has not got a generation; `None`: it has, or there is to be none.
-    pub fn unkept(&self, generation: u64) -> Option<String> {
-        let state = self.state();
-        let is_kept = self.settings.state_file.is_none() || state.kept >= Some(generation);
-        (!is_kept).then(|| state.unkept.clone().unwrap_or_default())
     }
 
     /// Returns when the first sweep is over.
@@ -496,81 +414,6 @@ impl<D: Datapath> Desk<D> {
             index: link.host_index,
             group: link.group,
         }
-    }
-
-    /// Writes the state file.
-    fn write_state_file(&self) {
-        let Some(path) = &self.settings.state_file else {
-            return;
-        };
-        let _turn = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = self.state();
-        let mut state_file = state.state_file.clone().unwrap_or_else(|| {
-            let labels = state
-                .attachments
-                .values()
-                .filter(|a| !a.labels.is_empty())
-                .map(|a| (a.link.host.as_str().to_owned(), a.labels.clone()))
-                .collect();
-            let held = state.attachments.values().flat_map(|a| a.addresses().iter());
-            let held = held.chain(state.left_alone.iter().copied());
-            StateFile::new(labels, &state.ipam.cooling(now()))
-                .with_held(held.collect())
-                .with_unknown(state.ipam.unknown_before(now()))
-        });
-        state_file.prefixes = Remembered::new(self.settings.source, &state.ipam.past());
-        let generation = state.ipam.generation();
-        drop(state);
-        let unkept = state_file.save(path).err().map(|error| error.to_string());
-        if unkept.is_some() {
-            // What is wrong with it may pass.
-            self.sweeper.state_file_is_old();
-        }
-        let mut state = self.state();
-        if unkept.is_none() {
-            state.kept = Some(generation);
-        }
-        let before = std::mem::replace(&mut state.unkept, unkept.clone());
-        drop(state);
-        match unkept {
-            Some(error) if before.as_ref() != Some(&error) => {
-                tracing::warn!(path = %path.display(), error, "{UNKEPT}");
-            }
-            None if before.is_some() => {
-                tracing::info!(path = %path.display(), "what is remembered is kept again")
-            }
-            _ => {}
-        }
-    }
-}
-
-/// What served or drained before is there again to drain, until a source tells otherwise. What a control plane said last
-/// serves on, because it may be away for long, and is in doubt until it is said again.
-fn resumed(settings: &Settings, state_file: &StateFile) -> (Ipam, Option<String>) {
-    let past = state_file.prefixes.past().unwrap_or_default();
-    let mut ipam = Ipam::resumed(settings.cool_down, &past, &mut random);
-    if !settings.prefixes.is_empty() {
-        ipam.set_prefixes(&settings.prefixes, &mut random);
-    }
-    let serving: Vec<Prefix> = past.serving.iter().map(|(prefix, _)| *prefix).collect();
-    let source = settings.source;
-    let doubt = source.doubt().filter(|_| state_file.prefixes.source == source);
-    let Some(doubt) = doubt.filter(|_| !serving.is_empty()) else {
-        return (ipam, None);
-    };
-    ipam.set_prefixes(&serving, &mut random);
-    tracing::info!(%source, prefixes = ?serving, "what the source said last serves on");
-    (ipam, Some(doubt.to_owned()))
-}
-
-/// Each one that drains has an address that is in use or cools down, but a node's workloads may be many.
-fn bound_what_drains(ipam: &Ipam, prefixes: &[Prefix]) -> Result<(), Unservable> {
-    let serve: HashSet<&Prefix> = prefixes.iter().collect();
-    let drain = ipam.prefixes().filter(|prefix| !serve.contains(prefix)).count();
-    let already = ipam.past().draining.len();
-    match drain > MOST.max(already) {
-        true => Err(Unservable::Draining(drain)),
-        false => Ok(()),
     }
 }
 

@@ -6,14 +6,13 @@ use crate::netns::Home;
 use crate::socket::{Answer, ROUTE, Socket};
 use crate::survey;
 use ipnet::IpNet;
+use libc::{EINVAL, ENODEV};
 use model::adopt::{Pair, Seen};
 use model::datapath::Fault;
 use model::key::InterfaceName;
 use model::survey::FoundLink;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-const ENODEV: i32 = 19;
-const EINVAL: i32 = 22;
 /// `IFLA_INFO_KIND`.
 const KIND: u16 = 1;
 

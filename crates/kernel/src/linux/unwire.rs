@@ -4,11 +4,12 @@
 //! deleted as a group share it.
 
 use super::dying::DyingGroups;
-use super::{ENODEV, regrouped};
+use super::regrouped;
 use crate::encode::{delete, delete_group, set_group};
 use crate::message::Message;
 use crate::socket::{ROUTE, Socket};
 use crate::{crash, survey};
+use libc::ENODEV;
 use model::datapath::{Fault, Target};
 use model::survey::DYING_GROUPS;
 

@@ -1,6 +1,7 @@
 //! One attachment, made true: see `model::plan` for the order and its reasons.
 
-use super::{EACCES, EEXIST, ENODEV, Linux, carrier, no_second_name};
+use super::batch::{Batch, gone_or_refused, refused, send_all};
+use super::{Linux, carrier, no_second_name};
 use crate::encode::{
     self, LOCAL, LOOPBACK, UNICAST, UP, link_by_index, link_by_name, route_over, route_to, set_up,
 };
@@ -9,6 +10,7 @@ use crate::message::Message;
 use crate::netns::Home;
 use crate::socket::{Answer, ROUTE, Refused, Reply, Socket};
 use crate::{crash, survey};
+use libc::{EADDRNOTAVAIL, EBUSY, EEXIST, ENODEV};
 use model::address::{FIRST_HOP_V6, IPV6_MTU};
 use model::datapath::{Fault, WireError};
 use model::plan::{FORWARDING_V6, IPV6_ON, Op, Plan, host_net};
@@ -17,10 +19,6 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
-const ENOENT: i32 = 2;
-const EBUSY: i32 = 16;
-/// errno.h.
-const EADDRNOTAVAIL: i32 = 99;
 /// How many interface indexes are tried before the kernel's refusal is believed.
 const INDEX_TRIES: u32 = 64;
 /// How often a name that was taken, and is free when it is looked up, is tried again.
@@ -445,122 +443,6 @@ fn send(socket: &mut Socket, batch: &[Message]) -> Result<(), WireError> {
 
 fn message(op: &Op, index: u32, name: &str, ipv6: bool) -> Message {
     encode::op(op, index, name, ipv6).expect("a plan has its settings apart from its ops")
-}
-
-/// Ops with questions before and after them, for one send.
-struct Batch<'a> {
-    messages: Vec<Message>,
-    /// Where the ops begin.
-    first: usize,
-    ops: &'a [Op],
-}
-
-/// What came back. Positions count from the first of the ops, or of the questions of either kind.
-#[derive(Default)]
-struct Sent {
-    /// Of the ops.
-    refused: Vec<Refused>,
-    /// What the kernel had against questions.
-    unanswered: Vec<Refused>,
-    before: Vec<Reply>,
-    after: Vec<Reply>,
-}
-
-impl Batch<'_> {
-    /// Sends everything together.
-    ///
-    /// A link inherits `disable_ipv6` from its namespace's default, and takes no IPv6 address then (EACCES): it is switched
-    /// on for this link, and what was refused is sent once more. A node or a sandbox where it is on pays nothing for that.
-    fn send(
-        &self,
-        socket: &mut Socket,
-        switch_ipv6_on: impl FnOnce() -> Result<(), Fault>,
-    ) -> Result<Sent, WireError> {
-        let end = self.first + self.ops.len();
-        let mut sent = Sent::default();
-        sent.add(send_all(socket, &self.messages)?, self.first, end);
-        let off = |refused: &Refused| {
-            let op = &self.ops[refused.position];
-            refused.fault.errno == EACCES
-                && matches!(op, Op::Address { address, .. } if address.addr().is_ipv6())
-        };
-        if !sent.refused.iter().any(off) {
-            return Ok(sent);
-        }
-        switch_ipv6_on().map_err(gone_or_refused)?;
-        let positions: Vec<usize> = sent.refused.drain(..).map(|refused| refused.position).collect();
-        let refused = positions.iter().map(|n| &self.messages[self.first + n]);
-        let again: Vec<Message> = refused.chain(&self.messages[end..]).cloned().collect();
-        sent.after.clear();
-        // Those behind the ops are asked once more.
-        sent.unanswered.retain(|refused| refused.position < self.first);
-        sent.add(send_all(socket, &again)?, 0, positions.len());
-        for refused in &mut sent.refused {
-            refused.position = positions[refused.position];
-        }
-        Ok(sent)
-    }
-}
-
-impl Sent {
-    /// An answer to messages of which those from `first` up to `end` are ops.
-    fn add(&mut self, answer: Answer, first: usize, end: usize) {
-        for Refused { position, fault } in answer.refused {
-            match (first..end).contains(&position) {
-                true => {
-                    let position = position - first;
-                    self.refused.push(Refused { position, fault });
-                }
-                false => self.unanswered.push(Refused { position, fault }),
-            }
-        }
-        for Reply { position, payload } in answer.replies {
-            match position.checked_sub(end) {
-                Some(position) => self.after.push(Reply { position, payload }),
-                None => self.before.push(Reply { position, payload }),
-            }
-        }
-    }
-}
-
-/// Sends messages together, or in a build with crash points one by one.
-fn send_all(socket: &mut Socket, batch: &[Message]) -> Result<Answer, WireError> {
-    if !crash::is_stepwise() {
-        return socket.batch(batch).map_err(refused);
-    }
-    let mut all = Answer::default();
-    for (position, message) in batch.iter().enumerate() {
-        let answer = socket.batch(std::slice::from_ref(message)).map_err(refused)?;
-        all.refused.extend(
-            answer
-                .refused
-                .into_iter()
-                .map(|refused| Refused { position, ..refused }),
-        );
-        all.replies.extend(
-            answer
-                .replies
-                .into_iter()
-                .map(|reply| Reply { position, ..reply }),
-        );
-        crash::step();
-    }
-    Ok(all)
-}
-
-fn refused(fault: Fault) -> WireError {
-    WireError::Refused {
-        fault,
-        left: Vec::new(),
-    }
-}
-
-/// A link that is no longer there was taken along by its namespace.
-fn gone_or_refused(fault: Fault) -> WireError {
-    match fault.errno {
-        ENODEV | ENOENT => WireError::Vanished(fault),
-        _ => refused(fault),
-    }
 }
 
 fn vanished(link: &str) -> WireError {

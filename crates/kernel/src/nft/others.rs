@@ -1,7 +1,8 @@
 //! What others have in nftables, which is only read.
 
-use super::{DROP, ENOENT, GETCHAIN, GETRULE, INET, IPV4, IPV6, Nft, get};
+use super::{DROP, GETCHAIN, GETRULE, INET, IPV4, IPV6, Nft, get};
 use crate::message::{Attributes, Message, flag, text};
+use libc::ENOENT;
 use model::adopt::MasqueradeRule;
 use model::datapath::Fault;
 use model::ruleset::{TABLE, TableFamily};

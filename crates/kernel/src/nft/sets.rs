@@ -1,7 +1,8 @@
 //! What every set of the table `inet` is: made with it, its elements changed in one transaction, and read back whole.
 
-use super::{DELSETELEM, ENOENT, GETSETELEM, NEWSET, Nft, get, head};
+use super::{DELSETELEM, GETSETELEM, NEWSET, Nft, get, head};
 use crate::message::{Message, flag};
+use libc::ENOENT;
 use model::address::Family;
 use model::datapath::Fault;
 use model::ruleset::{TABLE, TableFamily};

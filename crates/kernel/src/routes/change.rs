@@ -10,15 +10,15 @@ use crate::socket::Socket;
 use crate::sysctl::Writable;
 use crate::{crash, fault, sysctl};
 use ipnet::IpNet;
+use libc::{EADDRNOTAVAIL, EEXIST, EHOSTUNREACH, ENETUNREACH, ENODEV, ENOENT, ESRCH};
 use model::address::{Family, Mac};
 use model::datapath::Fault;
 use model::plan::IPV6_ON;
 use model::routes::{Hop, METRIC, PROTOCOL, Step, Tunnel, UNREACHABLE_METRIC};
 use std::net::IpAddr;
 
-/// errno-base.h, errno.h.
-const GONE: [i32; 6] = [2, 3, 19, 99, 101, 113];
-const EEXIST: i32 = 17;
+/// With one of these the kernel refuses to take away what is not there.
+const GONE: [i32; 6] = [ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL, ENETUNREACH, EHOSTUNREACH];
 const NEWNEIGH: u16 = 28;
 const DELNEIGH: u16 = 29;
 /// `NTF_SELF`; `NUD_NOARP`.
