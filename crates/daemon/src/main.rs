@@ -128,7 +128,8 @@ fn serve(args: &Args) -> anyhow::Result<()> {
     outcome
 }
 
-/// What is written once the daemon serves: labels and cooling addresses, and deletions that were carried out.
+/// What is written once the daemon serves, the state file and deletions that were carried out: makes those folders, so that they
+/// can be named before files below them are all that may be written.
 fn needs(config: &Config) -> Needs {
     let files = [&config.network.state, &config.socket.path];
     let mut folders: Vec<PathBuf> = files

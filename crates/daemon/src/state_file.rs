@@ -149,7 +149,7 @@ impl StateFile {
         self.held.iter().copied()
     }
 
-    /// Sets that.
+    /// With these addresses as those in use; see [`Self::held`].
     #[must_use]
     pub fn with_held(self, held: Vec<IpAddr>) -> Self {
         Self { held, ..self }
@@ -160,7 +160,7 @@ impl StateFile {
         self.unknown.map(|since| Moment(Duration::from_millis(since)))
     }
 
-    /// Sets that.
+    /// With this as [`Self::unknown_before`]; `None`: all that was freed is known.
     #[must_use]
     pub fn with_unknown(self, before: Option<Moment>) -> Self {
         Self {

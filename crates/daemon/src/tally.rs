@@ -7,22 +7,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// How often.
+/// How often something happened since the daemon's start.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
 
 impl Count {
-    /// Once more.
+    /// It happened once more.
     pub fn up(&self) {
         self.up_by(1);
     }
 
-    /// So many times more.
+    /// It happened so many times more.
     pub fn up_by(&self, times: usize) {
         self.0.fetch_add(times as u64, Ordering::Relaxed);
     }
 
-    /// So far.
+    /// How often until now.
     pub fn so_far(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -35,7 +35,7 @@ pub const BOUNDS: [u64; 16] = [
     5_000_000, 30_000_000,
 ];
 
-/// How long things took.
+/// How long something took, each time: a histogram, and the sum in nanoseconds.
 #[derive(Debug, Default)]
 pub struct Times {
     buckets: [Count; BOUNDS.len() + 1],
@@ -43,7 +43,7 @@ pub struct Times {
 }
 
 impl Times {
-    /// One more.
+    /// It happened once more and took this long.
     pub fn took(&self, time: Duration) {
         let place = BOUNDS.partition_point(|bound| Duration::from_micros(*bound) < time);
         self.buckets[place].up();

@@ -50,6 +50,21 @@ pub(crate) mod link {
     pub(crate) const ALT_IFNAME: u16 = 53;
 }
 
+/// `IFA_*`.
+pub(crate) mod address {
+    pub(crate) const ADDRESS: u16 = 1;
+    pub(crate) const LOCAL: u16 = 2;
+    pub(crate) const FLAGS: u16 = 8;
+    pub(crate) const PROTOCOL: u16 = 11;
+}
+
+/// `NDA_*`.
+pub(crate) mod neighbour {
+    pub(crate) const DST: u16 = 1;
+    pub(crate) const LLADDR: u16 = 2;
+    pub(crate) const IFINDEX: u16 = 8;
+}
+
 /// `RTA_*`.
 pub(crate) mod route {
     pub(crate) const DST: u16 = 1;
@@ -185,7 +200,7 @@ pub(crate) fn delete_loopback_address() -> Message {
     head[4..8].copy_from_slice(&LOOPBACK.to_ne_bytes());
     Message::new(DELADDR, 0, "ip address delete 127.0.0.1/8 dev lo")
         .fixed(&head)
-        .bytes(2, &[127, 0, 0, 1])
+        .bytes(address::LOCAL, &[127, 0, 0, 1])
 }
 
 /// As [`link_by_index`], in a namespace that this one has an id for.
@@ -318,9 +333,9 @@ pub(crate) fn op(op: &Op, index: u32, name: &str, ipv6: bool) -> Option<Message>
             head[4..8].copy_from_slice(&index.to_ne_bytes());
             Message::new(NEWADDR, flag::CREATE | flag::EXCL, tried)
                 .fixed(&head)
-                .bytes(2, &bytes)
-                .bytes(1, &bytes)
-                .u32(8, flags)
+                .bytes(address::LOCAL, &bytes)
+                .bytes(address::ADDRESS, &bytes)
+                .u32(address::FLAGS, flags)
         }
         Op::Route {
             destination,
@@ -366,8 +381,8 @@ pub(crate) fn op(op: &Op, index: u32, name: &str, ipv6: bool) -> Option<Message>
             head[8..10].copy_from_slice(&PERMANENT.to_ne_bytes());
             Message::new(NEWNEIGH, flag::CREATE | flag::REPLACE, tried)
                 .fixed(&head)
-                .bytes(1, &octets(*address))
-                .bytes(2, &mac.0)
+                .bytes(neighbour::DST, &octets(*address))
+                .bytes(neighbour::LLADDR, &mac.0)
         }
     })
 }

@@ -5,8 +5,8 @@ mod change;
 pub(crate) use change::change;
 
 use crate::encode::{
-    AF_INET, AF_INET6, GETADDR, GETLINK, GETNEIGH, GETROUTE, LOOPBACK, TABLE_MAIN, UNICAST, UP, ifinfo, link,
-    link_by_index, route, way_to,
+    AF_INET, AF_INET6, GETADDR, GETLINK, GETNEIGH, GETROUTE, LOOPBACK, TABLE_MAIN, UNICAST, UP, address,
+    ifinfo, link, link_by_index, route, way_to,
 };
 use crate::message::{Attributes, Message, u32_at};
 use crate::socket::{Socket, dump_of};
@@ -27,8 +27,6 @@ const AF_BRIDGE: u8 = 7;
 /// `RTN_LOCAL`, `RTN_UNREACHABLE`.
 const LOCAL: u8 = 2;
 const UNREACHABLE: u8 = 7;
-/// `IFA_PROTO`.
-const ADDRESS_PROTOCOL: u16 = 11;
 /// `IFF_POINTOPOINT | IFF_NOARP`.
 const NOT_SHARED: u32 = 0x10 | 0x80;
 /// Answers to so many questions fit into a socket's buffer.
@@ -172,7 +170,7 @@ fn found_address(payload: &[u8], found: &mut FoundRoutes) {
     let Some((index, net)) = parse_address(payload) else {
         return;
     };
-    let protocol = Attributes::after(payload, 8).value(ADDRESS_PROTOCOL);
+    let protocol = Attributes::after(payload, 8).value(address::PROTOCOL);
     if protocol == Some(&[PROTOCOL]) && index == LOOPBACK {
         found.held.addresses.insert(net.addr());
         return;

@@ -1,8 +1,8 @@
 //! What the namespace holds, read from dumps: links, addresses, routes, permanent neighbours.
 
 use crate::encode::{
-    AF_INET, AF_INET6, GETADDR, GETLINK, GETNEIGH, GETROUTE, PERMANENT, TABLE_MAIN, UNICAST, UP, ifinfo,
-    link, link_by_altname, link_by_index, link_by_name, route, route_to,
+    AF_INET, AF_INET6, GETADDR, GETLINK, GETNEIGH, GETROUTE, PERMANENT, TABLE_MAIN, UNICAST, UP, address,
+    ifinfo, link, link_by_altname, link_by_index, link_by_name, neighbour, route, route_to,
 };
 use crate::message::{Attributes, Message, text, u16_at, u32_at};
 use crate::socket::{Answer, Socket, dump_of};
@@ -23,14 +23,11 @@ use std::net::IpAddr;
 pub(crate) const EVERY: u32 = 0;
 /// The index of a route that goes over no link (blackhole and its like) or over what has none.
 const NO_LINK: u32 = 0;
-/// `NDA_IFINDEX`.
-const NEIGHBOUR_IFINDEX: u16 = 8;
 const AF_UNSPEC: u8 = 0;
 /// `RTPROT_KERNEL`, `RTPROT_RA`.
 const PROTOCOL_KERNEL: u8 = 2;
 const PROTOCOL_RA: u8 = 9;
-/// `IFA_PROTO`, `IFAPROT_KERNEL_RA`.
-const ADDRESS_PROTOCOL: u16 = 11;
+/// `IFAPROT_KERNEL_RA`.
 const ADDRESS_FROM_RA: u8 = 2;
 
 pub(crate) struct Address {
@@ -284,7 +281,7 @@ pub(crate) fn advertised(socket: &mut Socket) -> Result<Vec<String>, Fault> {
         }
     }
     for payload in socket.dump(&addresses)? {
-        if Attributes::after(&payload, 8).value(ADDRESS_PROTOCOL) == Some(&[ADDRESS_FROM_RA]) {
+        if Attributes::after(&payload, 8).value(address::PROTOCOL) == Some(&[ADDRESS_FROM_RA]) {
             indexes.extend(u32_at(&payload, 4));
         }
     }
@@ -500,7 +497,7 @@ fn neighbours(socket: &mut Socket, index: u32) -> Result<Vec<Neighbour>, Fault> 
     let request = if index == EVERY {
         request
     } else {
-        request.u32(NEIGHBOUR_IFINDEX, index)
+        request.u32(neighbour::IFINDEX, index)
     };
     socket.dump_with(&request, |payload| {
         parse_neighbour(payload).map(|(index, address, mac)| Neighbour { index, address, mac })

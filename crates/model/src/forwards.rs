@@ -98,7 +98,7 @@ impl PortForwards {
         }
     }
 
-    /// Everything.
+    /// What the maps and sets are to hold for all links.
     pub fn elements(&self) -> Elements {
         Elements {
             forwards: self.places.iter().map(|(place, (_, to))| (*place, *to)).collect(),

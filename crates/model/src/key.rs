@@ -190,7 +190,7 @@ impl Key {
         let digest = self.digest();
         let mut mac = [0; 6];
         mac.copy_from_slice(&digest[16..22]);
-        // 0x06 and 0x02 are both locally administered; the first hop has 0x02.
+        // Locally administered, unicast (IEEE 802, section 8.2).
         mac[0] = mac[0] & 0xfc | 0x02;
         if mac == crate::address::FIRST_HOP_MAC.0 {
             mac[5] ^= 1;

@@ -4,7 +4,8 @@
 //!  create    both ends in one message, down
 //!  sysctls   of the host end, which nothing can reach yet
 //!  workload  inside the namespace: loopback and link up, addresses, first hop, default routes
-//!  host      record, link up, first hop's addresses, host routes, neighbours
+//!  host      further names that tell of ports, the record, link up, first hop's addresses, host routes, neighbours
+//!  forwards  ports of the node lead there, once the table has them
 //! ```
 //! The record is written when the inside is complete, so that a crash before it leaves a link that says of itself that
 //! it is half-made; a crash after it leaves one whose missing rest is known from the record.

@@ -337,9 +337,9 @@ impl FoundLink {
             }
             Op::Claim(name) => self.altnames.contains(name),
             Op::DropName(name) => !self.altnames.contains(name),
-            // What has the name already keeps it.
             Op::PortName(name) => self.altnames.contains(name),
             Op::RouteLocalnet => self.conf.v4.route_localnet.is_none_or(|is| is == 1),
+            // Another link that has the name already keeps it.
             Op::AltName(name) => self.altname_taken || self.altnames.contains(name),
             Op::Up => self.up,
             Op::LoopbackUp => true,

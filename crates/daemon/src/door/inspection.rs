@@ -1,4 +1,5 @@
-//! List, Get, Check, GetNode.
+//! The inspection service: what is attached and how the node is, and the calls for those who look after it: Check,
+//! CollectGarbage, Adopt, SetPrefixes.
 
 use super::aside::Aside;
 use super::deadline::Call;

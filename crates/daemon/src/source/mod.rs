@@ -16,7 +16,7 @@ pub mod watched;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Which one.
+/// Where the prefixes that serve come from: `prefixes.source` of the settings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {

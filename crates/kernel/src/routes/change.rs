@@ -1,9 +1,9 @@
 //! Steps as messages.
 
-use super::{ADDRESS_PROTOCOL, AF_BRIDGE, UNREACHABLE, VXLAN, find_tunnel, vxlan};
+use super::{AF_BRIDGE, UNREACHABLE, VXLAN, find_tunnel, vxlan};
 use crate::encode::{
     AF_INET, AF_INET6, DELADDR, DELLINK, DELROUTE, LOOPBACK, NEWADDR, NEWLINK, NEWROUTE, PERMANENT, SETLINK,
-    TABLE_MAIN, UNICAST, UP, family, ifinfo, link, octets, route,
+    TABLE_MAIN, UNICAST, UP, address, family, ifinfo, link, neighbour, octets, route,
 };
 use crate::message::{Message, flag};
 use crate::socket::Socket;
@@ -105,7 +105,7 @@ impl<'a> Changes<'a> {
                 self.on_tunnel(step, |index| forward(DELNEIGH, 0, tried, index, mac, to))
             }
             Step::Neighbour(hop, mac) => self.on_tunnel(step, |index| {
-                neighbour(NEWNEIGH, PUT, tried, index, hop).bytes(2, &mac.0)
+                neighbour(NEWNEIGH, PUT, tried, index, hop).bytes(neighbour::LLADDR, &mac.0)
             }),
             Step::DropNeighbour(hop) => {
                 self.on_tunnel(step, |index| neighbour(DELNEIGH, 0, tried, index, hop))
@@ -244,13 +244,13 @@ fn own_address(kind: u16, flags: u16, tried: String, address: IpAddr) -> Message
     head[4..8].copy_from_slice(&LOOPBACK.to_ne_bytes());
     let message = Message::new(kind, flags, tried)
         .fixed(&head)
-        .bytes(2, &octets(address))
-        .bytes(1, &octets(address));
+        .bytes(address::LOCAL, &octets(address))
+        .bytes(address::ADDRESS, &octets(address));
     match kind {
         // IFA_FLAGS: IFA_F_NODAD.
         NEWADDR => message
-            .u8(ADDRESS_PROTOCOL, PROTOCOL)
-            .u32(8, if address.is_ipv6() { 2 } else { 0 }),
+            .u8(address::PROTOCOL, PROTOCOL)
+            .u32(address::FLAGS, if address.is_ipv6() { 2 } else { 0 }),
         _ => message,
     }
 }
@@ -310,8 +310,8 @@ fn forward(kind: u16, flags: u16, tried: String, index: u32, mac: Mac, to: IpAdd
     head[10] = SELF;
     Message::new(kind, flags, tried)
         .fixed(&head)
-        .bytes(2, &mac.0)
-        .bytes(1, &octets(to))
+        .bytes(neighbour::LLADDR, &mac.0)
+        .bytes(neighbour::DST, &octets(to))
 }
 
 fn neighbour(kind: u16, flags: u16, tried: String, index: u32, hop: IpAddr) -> Message {
@@ -321,7 +321,7 @@ fn neighbour(kind: u16, flags: u16, tried: String, index: u32, hop: IpAddr) -> M
     head[8..10].copy_from_slice(&PERMANENT.to_ne_bytes());
     Message::new(kind, flags, tried)
         .fixed(&head)
-        .bytes(1, &octets(hop))
+        .bytes(neighbour::DST, &octets(hop))
 }
 
 fn route_head(net: IpNet, scope: u8, kind: u8, flags: u32) -> [u8; 12] {

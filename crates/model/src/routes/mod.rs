@@ -224,7 +224,8 @@ pub struct FoundRoutes {
     pub unmarked: HashSet<IpAddr>,
 }
 
-/// Decides everything.
+/// What the node's kernel is to hold for its peers: routes, the VXLAN device, what is unreachable; how each peer is reached, and
+/// warnings. The same facts give the same plan.
 pub fn plan(settings: &Settings, facts: Facts<'_>) -> Planned {
     let mut planned = planner::to_others(settings, facts);
     let (nets, warnings) = unreachable::unreachable(settings, facts);
