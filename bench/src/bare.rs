@@ -13,6 +13,7 @@
 use anyhow::{Context as _, Result};
 use kernel::Message;
 use kernel::socket::{Answer, ROUTE, Socket};
+use model::address::octets;
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::sockopt::{Timeout, set_socket_recv_buffer_size_force, set_socket_timeout};
@@ -361,13 +362,6 @@ fn family(address: IpAddr) -> u8 {
 
 fn bits(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(a) => a.octets().to_vec(),
-        IpAddr::V6(a) => a.octets().to_vec(),
-    }
 }
 
 fn unspecified(like: IpAddr) -> IpAddr {

@@ -1,8 +1,8 @@
 //! What can be typed. Each command's help ends with an example.
 
-use crate::commands::octets;
 use crate::{adopt, install};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use client::network::octets;
 use client::workload::PortMapping;
 use client::workload::port_mapping::Protocol;
 use std::net::IpAddr;

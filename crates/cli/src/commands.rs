@@ -3,8 +3,8 @@
 use crate::args::{Command, IF_NAME, KeyArgs, KeyRest, Output};
 use crate::hint::Exit;
 use crate::render;
+use client::network::octets;
 use client::{Client, Error, inspection, workload};
-use std::net::IpAddr;
 use std::path::Path;
 
 /// Text for standard output, and the exit code.
@@ -140,12 +140,5 @@ fn interface(netns: &str, key: &KeyArgs) -> workload::NetNsAttachment {
     workload::NetNsAttachment {
         netns_path: netns.to_owned(),
         if_name: key.rest.if_name.clone(),
-    }
-}
-
-pub(crate) fn octets(address: &IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(a) => a.octets().to_vec(),
-        IpAddr::V6(a) => a.octets().to_vec(),
     }
 }

@@ -1,6 +1,7 @@
 //! The whole of it in a minute: a node, an outside host and three workloads in namespaces of their own, the real daemon
 //! with its embedded defaults, and everything checked that is printed.
 
+use crate::render::address_of;
 use anyhow::{Context as _, bail, ensure};
 use client::{Client, workload};
 use stage::{Echo, NODE, Namespace, Node, OUTSIDE, exchange, ping};
@@ -71,7 +72,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     for workload in &mut workloads {
         let label = format!("attach {}", workload.name);
         let answer = timed(&label, || Ok(runtime.block_on(client.attach(request(workload)))?))?;
-        workload.addresses = answer.ip.iter().filter_map(|bytes| address(bytes)).collect();
+        workload.addresses = answer.ip.iter().filter_map(|bytes| address_of(bytes)).collect();
         println!(
             "    {} has {:?} on link {}",
             workload.name, workload.addresses, answer.host_link
@@ -124,7 +125,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let answer = timed("attach web once more", || {
         Ok(runtime.block_on(client.attach(request(&workloads[0])))?)
     })?;
-    let same: Vec<IpAddr> = answer.ip.iter().filter_map(|bytes| address(bytes)).collect();
+    let same: Vec<IpAddr> = answer.ip.iter().filter_map(|bytes| address_of(bytes)).collect();
     ensure!(same == workloads[0].addresses, "the same attach got {same:?}");
     println!("    the same request got the same answer");
     traffic(&node, &workloads)?;
@@ -285,11 +286,4 @@ fn routes(node: &Node) -> anyhow::Result<Vec<String>> {
         all.extend(text.lines().filter(is_ours).map(str::to_owned));
     }
     Ok(all)
-}
-
-fn address(bytes: &[u8]) -> Option<IpAddr> {
-    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
-        return Some(v4.into());
-    }
-    <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
 }

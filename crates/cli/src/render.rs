@@ -103,12 +103,17 @@ fn addresses(all: &[Vec<u8>]) -> Vec<String> {
 }
 
 /// 4 or 16 bytes; empty where the daemon sent anything else.
-fn address(bytes: &[u8]) -> String {
-    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
-        return IpAddr::from(v4).to_string();
+/// The contract's bytes as an address.
+pub(crate) fn address_of(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
     }
-    <[u8; 16]>::try_from(bytes)
-        .map(|v6| IpAddr::from(v6).to_string())
+}
+
+fn address(bytes: &[u8]) -> String {
+    address_of(bytes)
+        .map(|address| address.to_string())
         .unwrap_or_default()
 }
 

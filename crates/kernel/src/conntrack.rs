@@ -1,11 +1,12 @@
 //! Connections that the node tracks (linux/netfilter/nfnetlink_conntrack.h): looked through, and single ones forgotten.
 
-use crate::encode::{AF_INET, AF_INET6, LOCAL, octets, route_to};
+use crate::encode::{AF_INET, AF_INET6, LOCAL, route_to};
 use crate::message::{Attributes, Message, flag};
 use crate::socket::Socket;
 use crate::survey::{ip, way};
 use libc::ENOENT;
 use model::address::Family;
+use model::address::octets;
 use model::datapath::Fault;
 use model::flows::{Fate, Flow, Forgotten, Past};
 use model::ports::Place;

@@ -1,6 +1,7 @@
 //! Plans and ops as rtnetlink messages (linux/if_link.h, if_addr.h, rtnetlink.h, neighbour.h).
 
 use crate::message::{Message, flag};
+use model::address::octets;
 use model::plan::{Ipv4Conf, LinkPlan, Mark, Op, Scope};
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
@@ -108,13 +109,6 @@ pub(crate) const PERMANENT: u16 = 0x80;
 
 pub(crate) fn family(address: IpAddr) -> u8 {
     if address.is_ipv4() { AF_INET } else { AF_INET6 }
-}
-
-pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(a) => a.octets().to_vec(),
-        IpAddr::V6(a) => a.octets().to_vec(),
-    }
 }
 
 /// `struct ifinfomsg`.

@@ -192,6 +192,14 @@ impl fmt::Display for Addresses {
     }
 }
 
+/// An address as messages have it: 4 or 16 bytes in network order.
+pub fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ mod attached;
 mod options;
 
 pub use attached::{Attached, Route};
-pub use options::{Bandwidth, Dns, HostPort, Mac, NotAMac, Options, Protocol};
+pub use options::{Bandwidth, Dns, HostPort, Mac, NotAMac, Options, Protocol, octets};
 
 use crate::{Client, Deadlines, Error};
 use api::inspection::{CollectGarbageRequest, CollectGarbageResponse, Finding, Key};

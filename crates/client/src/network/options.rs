@@ -247,7 +247,8 @@ fn mapping(port: &HostPort) -> workload::PortMapping {
     }
 }
 
-fn octets(address: &IpAddr) -> Vec<u8> {
+/// An address as the contract has it: 4 or 16 bytes in network order.
+pub fn octets(address: &IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(a) => a.octets().to_vec(),
         IpAddr::V6(a) => a.octets().to_vec(),

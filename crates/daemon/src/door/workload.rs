@@ -10,9 +10,8 @@ use api::workload::{
     AttachRequest, AttachResponse, DetachRequest, DetachResponse, NamespaceIdentity, Route, StatusRequest,
     StatusResponse,
 };
-use model::address::Family;
+use model::address::{Family, octets};
 use model::plan::Op;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use tonic::{Code, Request, Response, Status};
@@ -114,13 +113,6 @@ pub(super) fn lost() -> Status {
     refusal::status(Code::Internal, "LOST", text, &[], None)
 }
 
-fn bytes(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(a) => a.octets().to_vec(),
-        IpAddr::V6(a) => a.octets().to_vec(),
-    }
-}
-
 fn response(attachment: &Attachment) -> AttachResponse {
     let Attachment { record, link, .. } = attachment;
     let routes = model::plan::workload_ops(record)
@@ -129,14 +121,14 @@ fn response(attachment: &Attachment) -> AttachResponse {
             Op::Route {
                 destination, gateway, ..
             } => Some(Route {
-                destination: bytes(destination.network()),
+                destination: octets(destination.network()),
                 prefix_length: destination.prefix_len().into(),
-                gateway: gateway.map(bytes).unwrap_or_default(),
+                gateway: gateway.map(octets).unwrap_or_default(),
             }),
             _ => None,
         });
     AttachResponse {
-        ip: record.addresses.iter().map(bytes).collect(),
+        ip: record.addresses.iter().map(octets).collect(),
         host_link: link.host.to_string(),
         host_mac: link.host_mac.0.to_vec(),
         workload_mac: link.workload_mac.0.to_vec(),
@@ -144,7 +136,7 @@ fn response(attachment: &Attachment) -> AttachResponse {
         gateway: record
             .addresses
             .iter()
-            .map(|a| bytes(record.first_hop(Family::of(a))))
+            .map(|a| octets(record.first_hop(Family::of(a))))
             .collect(),
         route: routes.collect(),
         namespace: Some(NamespaceIdentity {

@@ -2,7 +2,7 @@
 
 use super::{DELSETELEM, NEWSETELEM, Nft, Noted, sets};
 use crate::message::{Attributes, Message};
-use model::address::Family;
+use model::address::{Family, octets};
 use model::datapath::Fault;
 use model::forwards::{Change, Elements, PortForwards};
 use model::ports::{Place, PortForward};
@@ -143,13 +143,6 @@ fn key(place: &Place) -> Vec<u8> {
     let address = place.address.map(octets).unwrap_or_default();
     let (protocol, port) = (part(&[place.protocol.number()]), part(&place.port.to_be_bytes()));
     [address, protocol, port].concat()
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
 }
 
 /// In a register of 4 bytes.

@@ -3,7 +3,7 @@
 use super::{AF_BRIDGE, UNREACHABLE, VXLAN, find_tunnel, vxlan};
 use crate::encode::{
     AF_INET, AF_INET6, DELADDR, DELLINK, DELROUTE, LOOPBACK, NEWADDR, NEWLINK, NEWROUTE, PERMANENT, SETLINK,
-    TABLE_MAIN, UNICAST, UP, address, family, ifinfo, link, neighbour, octets, route,
+    TABLE_MAIN, UNICAST, UP, address, family, ifinfo, link, neighbour, route,
 };
 use crate::message::{Message, flag};
 use crate::socket::Socket;
@@ -11,7 +11,7 @@ use crate::sysctl::Writable;
 use crate::{crash, fault, sysctl};
 use ipnet::IpNet;
 use libc::{EADDRNOTAVAIL, EEXIST, EHOSTUNREACH, ENETUNREACH, ENODEV, ENOENT, ESRCH};
-use model::address::{Family, Mac};
+use model::address::{Family, Mac, octets};
 use model::datapath::Fault;
 use model::plan::IPV6_ON;
 use model::routes::{Hop, METRIC, PROTOCOL, Step, Tunnel, UNREACHABLE_METRIC};
