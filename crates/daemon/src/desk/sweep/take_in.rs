@@ -84,27 +84,13 @@ impl<D: Datapath> Desk<D> {
                 Standing::HalfMade => repairs.prune.extend(target(link)),
                 Standing::Attached(record) | Standing::Regrouped(record) => {
                     if !state.by_index.contains_key(&link.index) {
+                        let name = record.key.host_link();
                         let labels = state_file
                             .as_ref()
-                            .and_then(|m| m.labels.get(record.key.host_link().as_str()))
-                            .cloned()
-                            .unwrap_or_default();
-                        let attachment = attachment_of(&record, link, labels);
-                        if let Err(conflict) = state.ipam.hold(&record.key, record.addresses) {
-                            let (address, holder) = (conflict.address, conflict.holder);
-                            state
-                                .oddities
-                                .push(format!("link {}: {address} is held by {holder}", link.name));
+                            .and_then(|file| file.labels.get(name.as_str()));
+                        if !state.recover(link, &record, labels.cloned().unwrap_or_default()) {
                             continue;
                         }
-                        if let Some((port, holder)) = state.holder_of(&record.asked.ports)
-                            && *holder.key() != record.key
-                        {
-                            let text =
-                                format!("link {}: port {port} is held by {}, too", link.name, holder.key());
-                            state.oddities.push(text);
-                        }
-                        state.enter(attachment);
                         // The first sweep is followed by the file.
                         if state_file.is_none() {
                             self.sweeper.state_file_is_old();
@@ -129,12 +115,7 @@ impl<D: Datapath> Desk<D> {
         if let Some(state_file) = state_file {
             self.remind(&mut state, &state_file, survey);
         }
-        let given_up: Vec<IpAddr> = state.left_alone.difference(&taken).copied().collect();
-        if !given_up.is_empty() {
-            for address in &given_up {
-                state.ipam.cool(*address, now());
-            }
-            state.left_alone.retain(|address| taken.contains(address));
+        if state.cool_what_is_left_alone_no_more(&taken) {
             self.sweeper.state_file_is_old();
         }
         state.ipam.complete();
@@ -170,6 +151,36 @@ impl<D: Datapath> Desk<D> {
 }
 
 impl<D: Datapath> State<D> {
+    /// What a link's record says is attached from now on; `false` where somebody else has one of its addresses.
+    fn recover(&mut self, link: &FoundLink, record: &Record, labels: Labels) -> bool {
+        let attachment = attachment_of(record, link, labels);
+        if let Err(conflict) = self.ipam.hold(&record.key, record.addresses) {
+            let (address, holder) = (conflict.address, conflict.holder);
+            self.oddities
+                .push(format!("link {}: {address} is held by {holder}", link.name));
+            return false;
+        }
+        if let Some((port, holder)) = self.holder_of(&record.asked.ports)
+            && *holder.key() != record.key
+        {
+            let text = format!("link {}: port {port} is held by {}, too", link.name, holder.key());
+            self.oddities.push(text);
+        }
+        self.enter(attachment);
+        true
+    }
+
+    /// Addresses of links that were left alone and are gone cool down; whether there are any. `taken` are those that links or
+    /// routes of others have.
+    fn cool_what_is_left_alone_no_more(&mut self, taken: &HashSet<IpAddr>) -> bool {
+        let gone: Vec<IpAddr> = self.left_alone.difference(taken).copied().collect();
+        for address in &gone {
+            self.ipam.cool(*address, now());
+        }
+        self.left_alone.retain(|address| taken.contains(address));
+        !gone.is_empty()
+    }
+
     /// Whether a link is that of an attachment which is to stay.
     fn stands_at(&self, link: &FoundLink) -> bool {
         let known = self.at(link.index).filter(|known| !known.detaching);
