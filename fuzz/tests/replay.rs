@@ -57,8 +57,8 @@ fn whatever_comes_in_at_the_door_fits_on_its_link_or_is_refused_by_field() {
 }
 
 #[test]
-fn whatever_the_file_below_run_says_addresses_are_given_out_from_it() {
-    replay("memory");
+fn whatever_the_state_file_says_addresses_are_given_out_from_it() {
+    replay("state_file");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::desk::order::DetachOrder;
 use ::queue::{Deletion, Queue, Waiting};
 use model::ipam::Moment;
 use model::key::{InterfaceName, Key, KeyError, Owner, WorkloadId};
+use std::io::ErrorKind;
 use std::time::Duration;
 
 /// A deletion that waits, as orders.
@@ -41,17 +42,22 @@ pub fn look(queue: &Queue, before: Moment) -> Looked {
     for (file, error) in &found.failed {
         tracing::warn!(folder = %queue.folder().display(), file, %error, "a deletion cannot be read for now");
     }
-    let is_all = found.failed.is_empty();
+    let mut aside = Aside {
+        queue,
+        is_all: found.failed.is_empty(),
+        is_locked: false,
+    };
     for (name, error) in found.unreadable {
-        put_aside(queue, &name, &error.to_string());
+        aside.put(&name, &error.to_string());
     }
     let mut left = Vec::new();
     for waiting in found.waiting {
         match orders(&waiting.deletion, before) {
             Ok((key, orders)) => left.push(Left { key, orders, waiting }),
-            Err(error) => put_aside(queue, &waiting.deletion.file_name(), &error.to_string()),
+            Err(error) => aside.put(&waiting.deletion.file_name(), &error.to_string()),
         }
     }
+    let is_all = aside.is_all;
     Looked { left, is_all }
 }
 
@@ -80,19 +86,34 @@ pub fn orders(deletion: &Deletion, before: Moment) -> Result<(Key, Vec<DetachOrd
     Ok((key, orders))
 }
 
-fn put_aside(queue: &Queue, name: &str, why: &str) {
-    let file = queue.folder().join(name);
-    let can_be_used = |deletion: &Deletion| orders(deletion, Moment(Duration::ZERO)).is_ok();
-    match queue.put_aside(name, can_be_used) {
-        Ok(Some(aside)) => {
-            tracing::warn!(file = %file.display(), aside = %aside.display(), why, "a deletion cannot be read")
+/// Puts files aside that cannot be used.
+struct Aside<'a> {
+    queue: &'a Queue,
+    /// None of them has to be looked at again.
+    is_all: bool,
+    /// Somebody keeps the folder to himself, who is waited for once in a look.
+    is_locked: bool,
+}
+
+impl Aside<'_> {
+    fn put(&mut self, name: &str, why: &str) {
+        if self.is_locked {
+            return;
         }
-        // The next look finds it.
-        Ok(None) => {
-            tracing::info!(file = %file.display(), "a deletion has taken the place of what cannot be read")
-        }
-        Err(error) => {
-            tracing::warn!(file = %file.display(), why, %error, "a deletion cannot be read, and stays")
+        let file = self.queue.folder().join(name);
+        let can_be_used = |deletion: &Deletion| orders(deletion, Moment(Duration::ZERO)).is_ok();
+        match self.queue.put_aside(name, can_be_used) {
+            Ok(Some(aside)) => {
+                tracing::warn!(file = %file.display(), aside = %aside.display(), why, "a deletion cannot be read");
+            }
+            Ok(None) => {
+                self.is_all = false;
+                tracing::info!(file = %file.display(), "a deletion has taken the place of what cannot be read");
+            }
+            Err(error) => {
+                (self.is_all, self.is_locked) = (false, error.kind() == ErrorKind::WouldBlock);
+                tracing::warn!(file = %file.display(), why, %error, "a deletion cannot be read, and stays");
+            }
         }
     }
 }

@@ -9,10 +9,10 @@ mod wire;
 
 use crate::confine::{Confined, Needs, confine};
 use crate::encode::{self, link_by_index};
-use crate::message::Attributes;
+use crate::message::{Attributes, Message};
 use crate::netns::Home;
 use crate::nft::Nft;
-use crate::socket::{NETFILTER, ROUTE, Refused, Socket};
+use crate::socket::{Answer, NETFILTER, ROUTE, Refused, Socket};
 use crate::sysctl::Writable;
 use crate::{conntrack, crash, fault, routes, survey, sysctl, watch};
 use dying::DyingGroups;
@@ -33,6 +33,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::slice;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The network namespace in which it was opened, and the links of one group there.
@@ -100,10 +101,10 @@ impl Linux {
         &self,
         look: impl FnOnce(&mut Socket) -> Result<Option<FoundLink>, Fault>,
     ) -> Result<Option<FoundLink>, Fault> {
-        let mut socket = self.reader();
-        let found = look(&mut socket)?;
+        let found = look(&mut self.reader())?;
         if let Some(link) = found.as_ref().filter(|link| link.up) {
-            settle(&mut socket, link)?;
+            // Between two questions others have the socket.
+            settle(|question| self.reader().batch(slice::from_ref(question)), link)?;
         }
         Ok(found)
     }
@@ -134,7 +135,7 @@ impl Linux {
 
     /// Puts ops on a link of ours that is there.
     fn put_one(&self, socket: &mut Socket, link: &FoundLink, op: &Op) -> Result<(), Fault> {
-        let faults = self.put(socket, link, std::slice::from_ref(op))?;
+        let faults = self.put(socket, link, slice::from_ref(op))?;
         match faults.into_iter().next() {
             Some(fault) => Err(fault),
             None => {
@@ -193,7 +194,7 @@ impl Linux {
             }
         }
         if ops.contains(&Op::Up) {
-            settle(socket, link)?;
+            settle(|question| socket.batch(slice::from_ref(question)), link)?;
         }
         Ok(faults)
     }
@@ -228,8 +229,9 @@ fn regrouped(tried: &str, target: &Target, group: u32) -> Fault {
 }
 
 /// Waits until both ends of a link send. The other end was without a carrier for as long as this one was down.
-fn settle(socket: &mut Socket, link: &FoundLink) -> Result<(), Fault> {
-    let replies = carrier::noted(socket, &link_by_index(link.index, &link.name))?.replies;
+fn settle(mut ask: impl FnMut(&Message) -> Result<Answer, Fault>, link: &FoundLink) -> Result<(), Fault> {
+    let question = link_by_index(link.index, &link.name);
+    let replies = carrier::noted(|| ask(&question))?.replies;
     let Some(reply) = replies.first() else {
         return Ok(());
     };
@@ -239,7 +241,8 @@ fn settle(socket: &mut Socket, link: &FoundLink) -> Result<(), Fault> {
         attributes.u32(encode::link::LINK_NETNSID),
     ) {
         // An end that is gone has nothing to wait for.
-        carrier::noted(socket, &encode::link_elsewhere(namespace, peer))?;
+        let question = encode::link_elsewhere(namespace, peer);
+        carrier::noted(|| ask(&question))?;
     }
     Ok(())
 }

@@ -358,6 +358,7 @@ fn new_meter(family: TableFamily, meter: &Meter, id: u32) -> Message {
 fn new_chain(family: TableFamily, chain: &Chain) -> Message {
     let hook = match chain.hook {
         Hook::Prerouting | Hook::ArpIn => 0,
+        Hook::Input => 1,
         Hook::Output => 3,
         Hook::Postrouting => 4,
     };

@@ -374,7 +374,7 @@ fn refusal(received: &Received<'_>, tried: &str) -> Option<Fault> {
     let text = (received.flags & HAS_MESSAGE != 0)
         .then(|| Attributes::after(received.payload, 4 + original.next_multiple_of(4)).text(1))
         .flatten();
-    Some(fault(tried, -code, text))
+    Some(fault(tried, code.saturating_neg(), text))
 }
 
 /// A dump that the kernel could not finish ends with the reason, as if it were complete (`netlink_dump_done`,
@@ -384,7 +384,7 @@ fn given_up(done: &Received<'_>, tried: &str) -> Option<Fault> {
     let text = (done.flags & HAS_MESSAGE != 0)
         .then(|| Attributes::after(done.payload, 4).text(1))
         .flatten();
-    (code < 0).then(|| fault(tried, -code, text))
+    (code < 0).then(|| fault(tried, code.saturating_neg(), text))
 }
 
 /// A request for everything of a kind.

@@ -91,6 +91,8 @@ pub struct Chain {
 pub enum Hook {
     /// Before routing.
     Prerouting,
+    /// What is meant for the node.
+    Input,
     /// Of the node's own.
     Output,
     /// After routing.
@@ -129,8 +131,6 @@ pub enum Condition {
     Destination4(Ipv4Net),
     /// It is a piece of an IPv4 packet: more come, or it is not the first (RFC 791, section 3.1).
     Fragment,
-    /// Its destination is an address of the node.
-    DestinationHere,
     /// Its destination is no address of the node.
     DestinationElsewhere,
     /// Its source and destination are in the set.
@@ -271,12 +271,6 @@ impl Ruleset {
                 rule(&[from, C::Icmpv6Type(ROUTER_ADVERTISEMENT)], Verdict::Drop),
                 rule(&[from, C::Icmpv6Type(REDIRECT_V6)], Verdict::Drop),
                 rule(&[from, C::IcmpType(REDIRECT_V4)], Verdict::Drop),
-                // Of a quoted answer to a ping, and of what went into the tunnel, the node believes any MTU, for all that goes that way.
-                rule(&[from, C::FragmentationNeeded, C::DestinationHere], Verdict::Drop),
-                rule(
-                    &[from, C::Icmpv6Type(PACKET_TOO_BIG), C::DestinationHere],
-                    Verdict::Drop,
-                ),
                 // The node advertises nothing, and would remember whoever asks.
                 rule(&[from, C::Icmpv6Type(ROUTER_SOLICITATION)], Verdict::Drop),
                 // It passes no multicast on either. For each such packet the kernel would look through the routes to all groups, of
@@ -314,7 +308,20 @@ impl Ruleset {
                 .rules
                 .insert(2, rule(&[from, C::UdpTo(port)], Verdict::Drop));
         }
-        let mut chains = vec![pieces, guard];
+        // What the node itself is told, once it is clear that it is meant for the node: before, an address of the node may stand for
+        // somebody whose packets it translates.
+        let told = Chain {
+            name: "told",
+            kind: "filter",
+            hook: Hook::Input,
+            priority: 0,
+            rules: vec![
+                // Of a quoted answer to a ping, and of what went into the tunnel, the node believes any MTU, for all that goes that way.
+                rule(&[from, C::FragmentationNeeded], Verdict::Drop),
+                rule(&[from, C::Icmpv6Type(PACKET_TOO_BIG)], Verdict::Drop),
+            ],
+        };
+        let mut chains = vec![pieces, guard, told];
         chains.extend(ports::chains(self.group));
         if self.masquerade {
             chains.push(Chain {
@@ -383,7 +390,9 @@ impl Chain {
                 (Hook::Prerouting, -100) => ("prerouting", "dstnat".to_owned()),
                 (Hook::Postrouting, 100) => ("postrouting", "srcnat".to_owned()),
                 (Hook::ArpIn, 0) => ("input", "filter".to_owned()),
+                (Hook::Input, 0) => ("input", "filter".to_owned()),
                 (Hook::Prerouting, n) => ("prerouting", n.to_string()),
+                (Hook::Input, n) => ("input", n.to_string()),
                 (Hook::Output, n) => ("output", n.to_string()),
                 (Hook::Postrouting, n) => ("postrouting", n.to_string()),
                 (Hook::ArpIn, n) => ("input", n.to_string()),
@@ -459,7 +468,6 @@ impl fmt::Display for Rule {
                 Condition::Destination4(net) => write!(f, "ip daddr {net} ")?,
                 // As nft prints the mask of offset and flag: 0x3fff.
                 Condition::Fragment => write!(f, "ip frag-off & 16383 != 0 ")?,
-                Condition::DestinationHere => write!(f, "fib daddr type local ")?,
                 Condition::DestinationElsewhere => write!(f, "fib daddr type != local ")?,
                 Condition::BothIn(set) => {
                     let ip = set.protocol();

@@ -24,8 +24,18 @@ impl Aside {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, JoinError> {
+        self.begun(|| (), work).await
+    }
+
+    /// As [`Self::done`]; `begins` is called as soon as nothing can keep it from being done any more.
+    pub(super) async fn begun<T: Send + 'static>(
+        &self,
+        begins: impl FnOnce(),
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
         let place = Arc::clone(&self.0).acquire_owned().await;
         let place = place.expect("places are never taken away");
+        begins();
         spawn_blocking(move || {
             let _place = place;
             work()

@@ -188,10 +188,13 @@ impl Inspection for Inspector {
         let call = Call::of(&request);
         let prefixes = field::prefixes(&request.into_inner().prefix);
         let prefixes = prefixes.map_err(|error| refusal::invalid(&error))?;
-        // It writes a file, and is carried out though its caller may wait no longer.
-        call.is_handed_over();
         let orders = Arc::clone(&self.orders);
-        let set = self.rest.done(move || orders.set_prefixes(&prefixes)).await;
+        // It writes a file, and once begun is carried out though its caller may wait no longer.
+        let begins = || call.is_handed_over();
+        let set = self
+            .rest
+            .begun(begins, move || orders.set_prefixes(&prefixes))
+            .await;
         let set = set.map_err(|error| lost("SetPrefixes", &error))?;
         let generation = set.map_err(|error| refusal::refused(&error))?;
         Ok(Response::new(inspect::SetPrefixesResponse { generation }))

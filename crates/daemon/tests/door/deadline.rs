@@ -93,6 +93,40 @@ async fn a_list_of_prefixes_that_is_written_slowly_goes_on_and_the_caller_is_tol
     );
 }
 
+/// So many are written at once, and no more.
+#[tokio::test]
+async fn a_list_of_prefixes_whose_turn_does_not_come_in_time_has_not_begun() {
+    let desk = Played::default();
+    let door = open(&desk, ourselves());
+    let mut client = InspectionClient::new(door.channel.clone());
+    let list = SetPrefixesRequest {
+        prefix: vec!["10.77.0.0/24".to_owned()],
+    };
+    let mut slow = Vec::new();
+    let before: Vec<_> = (0..4)
+        .map(|_| {
+            let (ends, written) = mpsc::channel::<()>();
+            slow.push(ends);
+            desk.writes_until(written);
+            let (mut client, list) = (client.clone(), list.clone());
+            tokio::spawn(async move { client.set_prefixes(timed(list, LONG)).await.map(drop) })
+        })
+        .collect();
+    while desk.asked() < 4 {
+        tokio::task::yield_now().await;
+    }
+    let status = client
+        .set_prefixes(timed(list, Duration::from_secs(2)))
+        .await
+        .unwrap_err();
+    assert_eq!(reason(&status), "NOT_BEGUN");
+    drop(slow);
+    for call in before {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(desk.asked(), 4);
+}
+
 #[tokio::test]
 async fn a_caller_without_a_deadline_is_answered_by_the_doors() {
     let desk = Played::holding();

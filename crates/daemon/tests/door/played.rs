@@ -48,7 +48,7 @@ struct Inner {
     garbage_ages: Mutex<Vec<Duration>>,
     unready: Mutex<Vec<String>>,
     ready_call: Mutex<Option<ReadyCall>>,
-    written: Mutex<Option<mpsc::Receiver<()>>>,
+    written: Mutex<Vec<mpsc::Receiver<()>>>,
     came: Notify,
 }
 
@@ -109,9 +109,9 @@ impl Played {
         adopts.iter().map(|(order, _)| order.clone()).collect()
     }
 
-    /// The next list of prefixes is written once the other end of this is gone.
+    /// One more list of prefixes is written only once the other end of this is gone.
     pub(crate) fn writes_until(&self, written: mpsc::Receiver<()>) {
-        *self.0.written.lock().unwrap() = Some(written);
+        self.0.written.lock().unwrap().push(written);
     }
 
     pub(crate) fn set_unready(&self, unmet: &[&str]) {
@@ -241,7 +241,8 @@ impl Orders for Played {
 
     fn set_prefixes(&self, _: &[model::prefix::Prefix]) -> Result<u64, Refusal> {
         self.is_asked();
-        if let Some(written) = self.0.written.lock().unwrap().take() {
+        let written = self.0.written.lock().unwrap().pop();
+        if let Some(written) = written {
             // It ends with the other end.
             let _ = written.recv();
         }

@@ -1,12 +1,11 @@
 //! Until a link sends: whoever hears that it is there may send at once.
 
 use crate::encode::{UP, link};
-use crate::message::{Attributes, Message};
-use crate::socket::{Answer, Socket};
+use crate::message::Attributes;
+use crate::socket::Answer;
 use crate::survey;
 use model::datapath::Fault;
 use std::ops::RangeInclusive;
-use std::slice;
 use std::time::{Duration, Instant};
 
 /// `IFF_LOWER_UP` (linux/if.h): it has a carrier.
@@ -29,15 +28,15 @@ pub(super) fn is_unnoted(newlink: &[u8]) -> bool {
 
 /// What the kernel answers to a question about a link, once that sends. Since Linux 6.8 the question makes it note the carrier
 /// (`linkwatch_sync_dev`), and is asked once; before, it is noted by a work queue.
-pub(super) fn noted(socket: &mut Socket, question: &Message) -> Result<Answer, Fault> {
+pub(super) fn noted(mut ask: impl FnMut() -> Result<Answer, Fault>) -> Result<Answer, Fault> {
     let start = Instant::now();
     loop {
-        let answer = socket.batch(slice::from_ref(question))?;
+        let answer = ask()?;
         if !answer.replies.iter().any(|reply| is_unnoted(&reply.payload)) {
             return Ok(answer);
         }
         if start.elapsed() >= LIMIT {
-            tracing::warn!(question = question.describes(), limit = ?LIMIT, "the carrier of a link is not noted");
+            tracing::warn!(limit = ?LIMIT, "the carrier of a link is not noted");
             return Ok(answer);
         }
         std::thread::park_timeout(STEP);
@@ -47,6 +46,7 @@ pub(super) fn noted(socket: &mut Socket, question: &Message) -> Result<Answer, F
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::socket::Reply;
 
     /// RTM_NEWLINK of a link with flags and a state (`struct ifinfomsg`, linux/rtnetlink.h).
     fn told(flags: u32, state: Option<u8>) -> Vec<u8> {
@@ -61,8 +61,36 @@ mod tests {
         payload
     }
 
+    /// How often it is asked, where each answer but the last is the first.
+    fn asked(first: &[u8], times: usize) -> usize {
+        let mut asked = 0;
+        let answer = noted(|| {
+            asked += 1;
+            let payload = match asked <= times {
+                true => first.to_vec(),
+                false => told(UP | LOWER_UP, Some(6)),
+            };
+            Ok(Answer {
+                replies: vec![Reply { position: 0, payload }],
+                ..Answer::default()
+            })
+        });
+        assert_eq!(answer.unwrap().replies.len(), 1);
+        asked
+    }
+
     #[test]
     fn a_carrier_is_waited_for_until_the_kernel_has_noted_it_and_where_there_is_none_it_is_not() {
+        let unnoted = told(UP | LOWER_UP, Some(0));
+        assert_eq!(asked(&unnoted, 3), 4);
+        assert_eq!(asked(&told(UP, Some(7)), 3), 1, "no carrier");
+        let began = Instant::now();
+        assert!(asked(&unnoted, usize::MAX) > 1, "not for ever");
+        assert!(began.elapsed() >= LIMIT);
+    }
+
+    #[test]
+    fn whether_a_carrier_is_noted_is_told_by_flags_and_state() {
         // Unknown, not present, down, lower layer down.
         for state in [0, 1, 2, 3] {
             assert!(is_unnoted(&told(UP | LOWER_UP, Some(state))), "{state}");

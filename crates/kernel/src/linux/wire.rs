@@ -216,7 +216,8 @@ impl Wiring<'_> {
                 .filter(move |reply| reply.position == position)
         };
         if told(0).any(|reply| carrier::is_unnoted(&reply.payload)) {
-            carrier::noted(self.inside(), &questions[0])
+            let inside = self.inside();
+            carrier::noted(|| inside.batch(&questions[..1]))
                 .and_then(Answer::ok)
                 .map_err(gone_or_refused)?;
         }

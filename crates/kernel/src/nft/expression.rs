@@ -43,8 +43,11 @@ pub(super) fn condition(list: Message, condition: &Condition) -> Message {
             let list = payload(of(list, Family::V4), 1, 6, 2);
             compare(masked(list, &0x3fff_u16.to_be_bytes()), 1, &[0; 2])
         }
-        Condition::DestinationHere => equal(destination_type(list), &LOCAL.to_ne_bytes()),
-        Condition::DestinationElsewhere => compare(destination_type(list), 1, &LOCAL.to_ne_bytes()),
+        Condition::DestinationElsewhere => {
+            // NFT_FIB_RESULT_ADDRTYPE; DADDR.
+            let list = expression(list, "fib", |e| e.be32(1, REGISTER).be32(2, 3).be32(3, 2));
+            compare(list, 1, &LOCAL.to_ne_bytes())
+        }
         Condition::BothIn(set) => {
             let list = key(list, set);
             expression(list, "lookup", |e| e.text(1, set.name).be32(2, REGISTER))
@@ -82,12 +85,6 @@ pub(super) fn condition(list: Message, condition: &Condition) -> Message {
         Condition::SourceRoutedBack => source_routed_back(list, true),
         Condition::SourceNotRoutedBack => source_routed_back(list, false),
     }
-}
-
-/// What routing takes the destination for.
-fn destination_type(list: Message) -> Message {
-    // NFT_FIB_RESULT_ADDRTYPE; DADDR.
-    expression(list, "fib", |e| e.be32(1, REGISTER).be32(2, 3).be32(3, 2))
 }
 
 fn source_routed_back(list: Message, is: bool) -> Message {
