@@ -3,10 +3,11 @@
 mod chain;
 mod files;
 mod lines;
+mod rules;
 
-use crate::args::Output;
-use crate::commands::{Answer, Failure};
+use crate::answer::{Answer, Failure};
 use crate::hint::Exit;
+use crate::output::Output;
 use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
 use client::inspection::adopt_request::Step;
@@ -224,7 +225,7 @@ async fn commit(client: &Client, adopt: &Adopt, old: &Old, output: Output) -> Re
         true => masquerade_rules(client).await?,
         false => Vec::new(),
     };
-    notes.extend(chain::masquerade_rules(over(), &found));
+    notes.extend(rules::masquerade_rules(over(), &found));
     notes.extend(unreadable(old));
     let faults = over().filter_map(|pod| files::remove(&adopt.data_dir, pod).err());
     let faults: Vec<String> = faults.map(|error| format!("{error:#}")).collect();

@@ -1,7 +1,8 @@
 //! What can be typed. Each command's help ends with an example.
 
+use crate::output::Output;
 use crate::{adopt, install};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use client::network::octets;
 use client::workload::PortMapping;
 use client::workload::port_mapping::Protocol;
@@ -30,15 +31,6 @@ pub(crate) struct Cli {
     pub(crate) output: Output,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// How answers look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
-    /// For people.
-    Table,
-    /// For programs.
-    Json,
 }
 
 #[derive(Debug, Subcommand)]

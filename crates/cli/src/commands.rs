@@ -1,31 +1,13 @@
 //! What each command asks the daemon, and what the answers mean for the exit code.
 
-use crate::args::{Command, IF_NAME, KeyArgs, KeyRest, Output};
+use crate::answer::{Answer, Failure};
+use crate::args::{Command, IF_NAME, KeyArgs, KeyRest};
 use crate::hint::Exit;
+use crate::output::Output;
 use crate::render;
 use client::network::octets;
 use client::{Client, Error, inspection, workload};
 use std::path::Path;
-
-/// Text for standard output, and the exit code.
-pub(crate) struct Answer {
-    pub(crate) text: String,
-    pub(crate) exit: Exit,
-}
-
-/// Why there is no answer.
-pub(crate) enum Failure {
-    /// The daemon says no, or nothing.
-    Daemon(Error),
-    /// What was to be asked could not be found out.
-    Own(anyhow::Error),
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Daemon(error)
-    }
-}
 
 /// Asks the daemon on a socket.
 pub(crate) async fn answer(socket: &Path, command: &Command, output: Output) -> Result<Answer, Failure> {

@@ -92,7 +92,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let mut listed = runtime.block_on(client.list(None))?;
     print!(
         "{}",
-        crate::render::list(&listed, None, crate::args::Output::Table)
+        crate::render::list(&listed, None, crate::output::Output::Table)
     );
 
     title("kill -9: the kernel is the ledger, the datapath outlives the daemon");

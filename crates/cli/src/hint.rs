@@ -1,6 +1,6 @@
 //! What failed, what to do about it, and the exit code that says of which kind it is.
 
-use crate::args::Output;
+use crate::output::Output;
 use client::{Code, Error, Refused};
 use serde_json::{Value, json};
 use std::error::Error as _;

@@ -1,7 +1,7 @@
 //! The CNI plugin and its network, put where runtimes look, and taken away again. A runtime may look at any moment: files
 //! are written beside their place and renamed, the network last; and they go in the other order.
 
-use crate::args::Output;
+use crate::output::Output;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::{Value, json};

@@ -6,18 +6,20 @@
 //! ```
 
 mod adopt;
+mod answer;
 mod args;
 mod commands;
 mod demo;
 mod hint;
 mod install;
+mod output;
 mod render;
 
+use answer::Failure;
 use anyhow::Context as _;
 use args::{Cli, Command};
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
-use commands::Failure;
 use hint::Exit;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 mod json;
 mod table;
 
-use crate::args::Output;
+use crate::output::Output;
 use client::inspection::{Attachment, Finding, GetNodeResponse, Prefix, attachment, prefix};
 use client::workload::AttachResponse;
 use std::net::IpAddr;

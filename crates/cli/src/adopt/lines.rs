@@ -1,9 +1,9 @@
 //! What became of pods, as it is shown.
 
 use super::files::{Fate, Pod};
-use crate::args::Output;
-use crate::commands::Answer;
+use crate::answer::Answer;
 use crate::hint::Exit;
+use crate::output::Output;
 use client::inspection::Adoption;
 use client::inspection::adoption::State;
 use serde_json::{Value, json};

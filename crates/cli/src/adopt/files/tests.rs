@@ -1,6 +1,7 @@
 //! Folders as host-local and libcni leave them.
 
 use super::*;
+use crate::adopt::rules;
 use client::inspection::MasqueradeRule;
 use serde_json::json;
 use tempfile::TempDir;
@@ -120,7 +121,7 @@ fn a_dead_pods_masquerade_rules_are_named_where_they_are() {
         rule(8, "c3", "bc61dce671641a4e"),
         rule(9, "somebody", "0123456789abcdef"),
     ];
-    let lines = chain::masquerade_rules(old.pods.iter(), &found);
+    let lines = rules::masquerade_rules(old.pods.iter(), &found);
     assert!(
         lines[1].starts_with("iptables -t nat -D POSTROUTING -s 10.1.0.2 "),
         "{lines:#?}"
@@ -138,7 +139,7 @@ fn a_dead_pods_masquerade_rules_are_named_where_they_are() {
         ]
     );
     // What is gone already is not named; of what may be in iptables nobody knows.
-    let lines = chain::masquerade_rules(old.pods.iter(), &[]);
+    let lines = rules::masquerade_rules(old.pods.iter(), &[]);
     let count = |word: &str| lines.iter().filter(|line| line.contains(word)).count();
     assert_eq!(
         count("10.1.0.3") + count("10.1.0.4") + count("nft "),
