@@ -4,19 +4,9 @@
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::text::{is_interface, is_name};
+use crate::verb::Verb;
 use crate::version;
 use serde_json::{Map, Value};
-
-/// What is to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verb {
-    Add,
-    Del,
-    Check,
-    Status,
-    Gc,
-    Version,
-}
 
 /// An attachment as the runtime names it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! The network's configuration, as it comes on stdin. The environment is not read for any of it: runtimes call from where it
 //! was stripped.
 
-use crate::call::Verb;
 use crate::failure::Failure;
 use crate::text::is_name;
+use crate::verb::Verb;
 use crate::version::Version;
 use client::Deadlines;
 use serde_json::{Map, Value, json};

@@ -15,6 +15,7 @@ mod failure;
 pub mod rehearsal;
 mod result;
 mod text;
+mod verb;
 mod verbs;
 mod version;
 

@@ -2,9 +2,10 @@
 //! stdin (`fuzz`).
 
 use crate::asked;
-use crate::call::{Call, Verb};
+use crate::call::Call;
 use crate::failure::{Failure, own};
 use crate::result::result;
+use crate::verb::Verb;
 use crate::verbs;
 use crate::version;
 use client::inspection;

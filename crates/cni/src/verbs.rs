@@ -2,9 +2,10 @@
 
 use crate::args::address;
 use crate::asked;
-use crate::call::{Attachment, Call, Verb};
+use crate::call::{Attachment, Call};
 use crate::failure::{Failure, own};
 use crate::result::result;
+use crate::verb::Verb;
 use crate::version::{self, Version};
 use client::inspection::{self, Key};
 use client::network::Network;
