@@ -44,6 +44,8 @@ pub(super) struct Guest {
     orders: Arc<AtomicUsize>,
     /// Calls of it that are in hand.
     calls: Arc<AtomicUsize>,
+    /// Bytes of their messages.
+    bytes: Arc<AtomicUsize>,
 }
 
 /// A seat, for as long as the connection lives.
@@ -85,6 +87,7 @@ impl Guests {
             asked: Arc::default(),
             orders: Arc::default(),
             calls: Arc::default(),
+            bytes: Arc::default(),
         };
         let (leave, told) = oneshot::channel();
         let mut inside = self.inside();
@@ -144,6 +147,21 @@ impl Guest {
     /// How many of its calls are in hand.
     pub(super) fn in_hand(&self) -> usize {
         self.calls.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes of messages it has in hand.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// It has so many bytes more.
+    pub(super) fn takes(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// It has so many bytes less.
+    pub(super) fn gives_back(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// For how long it has asked for nothing; `None`: it waits for an order.

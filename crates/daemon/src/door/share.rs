@@ -30,8 +30,18 @@ pub(super) struct Share(Arc<Taken>);
 #[derive(Debug)]
 struct Taken {
     load: Load,
+    of: Option<Guest>,
     _call: (OwnedSemaphorePermit, Option<OneMore>),
     bytes: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let bytes = self.bytes.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(of), Some(bytes)) = (&self.of, bytes) {
+            of.gives_back(bytes.num_permits());
+        }
+    }
 }
 
 impl Load {
@@ -57,6 +67,7 @@ impl Load {
         };
         let share = Share(Arc::new(Taken {
             load: self.clone(),
+            of: of.cloned(),
             _call: (call, of.map(Guest::calls)),
             bytes: Mutex::new(None),
         }));
@@ -77,14 +88,23 @@ impl Share {
     /// For so many bytes more, until the call is over.
     pub(super) fn takes(&self, bytes: usize) -> Result<(), Status> {
         let Taken {
-            load, bytes: taken, ..
+            load,
+            of,
+            bytes: taken,
+            ..
         } = &*self.0;
+        // As of calls: who has many leaves room for those who have few.
+        let has = of.as_ref().map_or(0, Guest::bytes);
         let more = u32::try_from(bytes)
             .ok()
+            .filter(|_| has < load.bytes.available_permits())
             .and_then(|bytes| Arc::clone(&load.bytes).try_acquire_many_owned(bytes).ok());
         let Some(more) = more else {
             return Err(load.refuse("bytes of messages"));
         };
+        if let Some(of) = of {
+            of.takes(bytes);
+        }
         let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *taken {
             Some(taken) => taken.merge(more),

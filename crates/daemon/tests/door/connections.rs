@@ -185,6 +185,42 @@ async fn who_has_calls_in_hand_leaves_as_much_room_for_those_who_have_fewer() {
 }
 
 #[tokio::test]
+async fn who_has_long_messages_in_hand_leaves_as_much_room_for_those_who_have_short_ones() {
+    let desk = Played::holding();
+    let door = bounded(&desk, ourselves(), so_many_bytes(1000));
+    let long = |id: &str| {
+        let mut long = attach(id);
+        long.labels.insert("a".to_owned(), "b".repeat(250));
+        long
+    };
+    let greedy = WorkloadNetworkingClient::new(door.connection());
+    let mut orders = Vec::new();
+    for id in ["a", "b"] {
+        let (mut greedy, long) = (greedy.clone(), long(id));
+        orders.push(tokio::spawn(async move { greedy.attach(long).await }));
+        desk.came().await;
+    }
+    // There would be room for it, and it is not for who has as much already.
+    let refused = greedy.clone().attach(long("c")).await.unwrap_err();
+    assert_eq!(overloaded(&refused), "bytes of messages");
+    let other = WorkloadNetworkingClient::new(door.connection());
+    let (mut another, message) = (other.clone(), long("d"));
+    orders.push(tokio::spawn(async move { another.attach(message).await }));
+    desk.came().await;
+    for _ in &orders {
+        desk.answer(|order| Ok(attachment(order)));
+    }
+    for order in orders {
+        order.await.unwrap().unwrap();
+    }
+    // What it had is there again.
+    let (mut again, message) = (greedy.clone(), long("e"));
+    let order = tokio::spawn(async move { again.attach(message).await });
+    desk.came().await;
+    ends(&desk, order).await;
+}
+
+#[tokio::test]
 async fn headers_beyond_what_a_call_may_have_count_as_bytes_of_messages() {
     let desk = Played::default();
     let door = bounded(&desk, ourselves(), so_many_bytes(1000));
