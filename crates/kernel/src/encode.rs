@@ -1,7 +1,8 @@
 //! Plans and ops as rtnetlink messages (linux/if_link.h, if_addr.h, rtnetlink.h, neighbour.h).
 
 use crate::message::{Message, flag};
-use model::address::octets;
+use ipnet::IpNet;
+use model::address::{Mac, octets};
 use model::plan::{Ipv4Conf, LinkPlan, Mark, Op, Scope};
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
@@ -314,69 +315,80 @@ pub(crate) fn op(op: &Op, index: u32, name: &str, ipv6: bool) -> Option<Message>
         }
         Op::Up => Message::new(SETLINK, 0, tried).fixed(&ifinfo(index, UP, UP)),
         Op::LoopbackUp => Message::new(SETLINK, 0, tried).fixed(&ifinfo(LOOPBACK, UP, UP)),
-        Op::Address { address, scope } => {
-            let (scope, mut flags) = match scope {
-                Scope::Global => (SCOPE_GLOBAL, 0),
-                Scope::Link => (SCOPE_LINK, NOPREFIXROUTE),
-            };
-            if address.addr().is_ipv6() {
-                flags |= NODAD;
-            }
-            let bytes = octets(address.addr());
-            let mut head = [family(address.addr()), address.prefix_len(), 0, scope, 0, 0, 0, 0];
-            head[4..8].copy_from_slice(&index.to_ne_bytes());
-            Message::new(NEWADDR, flag::CREATE | flag::EXCL, tried)
-                .fixed(&head)
-                .bytes(address::LOCAL, &bytes)
-                .bytes(address::ADDRESS, &bytes)
-                .u32(address::FLAGS, flags)
-        }
+        Op::Address { address, scope } => new_address(*address, *scope, index, tried),
         Op::Route {
             destination,
             gateway,
             source,
             mtu,
-        } => {
-            let v4_on_link = gateway.is_none() && destination.addr().is_ipv4();
-            let scope = if v4_on_link { SCOPE_LINK } else { SCOPE_GLOBAL };
-            let message = Message::new(NEWROUTE, flag::CREATE | flag::EXCL, tried).fixed(&[
-                family(destination.addr()),
-                destination.prefix_len(),
-                0,
-                0,
-                TABLE_MAIN,
-                PROTOCOL_STATIC,
-                scope,
-                UNICAST,
-                0,
-                0,
-                0,
-                0,
-            ]);
-            let message = match destination.prefix_len() {
-                0 => message,
-                _ => message.bytes(route::DST, &octets(destination.network())),
-            };
-            let message = gateway
-                .iter()
-                .fold(message, |m, via| m.bytes(route::GATEWAY, &octets(*via)));
-            let message = source
-                .iter()
-                .fold(message, |m, from| m.bytes(route::PREFSRC, &octets(*from)));
-            let message = mtu.iter().fold(message, |m, mtu| {
-                m.nest(route::METRICS, |metrics| metrics.u32(RTAX_MTU, u32::from(*mtu)))
-            });
-            message.u32(route::OIF, index)
-        }
-        Op::Neighbour { address, mac } => {
-            let mut head = [0; 12];
-            head[0] = family(*address);
-            head[4..8].copy_from_slice(&index.to_ne_bytes());
-            head[8..10].copy_from_slice(&PERMANENT.to_ne_bytes());
-            Message::new(NEWNEIGH, flag::CREATE | flag::REPLACE, tried)
-                .fixed(&head)
-                .bytes(neighbour::DST, &octets(*address))
-                .bytes(neighbour::LLADDR, &mac.0)
-        }
+        } => new_route(*destination, (*gateway, *source, *mtu), index, tried),
+        Op::Neighbour { address, mac } => new_neighbour(*address, *mac, index, tried),
     })
+}
+
+fn new_address(net: IpNet, scope: Scope, index: u32, tried: String) -> Message {
+    let (scope, mut flags) = match scope {
+        Scope::Global => (SCOPE_GLOBAL, 0),
+        Scope::Link => (SCOPE_LINK, NOPREFIXROUTE),
+    };
+    if net.addr().is_ipv6() {
+        flags |= NODAD;
+    }
+    let bytes = octets(net.addr());
+    let mut head = [family(net.addr()), net.prefix_len(), 0, scope, 0, 0, 0, 0];
+    head[4..8].copy_from_slice(&index.to_ne_bytes());
+    Message::new(NEWADDR, flag::CREATE | flag::EXCL, tried)
+        .fixed(&head)
+        .bytes(address::LOCAL, &bytes)
+        .bytes(address::ADDRESS, &bytes)
+        .u32(address::FLAGS, flags)
+}
+
+/// By way of a gateway, from a source, and with an MTU for packets to there, where there are any.
+fn new_route(
+    destination: IpNet,
+    (gateway, source, mtu): (Option<IpAddr>, Option<IpAddr>, Option<u16>),
+    index: u32,
+    tried: String,
+) -> Message {
+    let v4_on_link = gateway.is_none() && destination.addr().is_ipv4();
+    let scope = if v4_on_link { SCOPE_LINK } else { SCOPE_GLOBAL };
+    let mut message = Message::new(NEWROUTE, flag::CREATE | flag::EXCL, tried).fixed(&[
+        family(destination.addr()),
+        destination.prefix_len(),
+        0,
+        0,
+        TABLE_MAIN,
+        PROTOCOL_STATIC,
+        scope,
+        UNICAST,
+        0,
+        0,
+        0,
+        0,
+    ]);
+    if destination.prefix_len() > 0 {
+        message = message.bytes(route::DST, &octets(destination.network()));
+    }
+    if let Some(gateway) = gateway {
+        message = message.bytes(route::GATEWAY, &octets(gateway));
+    }
+    if let Some(source) = source {
+        message = message.bytes(route::PREFSRC, &octets(source));
+    }
+    if let Some(mtu) = mtu {
+        message = message.nest(route::METRICS, |metrics| metrics.u32(RTAX_MTU, mtu.into()));
+    }
+    message.u32(route::OIF, index)
+}
+
+fn new_neighbour(address: IpAddr, mac: Mac, index: u32, tried: String) -> Message {
+    let mut head = [0; 12];
+    head[0] = family(address);
+    head[4..8].copy_from_slice(&index.to_ne_bytes());
+    head[8..10].copy_from_slice(&PERMANENT.to_ne_bytes());
+    Message::new(NEWNEIGH, flag::CREATE | flag::REPLACE, tried)
+        .fixed(&head)
+        .bytes(neighbour::DST, &octets(address))
+        .bytes(neighbour::LLADDR, &mac.0)
 }

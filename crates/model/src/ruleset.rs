@@ -11,6 +11,7 @@ pub use ports::{FORWARD_MAPS, ForwardMap, Keyed};
 use crate::address::Family;
 use crate::spared::Spared;
 use crate::survey::DYING_GROUPS;
+use Condition as C;
 use ipnet::{Ipv4Net, Ipv6Net};
 use std::fmt;
 
@@ -232,16 +233,37 @@ impl Ruleset {
 
     /// Our tables.
     pub fn tables(&self) -> Vec<Table> {
-        use Condition as C;
+        let mut chains = vec![self.pieces(), self.guard(), self.told()];
+        chains.extend(ports::chains(self.group));
+        if self.masquerade {
+            chains.push(self.outbound());
+        }
+        vec![
+            Table {
+                family: TableFamily::Inet,
+                meters: vec![SOLICITATIONS],
+                sets: match self.masquerade {
+                    true => CLUSTER.to_vec(),
+                    false => Vec::new(),
+                },
+                forwards: FORWARD_MAPS.to_vec(),
+                chains,
+            },
+            Table {
+                family: TableFamily::Arp,
+                meters: vec![REQUESTS],
+                sets: Vec::new(),
+                forwards: Vec::new(),
+                chains: vec![self.arp_guard()],
+            },
+        ]
+    }
+
+    /// Pieces of IPv4 packets are put together whichever links they came by, and the whole is taken for what the last one's
+    /// link has sent (ip_frag_reasm, net/ipv4/ip_fragment.c; those of IPv6 are kept apart by link).
+    fn pieces(&self) -> Chain {
         let from = C::FromGroup(self.group);
-        let rule = |conditions: &[Condition], verdict| Rule {
-            conditions: conditions.to_vec(),
-            verdict,
-        };
-        let [link_local, link_scope, nobody] = ["fe80::/10", "ff02::/16", "::/128"].map(net);
-        // Pieces of IPv4 packets are put together whichever links they came by, and the whole is taken for what the last one's
-        // link has sent (ip_frag_reasm, net/ipv4/ip_fragment.c; those of IPv6 are kept apart by link).
-        let pieces = Chain {
+        Chain {
             name: "pieces",
             kind: "filter",
             hook: Hook::Prerouting,
@@ -251,7 +273,13 @@ impl Ruleset {
                 rule(&[C::FromDying, C::Fragment], Verdict::Drop),
                 rule(&[from, C::Fragment, C::SourceNotRoutedBack], Verdict::Drop),
             ],
-        };
+        }
+    }
+
+    /// What workloads may send.
+    fn guard(&self) -> Chain {
+        let from = C::FromGroup(self.group);
+        let [link_local, link_scope, nobody] = ["fe80::/10", "ff02::/16", "::/128"].map(net);
         let mut guard = Chain {
             name: "guard",
             kind: "filter",
@@ -308,9 +336,14 @@ impl Ruleset {
                 .rules
                 .insert(2, rule(&[from, C::UdpTo(port)], Verdict::Drop));
         }
-        // What the node itself is told, once it is clear that it is meant for the node: before, an address of the node may stand for
-        // somebody whose packets it translates.
-        let told = Chain {
+        guard
+    }
+
+    /// What the node itself is told, once it is clear that it is meant for the node: before, an address of the node may stand for
+    /// somebody whose packets it translates.
+    fn told(&self) -> Chain {
+        let from = C::FromGroup(self.group);
+        Chain {
             name: "told",
             kind: "filter",
             hook: Hook::Input,
@@ -320,23 +353,30 @@ impl Ruleset {
                 rule(&[from, C::FragmentationNeeded], Verdict::Drop),
                 rule(&[from, C::Icmpv6Type(PACKET_TOO_BIG)], Verdict::Drop),
             ],
-        };
-        let mut chains = vec![pieces, guard, told];
-        chains.extend(ports::chains(self.group));
-        if self.masquerade {
-            chains.push(Chain {
-                name: "outbound",
-                kind: "nat",
-                hook: Hook::Postrouting,
-                priority: 100,
-                rules: CLUSTER
-                    .map(|set| rule(&[from, C::DestinationIn(set)], Verdict::Accept))
-                    .into_iter()
-                    .chain([rule(&[from, C::ToOtherGroup(self.group)], Verdict::Masquerade)])
-                    .collect(),
-            });
         }
-        let arp = Chain {
+    }
+
+    /// What leaves gets the address of the node, but for what is spared.
+    fn outbound(&self) -> Chain {
+        let from = C::FromGroup(self.group);
+        let mut rules: Vec<Rule> = CLUSTER
+            .iter()
+            .map(|set| rule(&[from, C::DestinationIn(*set)], Verdict::Accept))
+            .collect();
+        rules.push(rule(&[from, C::ToOtherGroup(self.group)], Verdict::Masquerade));
+        Chain {
+            name: "outbound",
+            kind: "nat",
+            hook: Hook::Postrouting,
+            priority: 100,
+            rules,
+        }
+    }
+
+    /// How much workloads may ask for by ARP.
+    fn arp_guard(&self) -> Chain {
+        let from = C::FromGroup(self.group);
+        Chain {
             name: "guard",
             kind: "filter",
             hook: Hook::ArpIn,
@@ -345,26 +385,14 @@ impl Ruleset {
                 rule(&[C::FromDying], Verdict::Drop),
                 rule(&[from, C::ArpRequest, C::OverRate(REQUESTS)], Verdict::Drop),
             ],
-        };
-        vec![
-            Table {
-                family: TableFamily::Inet,
-                meters: vec![SOLICITATIONS],
-                sets: match self.masquerade {
-                    true => CLUSTER.to_vec(),
-                    false => Vec::new(),
-                },
-                forwards: FORWARD_MAPS.to_vec(),
-                chains,
-            },
-            Table {
-                family: TableFamily::Arp,
-                meters: vec![REQUESTS],
-                sets: Vec::new(),
-                forwards: Vec::new(),
-                chains: vec![arp],
-            },
-        ]
+        }
+    }
+}
+
+fn rule(conditions: &[Condition], verdict: Verdict) -> Rule {
+    Rule {
+        conditions: conditions.to_vec(),
+        verdict,
     }
 }
 
