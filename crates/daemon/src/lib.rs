@@ -7,6 +7,7 @@ pub mod desk;
 pub mod door;
 mod fault;
 pub mod lock;
+pub mod log;
 pub mod metrics;
 pub mod queue;
 pub mod service;

@@ -5,6 +5,7 @@ use clap::{Parser, ValueEnum};
 use daemon::config::Config;
 use daemon::desk::Desk;
 use daemon::lock::NetworkLock;
+use daemon::log::Log;
 use daemon::service::{self, Service};
 use daemon::tally::{self, Answers};
 use daemon::{door, lock, metrics, socket, source};
@@ -237,7 +238,7 @@ fn start_log(format: LogFormat) {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_writer(Log::new(matches!(format, LogFormat::Json)));
     match format {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().init(),

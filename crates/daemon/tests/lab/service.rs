@@ -1,9 +1,10 @@
 //! What the service manager is told (sd_notify(3)), and when.
 
-use crate::daemon::{Build, Daemon, attach};
+use crate::daemon::{Build, Daemon, attach, detach};
 use crate::sandbox::Sandbox;
 use crate::witness::run;
-use stage::wait::PATIENCE;
+use stage::wait::{PATIENCE, eventually};
+use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixDatagram;
 
 /// Starts the daemon as a service manager does that wants to be told.
@@ -67,4 +68,40 @@ fn ready_comes_with_what_an_attach_would_lack() {
     let socket = start_notifying(&mut daemon);
     next(&socket);
     assert_eq!(next(&socket), "READY=1\nSTATUS=no IPv4 address is left\n");
+}
+
+/// As a journal that hangs, or a pipe that somebody has forgotten.
+#[test]
+fn a_log_that_nobody_reads_holds_up_no_order() {
+    let mut daemon = Daemon::new();
+    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(&vec![b'.'; 65536]).unwrap();
+    let mut command = daemon.command(Build::Usual);
+    command.stderr(writer);
+    let child = daemon.spawn(command);
+    daemon.adopt(child);
+    eventually(
+        PATIENCE,
+        "the daemon is ready",
+        || daemon.recovered(),
+        |&ready| ready,
+    );
+    let (namespace, caller) = (Sandbox::new(), daemon.caller());
+    for _ in 0..3 {
+        caller.attach(attach("web", &namespace)).unwrap();
+        caller.detach(detach("web")).unwrap();
+    }
+    let mut filled = vec![0; 65536];
+    reader.read_exact(&mut filled).unwrap();
+    caller.attach(attach("web", &namespace)).unwrap();
+    caller.detach(detach("web")).unwrap();
+    daemon.stop();
+    let mut rest = String::new();
+    reader.read_to_string(&mut rest).unwrap();
+    let (first, rest) = rest.split_once('\n').unwrap();
+    assert!(
+        first.ends_with("lines were left out here: nobody read the log"),
+        "{first}"
+    );
+    assert!(rest.contains("attached"), "{rest}");
 }
