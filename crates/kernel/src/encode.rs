@@ -3,7 +3,8 @@
 use crate::message::{Message, flag};
 use ipnet::IpNet;
 use model::address::{Mac, octets};
-use model::plan::{Ipv4Conf, LinkPlan, Mark, Op, Scope};
+use model::op::{Ipv4Conf, Mark, Op, Scope};
+use model::plan::LinkPlan;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 

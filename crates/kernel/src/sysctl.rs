@@ -4,7 +4,7 @@ use crate::fault::{io as io_fault, ours};
 use mishap::Kind;
 use model::address::Family;
 use model::datapath::Fault;
-use model::plan::Sysctl;
+use model::op::Sysctl;
 use model::survey::Forwarding;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

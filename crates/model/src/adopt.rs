@@ -14,7 +14,8 @@
 
 use crate::address::{Addresses, Family, Mac, is_link_local};
 use crate::key::{HostLink, Key};
-use crate::plan::{FORWARDING_V6, IPV6_ON, Ipv4Conf, LinkPlan, Mark, Op, Scope, Sysctl, host_net};
+use crate::op::{FORWARDING_V6, IPV6_ON, Ipv4Conf, Mark, Op, Scope, Sysctl};
+use crate::plan::{LinkPlan, host_net};
 use crate::record::{ALIAS_BYTES, Adopted, Asked, NamespaceId, PathDigest, Record};
 use crate::survey::FoundLink;
 use ipnet::IpNet;

@@ -10,6 +10,7 @@ pub mod flows;
 pub mod forwards;
 pub mod ipam;
 pub mod key;
+pub mod op;
 pub mod peer;
 pub mod plan;
 pub mod ports;

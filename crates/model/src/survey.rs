@@ -3,7 +3,8 @@
 use crate::address::{Family, IPV6_MTU, Mac};
 use crate::adopt::Undo;
 use crate::key::HostLink;
-use crate::plan::{Ipv4Conf, LinkPlan, Mark, Op, Scope, Sysctl, host_end};
+use crate::op::{Ipv4Conf, Mark, Op, Scope, Sysctl};
+use crate::plan::{LinkPlan, host_end};
 use crate::ports::Ports;
 use crate::prefix::Prefix;
 use crate::record::{Record, RecordError};

@@ -5,7 +5,7 @@
 use model::address::{Addresses, Mac};
 use model::adopt::{Candidate, Pair, Seen, Undo, decide};
 use model::key::{InterfaceName, Key, Owner, WorkloadId};
-use model::plan::Ipv4Conf;
+use model::op::Ipv4Conf;
 use model::record::NamespaceId;
 use model::survey::{FoundLink, HostConf, HostConfV4, Standing};
 

@@ -3,7 +3,8 @@
 
 use model::address::{Addresses, Mac};
 use model::key::{InterfaceName, Key, Owner, WorkloadId};
-use model::plan::{Op, Plan, PlanSettings, routes_inside};
+use model::op::Op;
+use model::plan::{Plan, PlanSettings, routes_inside};
 use model::record::{Asked, NamespaceId, PathDigest, Record};
 
 fn plan(workload: &str, addresses: &[&str], asked: Asked) -> Plan {

@@ -7,7 +7,7 @@ use model::adopt::{Adoption, Candidate, MasqueradeRule, Undo, decide};
 use model::datapath::{Datapath, Fault, OpenError};
 use model::ipam::Unheld;
 use model::key::{HostLink, Key};
-use model::plan::Op;
+use model::op::Op;
 use model::record::NamespaceId;
 use model::survey::FoundLink;
 use std::sync::Arc;

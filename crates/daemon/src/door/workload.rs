@@ -11,7 +11,7 @@ use api::workload::{
     StatusResponse,
 };
 use model::address::{Family, octets};
-use model::plan::Op;
+use model::op::Op;
 use std::sync::Arc;
 use std::time::Instant;
 use tonic::{Code, Request, Response, Status};

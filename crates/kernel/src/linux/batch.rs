@@ -5,7 +5,7 @@ use crate::message::Message;
 use crate::socket::{Answer, Refused, Reply, Socket};
 use libc::{EACCES, ENODEV, ENOENT};
 use model::datapath::{Fault, WireError};
-use model::plan::Op;
+use model::op::Op;
 
 /// Ops with questions before and after them, for one send.
 pub(super) struct Batch<'a> {

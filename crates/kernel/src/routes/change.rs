@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use libc::{EADDRNOTAVAIL, EEXIST, EHOSTUNREACH, ENETUNREACH, ENODEV, ENOENT, ESRCH};
 use model::address::{Family, Mac, octets};
 use model::datapath::Fault;
-use model::plan::IPV6_ON;
+use model::op::IPV6_ON;
 use model::routes::{Hop, METRIC, PROTOCOL, Step, Tunnel, UNREACHABLE_METRIC};
 use std::net::IpAddr;
 

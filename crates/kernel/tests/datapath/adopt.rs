@@ -3,7 +3,7 @@
 use crate::node::{on_a_node, run};
 use kernel::linux::Linux;
 use model::datapath::Datapath as _;
-use model::plan::{Ipv4Conf, Mark, Op};
+use model::op::{Ipv4Conf, Mark, Op};
 use model::survey::FoundLink;
 
 #[test]

@@ -5,7 +5,7 @@ use kernel::linux::Linux;
 use kernel::netns;
 use model::address::{Family, Mac};
 use model::datapath::Datapath as _;
-use model::plan::Op;
+use model::op::Op;
 use model::routes::{Held, Hop, Tunnel};
 use model::survey::FoundLink;
 use std::os::fd::AsFd as _;

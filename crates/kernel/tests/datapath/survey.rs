@@ -3,7 +3,7 @@
 use crate::node::{RULESET, inside, on_a_node, run, target, wire, workload};
 use kernel::linux::Linux;
 use model::datapath::Datapath as _;
-use model::plan::Op;
+use model::op::Op;
 use model::survey::{ForeignNet, FoundLink, Standing, Uplink};
 use std::sync::atomic::{AtomicBool, Ordering};
 #[test]

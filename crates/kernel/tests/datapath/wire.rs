@@ -8,7 +8,8 @@ use kernel::linux::Linux;
 use kernel::netns;
 use model::address::Mac;
 use model::datapath::Datapath as _;
-use model::plan::{LARGE_MTU, Op, Plan, PlanSettings, routes_inside};
+use model::op::Op;
+use model::plan::{LARGE_MTU, Plan, PlanSettings, routes_inside};
 use model::survey::Standing;
 use std::os::fd::AsFd as _;
 

@@ -6,7 +6,7 @@ use crate::desk::ports::forwards_of;
 use crate::desk::{Desk, Phase};
 use crate::tally::PutBack;
 use model::datapath::{Datapath, Target};
-use model::plan::Op;
+use model::op::Op;
 use std::sync::Arc;
 
 impl<D: Datapath> Desk<D> {
