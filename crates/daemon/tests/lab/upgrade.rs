@@ -32,6 +32,14 @@ fn start_activated(daemon: &Daemon, listener: &UnixListener) -> Child {
     daemon.spawn(command)
 }
 
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Asks again for as long as the answer is the advice to do so.
 fn insist<T>(mut ask: impl FnMut() -> Result<T, Error>) -> T {
     let start = Instant::now();
@@ -69,6 +77,8 @@ fn an_upgrade_under_load_loses_no_request() {
     let answered = AtomicUsize::new(0);
     thread::scope(|scope| {
         let (over, socket, answered) = (&over, &socket, &answered);
+        // Where the test fails the callers end, too.
+        let _at_the_end = Over(over);
         for caller in 0..CALLERS {
             scope.spawn(move || {
                 let (client, id) = (Caller::new(socket), format!("w{caller}"));
@@ -92,7 +102,6 @@ fn an_upgrade_under_load_loses_no_request() {
             daemon.adopt(child);
             ready(&daemon);
         }
-        over.store(true, Ordering::Relaxed);
     });
     assert_eq!(daemon.world(), empty);
     daemon.expect_used(0);

@@ -3,6 +3,9 @@
 //! descriptor is theirs, and confined.
 //!
 //! One of them always waits, so that a path that hangs holds nobody up: whoever takes the last one's place starts another.
+//!
+//! They take no signals: the kernel gives one to any thread that takes it, and a handler, which writes to a socket, could not do
+//! its work here. A SIGTERM would be lost.
 
 use super::calls;
 use rustix::fd::OwnedFd;
@@ -48,6 +51,7 @@ impl Outside {
     pub(super) fn start() -> io::Result<Self> {
         let outside = Self(Arc::default());
         start(&outside.0, || {
+            take_no_signals();
             calls::confine_to_names();
         })?;
         Ok(outside)
@@ -87,6 +91,17 @@ impl Window {
     }
 }
 
+/// Keeps signals from the calling thread, and from all that it starts.
+#[expect(unsafe_code, reason = "neither std nor rustix sets a thread's signal mask")]
+fn take_no_signals() {
+    let mut all = std::mem::MaybeUninit::uninit();
+    // SAFETY: sigfillset(3) initialises the set, which pthread_sigmask(3) reads; both fail only for bad arguments.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), std::ptr::null_mut());
+    }
+}
+
 /// Starts a thread. It inherits what the one that starts it has given up.
 fn start(window: &Arc<Window>, confine: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let outside = Arc::clone(window);
@@ -117,6 +132,7 @@ fn serve(window: &Arc<Window>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn names_are_opened_side_by_side_and_what_is_not_there_is_said() {
@@ -132,6 +148,49 @@ mod tests {
         });
         let state = outside.0.state();
         assert!((1..=21).contains(&state.idle), "{state:?}");
+    }
+
+    /// Of each thread outside of a process, the signals that it does not take (proc(5)).
+    fn blocked() -> Vec<u64> {
+        let mut masks = Vec::new();
+        for task in std::fs::read_dir("/proc/self/task").unwrap() {
+            let task = task.unwrap().path();
+            // Threads of other tests come and go.
+            let Ok(status) = std::fs::read_to_string(task.join("status")) else {
+                continue;
+            };
+            let value = |key: &str| {
+                status
+                    .lines()
+                    .find_map(|line| line.strip_prefix(key))
+                    .unwrap()
+                    .trim()
+            };
+            if value("Name:") == "outside" {
+                masks.push(u64::from_str_radix(value("SigBlk:"), 16).unwrap());
+            }
+        }
+        masks
+    }
+
+    #[test]
+    fn those_outside_take_no_signal_that_others_could_act_on() {
+        let outside = Outside::start().unwrap();
+        // The second thread is started by the first.
+        for _ in 0..4 {
+            outside.open("/proc/self/ns/net").unwrap();
+        }
+        let asked = 1 << (libc::SIGTERM - 1) | 1 << (libc::SIGINT - 1);
+        let began = Instant::now();
+        loop {
+            let masks = blocked();
+            if !masks.is_empty() && masks.iter().all(|mask| mask & asked == asked) {
+                break;
+            }
+            // Those of another test may have just begun.
+            assert!(began.elapsed() < Duration::from_secs(10), "{masks:x?}");
+            std::thread::yield_now();
+        }
     }
 
     #[test]
