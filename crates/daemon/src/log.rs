@@ -3,9 +3,10 @@
 //! many were is said when there is room again.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use std::io::{self, Stderr, StderrLock, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// How long there may be no room before the first line is left out: whoever reads may be busy for a moment.
@@ -17,6 +18,8 @@ const AT_ONCE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 0,
 };
+/// Bytes that a pipe with room has room for (pipe(7), PIPE_BUF); a socket has more.
+const PIECE: usize = 4096;
 
 /// Standard error, for a subscriber of `tracing`.
 #[derive(Debug, Default)]
@@ -25,6 +28,8 @@ pub struct Log {
     is_json: bool,
     /// Lines since there was no room.
     left_out: AtomicU64,
+    /// The last one that was written lacks its end.
+    is_cut: AtomicBool,
 }
 
 impl Log {
@@ -56,27 +61,42 @@ impl<'a> MakeWriter<'a> for Log {
 }
 
 impl<W: Write + AsFd> Write for Line<'_, W> {
-    /// A subscriber writes each line at once. Of a pipe with room there are 4096 bytes (pipe(7)), of a socket more.
+    /// A subscriber writes each line at once.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let Log {
             is_json,
             left_out: all,
+            is_cut,
         } = self.of;
         let left_out = all.load(Ordering::Relaxed);
         let patience = if left_out == 0 { PATIENCE } else { AT_ONCE };
-        if !has_room(self.to.as_fd(), patience) {
-            all.store(left_out + 1, Ordering::Relaxed);
-            return Ok(line.len());
-        }
+        let mut text = match is_cut.load(Ordering::Relaxed) {
+            true => b"\n".to_vec(),
+            false => Vec::new(),
+        };
         if left_out > 0 {
-            all.store(0, Ordering::Relaxed);
-            let text = format!("{left_out} lines were left out here: nobody read the log");
+            let what = format!("{left_out} lines were left out here: nobody read the log");
             match is_json {
-                true => writeln!(self.to, r#"{{"level":"WARN","fields":{{"message":"{text}"}}}}"#)?,
-                false => writeln!(self.to, "WARN {text}")?,
+                true => writeln!(text, r#"{{"level":"WARN","fields":{{"message":"{what}"}}}}"#)?,
+                false => writeln!(text, "WARN {what}")?,
             }
         }
-        self.to.write_all(line)?;
+        text.extend(line);
+        for (n, piece) in text.chunks(PIECE).enumerate() {
+            if !has_room(self.to.as_fd(), patience) {
+                match n {
+                    0 => all.store(left_out + 1, Ordering::Relaxed),
+                    _ => {
+                        all.store(1, Ordering::Relaxed);
+                        is_cut.store(true, Ordering::Relaxed);
+                    }
+                }
+                return Ok(line.len());
+            }
+            self.to.write_all(piece)?;
+        }
+        all.store(0, Ordering::Relaxed);
+        is_cut.store(false, Ordering::Relaxed);
         Ok(line.len())
     }
 
@@ -88,41 +108,62 @@ impl<W: Write + AsFd> Write for Line<'_, W> {
 /// Whether something can be written without waiting for longer. Where that cannot be told, it is tried.
 fn has_room(to: BorrowedFd<'_>, patience: Timespec) -> bool {
     let mut asked = [PollFd::new(&to, PollFlags::OUT)];
-    !matches!(poll(&mut asked, Some(&patience)), Ok(0))
+    loop {
+        match poll(&mut asked, Some(&patience)) {
+            // A signal, whose handler may be what ends the daemon.
+            Err(Errno::INTR) => {}
+            Ok(0) => return false,
+            _ => return true,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read as _;
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+    use std::io::{PipeReader, PipeWriter, Read as _};
     use std::time::{Duration, Instant};
+
+    /// Fills a pipe, and says by how much.
+    fn fill(mut writer: &PipeWriter) -> usize {
+        let flags = fcntl_getfl(writer).unwrap();
+        fcntl_setfl(writer, flags | OFlags::NONBLOCK).unwrap();
+        let mut filled = 0;
+        while let Ok(written) = writer.write(&[b'.'; PIECE]) {
+            filled += written;
+        }
+        fcntl_setfl(writer, flags).unwrap();
+        filled
+    }
+
+    fn say(to: &PipeWriter, of: &Log, text: &str) {
+        Line { to, of }.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn rest(mut reader: PipeReader, writer: PipeWriter) -> String {
+        drop(writer);
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).unwrap();
+        rest
+    }
 
     /// What there is to read where nobody read for a thousand lines.
     fn left(log: &Log) -> String {
-        let (mut reader, mut writer) = io::pipe().unwrap();
-        // As much as a pipe takes (pipe(7)).
-        let full = vec![b'.'; 65536];
-        writer.write_all(&full).unwrap();
-        let say = |text: &str| {
-            let mut line = Line { to: &writer, of: log };
-            line.write_all(text.as_bytes()).unwrap();
-        };
+        let (mut reader, writer) = io::pipe().unwrap();
+        let mut filled = vec![0; fill(&writer)];
         let began = Instant::now();
         for n in 0..1000 {
-            say(&format!("lost {n}\n"));
+            say(&writer, log, &format!("lost {n}\n"));
         }
         assert!(
             began.elapsed() < Duration::from_secs(5),
             "only the first one waits"
         );
-        let mut read = vec![0; full.len()];
-        reader.read_exact(&mut read).unwrap();
-        say("heard\n");
-        say("heard, too\n");
-        drop(writer);
-        let mut rest = String::new();
-        reader.read_to_string(&mut rest).unwrap();
-        rest
+        reader.read_exact(&mut filled).unwrap();
+        say(&writer, log, "heard\n");
+        say(&writer, log, "heard, too\n");
+        rest(reader, writer)
     }
 
     #[test]
@@ -135,5 +176,26 @@ mod tests {
         let first: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
         let text = "1000 lines were left out here: nobody read the log";
         assert_eq!(first["fields"]["message"], text);
+    }
+
+    /// There is room for a piece of it.
+    #[test]
+    fn of_a_line_longer_than_there_is_room_for_the_end_is_left_out_and_nobody_waits() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let mut filled = vec![0; fill(&writer)];
+        let log = Log::new(false);
+        reader.read_exact(&mut [0; PIECE]).unwrap();
+        say(&writer, &log, &format!("{}\n", "x".repeat(3 * PIECE)));
+        reader.read_exact(&mut filled).unwrap();
+        assert!(filled.ends_with(b"xxx"));
+        say(&writer, &log, "heard\n");
+        say(&writer, &log, &format!("{}\n", "y".repeat(3 * PIECE)));
+        let rest = rest(reader, writer);
+        let (first, second) = rest.split_at(rest.len() - 3 * PIECE - 1);
+        assert_eq!(
+            first,
+            "\nWARN 1 lines were left out here: nobody read the log\nheard\n"
+        );
+        assert!(second.starts_with("yyy") && second.ends_with("y\n"));
     }
 }

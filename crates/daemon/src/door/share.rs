@@ -58,12 +58,13 @@ impl Load {
     pub(super) fn share(&self, of: Option<&Guest>, bytes: usize) -> Result<Share, Status> {
         // Who has many calls leaves room for those who have few: as many as he has himself.
         let has = of.map_or(0, Guest::in_hand);
-        let call = match has < self.calls.available_permits() {
+        let free = self.calls.available_permits();
+        let call = match has < free {
             true => Arc::clone(&self.calls).try_acquire_owned().ok(),
             false => None,
         };
         let Some(call) = call else {
-            return Err(self.refuse("calls"));
+            return Err(self.refuse("calls", free > 0));
         };
         let share = Share(Arc::new(Taken {
             load: self.clone(),
@@ -77,8 +78,11 @@ impl Load {
         Ok(share)
     }
 
-    fn refuse(&self, what: &str) -> Status {
-        self.guests.make_room(Wanted::Call);
+    /// Where there is room, only not for who asks, nobody has to leave.
+    fn refuse(&self, what: &str, has_room: bool) -> Status {
+        if !has_room {
+            self.guests.make_room(Wanted::Call);
+        }
         let text = format!("too many {what} are in hand at once; nothing was changed");
         refusal::status(Code::Unavailable, "OVERLOADED", text, &[("of", what)], Some(SOON))
     }
@@ -95,12 +99,13 @@ impl Share {
         } = &*self.0;
         // As of calls: who has many leaves room for those who have few.
         let has = of.as_ref().map_or(0, Guest::bytes);
+        let free = load.bytes.available_permits();
         let more = u32::try_from(bytes)
             .ok()
-            .filter(|_| has < load.bytes.available_permits())
+            .filter(|_| has < free)
             .and_then(|bytes| Arc::clone(&load.bytes).try_acquire_many_owned(bytes).ok());
         let Some(more) = more else {
-            return Err(load.refuse("bytes of messages"));
+            return Err(load.refuse("bytes of messages", bytes <= free));
         };
         if let Some(of) = of {
             of.takes(bytes);

@@ -3,6 +3,7 @@
 use crate::daemon::{Build, Daemon, attach, detach};
 use crate::sandbox::Sandbox;
 use crate::witness::run;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use stage::wait::{PATIENCE, eventually};
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixDatagram;
@@ -75,7 +76,13 @@ fn ready_comes_with_what_an_attach_would_lack() {
 fn a_log_that_nobody_reads_holds_up_no_order() {
     let mut daemon = Daemon::new();
     let (mut reader, mut writer) = std::io::pipe().unwrap();
-    writer.write_all(&vec![b'.'; 65536]).unwrap();
+    let flags = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    let mut filled = 0;
+    while let Ok(written) = writer.write(&[b'.'; 4096]) {
+        filled += written;
+    }
+    fcntl_setfl(&writer, flags).unwrap();
     let mut command = daemon.command(Build::Usual);
     command.stderr(writer);
     let child = daemon.spawn(command);
@@ -91,8 +98,7 @@ fn a_log_that_nobody_reads_holds_up_no_order() {
         caller.attach(attach("web", &namespace)).unwrap();
         caller.detach(detach("web")).unwrap();
     }
-    let mut filled = vec![0; 65536];
-    reader.read_exact(&mut filled).unwrap();
+    reader.read_exact(&mut vec![0; filled]).unwrap();
     caller.attach(attach("web", &namespace)).unwrap();
     caller.detach(detach("web")).unwrap();
     daemon.stop();

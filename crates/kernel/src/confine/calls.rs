@@ -40,7 +40,8 @@ const ANY_THREAD: &[c_long] = &[
     libc::SYS_sched_yield,
     libc::SYS_set_robust_list,
     libc::SYS_sigaltstack,
-    // A log line, or the words of a panic.
+    // A log line, for which there is to be room, or the words of a panic.
+    libc::SYS_ppoll,
     libc::SYS_write,
     libc::SYS_writev,
 ];
@@ -89,7 +90,6 @@ const DAEMON: &[c_long] = &[
     libc::SYS_epoll_pwait2,
     libc::SYS_eventfd2,
     libc::SYS_pipe2,
-    libc::SYS_ppoll,
     libc::SYS_pselect6,
     // Sockets
     libc::SYS_accept,

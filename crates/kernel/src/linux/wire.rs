@@ -412,12 +412,13 @@ pub(super) fn answers(
     let request = route_over(address, index);
     let start = Instant::now();
     loop {
+        // Whoever is held up for longer asks once more after that.
+        let is_last = start.elapsed() >= LOCAL_ROUTE_LIMIT;
         let answer = socket.batch(std::slice::from_ref(&request)).map_err(refused)?;
         if answer.replies.iter().any(is_local) {
             return Ok(());
         }
-        // Whoever was held up for longer has asked once more since.
-        if start.elapsed() >= LOCAL_ROUTE_LIMIT {
+        if is_last {
             break;
         }
         // A link that is gone would be waited for in vain.
