@@ -121,21 +121,9 @@ fn has_room(to: BorrowedFd<'_>, patience: Timespec) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+    use stage::pipe::fill;
     use std::io::{PipeReader, PipeWriter, Read as _};
     use std::time::{Duration, Instant};
-
-    /// Fills a pipe, and says by how much.
-    fn fill(mut writer: &PipeWriter) -> usize {
-        let flags = fcntl_getfl(writer).unwrap();
-        fcntl_setfl(writer, flags | OFlags::NONBLOCK).unwrap();
-        let mut filled = 0;
-        while let Ok(written) = writer.write(&[b'.'; PIECE]) {
-            filled += written;
-        }
-        fcntl_setfl(writer, flags).unwrap();
-        filled
-    }
 
     fn say(to: &PipeWriter, of: &Log, text: &str) {
         Line { to, of }.write_all(text.as_bytes()).unwrap();
@@ -151,7 +139,7 @@ mod tests {
     /// What there is to read where nobody read for a thousand lines.
     fn left(log: &Log) -> String {
         let (mut reader, writer) = io::pipe().unwrap();
-        let mut filled = vec![0; fill(&writer)];
+        let mut filled = vec![0; fill(&writer).unwrap()];
         let began = Instant::now();
         for n in 0..1000 {
             say(&writer, log, &format!("lost {n}\n"));
@@ -182,7 +170,7 @@ mod tests {
     #[test]
     fn of_a_line_longer_than_there_is_room_for_the_end_is_left_out_and_nobody_waits() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let mut filled = vec![0; fill(&writer)];
+        let mut filled = vec![0; fill(&writer).unwrap()];
         let log = Log::new(false);
         reader.read_exact(&mut [0; PIECE]).unwrap();
         say(&writer, &log, &format!("{}\n", "x".repeat(3 * PIECE)));

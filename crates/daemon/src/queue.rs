@@ -42,22 +42,22 @@ pub fn look(queue: &Queue, before: Moment) -> Looked {
     for (file, error) in &found.failed {
         tracing::warn!(folder = %queue.folder().display(), file, %error, "a deletion cannot be read for now");
     }
-    let mut aside = Aside {
+    let mut unusable = Unusable {
         queue,
         is_all: found.failed.is_empty(),
         is_locked: false,
     };
     for (name, error) in found.unreadable {
-        aside.put(&name, &error.to_string());
+        unusable.put_aside(&name, &error.to_string());
     }
     let mut left = Vec::new();
     for waiting in found.waiting {
         match orders(&waiting.deletion, before) {
             Ok((key, orders)) => left.push(Left { key, orders, waiting }),
-            Err(error) => aside.put(&waiting.deletion.file_name(), &error.to_string()),
+            Err(error) => unusable.put_aside(&waiting.deletion.file_name(), &error.to_string()),
         }
     }
-    let is_all = aside.is_all;
+    let is_all = unusable.is_all;
     Looked { left, is_all }
 }
 
@@ -86,8 +86,8 @@ pub fn orders(deletion: &Deletion, before: Moment) -> Result<(Key, Vec<DetachOrd
     Ok((key, orders))
 }
 
-/// Puts files aside that cannot be used.
-struct Aside<'a> {
+/// Files that cannot be used, which are put aside.
+struct Unusable<'a> {
     queue: &'a Queue,
     /// None of them has to be looked at again.
     is_all: bool,
@@ -95,8 +95,8 @@ struct Aside<'a> {
     is_locked: bool,
 }
 
-impl Aside<'_> {
-    fn put(&mut self, name: &str, why: &str) {
+impl Unusable<'_> {
+    fn put_aside(&mut self, name: &str, why: &str) {
         if self.is_locked {
             return;
         }

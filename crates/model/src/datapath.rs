@@ -145,6 +145,17 @@ pub struct Target {
     pub group: u32,
 }
 
+impl Target {
+    /// A link that was found, by the name that we know it by.
+    pub fn of(link: HostLink, found: &FoundLink) -> Self {
+        Self {
+            link,
+            index: found.index,
+            group: found.group,
+        }
+    }
+}
+
 /// What happened in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {

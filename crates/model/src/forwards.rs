@@ -135,15 +135,23 @@ mod tests {
     use crate::ports::Protocol;
     use proptest::prelude::*;
 
-    fn any_forward() -> impl Strategy<Value = PortForward> {
-        (1..4_u16, prop::bool::ANY, 1..4_u8).prop_map(|(port, one_address, to)| PortForward {
+    /// From a port of the node, at an address or at all, to the same port of a workload.
+    fn forward(address: Option<IpAddr>, port: u16, workload: u8) -> PortForward {
+        PortForward {
             place: Place {
                 family: Family::V4,
                 protocol: Protocol::Tcp,
                 port,
-                address: one_address.then(|| [192, 0, 2, 1].into()),
+                address,
             },
-            to: ([10, 77, 0, to].into(), port),
+            to: ([10, 77, 0, workload].into(), port),
+        }
+    }
+
+    fn any_forward() -> impl Strategy<Value = PortForward> {
+        (1..4_u16, prop::bool::ANY, 1..4_u8).prop_map(|(port, one_address, workload)| {
+            let address = one_address.then(|| [192, 0, 2, 1].into());
+            forward(address, port, workload)
         })
     }
 
@@ -194,15 +202,7 @@ mod tests {
 
     #[test]
     fn the_late_end_of_a_link_leaves_what_the_same_workload_has_on_its_next() {
-        let forward = PortForward {
-            place: Place {
-                family: Family::V4,
-                protocol: Protocol::Udp,
-                port: 53,
-                address: None,
-            },
-            to: ([10, 77, 0, 2].into(), 53),
-        };
+        let forward = forward(None, 53, 2);
         let mut forwards = PortForwards::default();
         forwards.set(7, &[forward]);
         assert!(forwards.set(8, &[forward]).is_empty());
@@ -212,15 +212,7 @@ mod tests {
 
     #[test]
     fn a_place_that_another_link_took_is_taken_back_by_who_asks_for_it_again() {
-        let forward = PortForward {
-            place: Place {
-                family: Family::V4,
-                protocol: Protocol::Tcp,
-                port: 80,
-                address: None,
-            },
-            to: ([10, 77, 0, 2].into(), 80),
-        };
+        let forward = forward(None, 80, 2);
         let mut forwards = PortForwards::default();
         forwards.set(8, &[forward]);
         let held = forwards.elements();

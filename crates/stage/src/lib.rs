@@ -11,6 +11,7 @@ pub mod frames;
 mod links;
 pub mod packets;
 pub mod pinger;
+pub mod pipe;
 pub mod tcp;
 mod traffic;
 pub mod wait;

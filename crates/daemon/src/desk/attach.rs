@@ -103,15 +103,7 @@ impl<D: Datapath> Desk<D> {
         let found = self.datapath.find_at(&attachment.link.host, index)?;
         // A detach of it has failed half-way: it is deleted to its end, and made anew.
         if let Some(found) = found.as_ref().filter(|found| found.is_dying()) {
-            let target = Target {
-                link: attachment.link.host,
-                index,
-                group: found.group,
-            };
-            self.datapath
-                .unwire(&[target])
-                .into_iter()
-                .collect::<Result<(), _>>()?;
+            self.take_away(Target::of(attachment.link.host, found))?;
         }
         if found.is_none_or(|found| found.is_dying()) {
             self.ended(&attachment.link.host, index);
@@ -295,6 +287,11 @@ impl<D: Datapath> Desk<D> {
         is_large.then_some(mtu)
     }
 
+    /// Deletes one link that is no attachment's.
+    fn take_away(&self, target: Target) -> Result<(), Fault> {
+        self.datapath.unwire(&[target]).into_iter().collect()
+    }
+
     /// A link has the host end's name, and nothing is known of it: what is half-made goes, everything else stays.
     fn clear_the_way(self: &Arc<Self>, order: &AttachOrder) -> Result<(), Refusal> {
         let name = order.key.host_link();
@@ -307,15 +304,7 @@ impl<D: Datapath> Desk<D> {
         };
         match found.standing(self.settings.group) {
             Standing::HalfMade => {
-                let target = Target {
-                    link: name,
-                    index: found.index,
-                    group: found.group,
-                };
-                self.datapath
-                    .unwire(&[target])
-                    .into_iter()
-                    .collect::<Result<(), _>>()?;
+                self.take_away(Target::of(name, &found))?;
                 Ok(())
             }
             Standing::HalfAdopted(..) => Err(in_the_way("it is being taken over")),

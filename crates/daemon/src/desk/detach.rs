@@ -138,11 +138,7 @@ impl<D: Datapath> Desk<D> {
             return Ok(Decision::Settled(Detached::WasAbsent));
         };
         let group = found.group;
-        let target = Target {
-            link: name,
-            index: found.index,
-            group,
-        };
+        let target = Target::of(name, &found);
         Ok(match found.standing(self.settings.group) {
             Standing::Attached(_) | Standing::HalfMade => Decision::Stray(target),
             // It lives, and nothing of it may be touched.

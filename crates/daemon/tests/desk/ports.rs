@@ -1,13 +1,15 @@
 //! Ports of the node: who has which, for how long, and that they come back.
 
-use crate::fake::{Place, World};
+use crate::fake::{Fake, Place, World};
 use crate::orders::{attach, detach, give, give_detach, key, listed, open, order, order_with, pools};
+use daemon::desk::Desk;
 use daemon::desk::order::{AttachOrder, Attachment, Detached, Refusal};
 use model::datapath::Event;
 use model::flows::Flow;
 use model::ports::{HostPort, Ports, Protocol};
 use stage::wait::{PATIENCE, eventually};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 const W: [&str; 2] = ["8080/tcp to 10.9.0.1 80", "8080/tcp to fd09::1 80"];
 
@@ -275,15 +277,20 @@ fn connections_of_who_has_an_address_again_stay_and_however_many_there_are_those
     world.wait_until_only(&[of_heir]);
 }
 
-#[test]
-fn ports_of_a_link_that_ends_while_they_are_put_back_lead_nowhere() {
-    let world = World::default();
-    let desk = open(&world);
-    give(&desk, one(None, Protocol::Tcp)).outcome().unwrap();
+/// A link with a port ends when a sweep has seen it, and before its port is put back, which waits for [`Place::OpenForwards`].
+fn end_while_put_back(world: &World, desk: &Arc<Desk<Fake>>) {
+    give(desk, one(None, Protocol::Tcp)).outcome().unwrap();
     world.close(Place::OpenForwards);
     world.tell(Event::Lost);
     world.wait_at(Place::OpenForwards);
     world.vanish("/n/2");
+}
+
+#[test]
+fn ports_of_a_link_that_ends_while_they_are_put_back_lead_nowhere() {
+    let world = World::default();
+    let desk = open(&world);
+    end_while_put_back(&world, &desk);
     assert!(desk.get(&key("other")).unwrap().is_none());
     // Where the next survey is, the sweep before it is over.
     world.close(Place::Surveyed);
@@ -300,11 +307,7 @@ fn ports_of_a_link_that_ends_while_they_are_put_back_lead_nowhere() {
 fn a_port_that_has_passed_on_while_it_was_put_back_leads_to_who_has_it_now() {
     let world = World::default();
     let desk = open(&world);
-    give(&desk, one(None, Protocol::Tcp)).outcome().unwrap();
-    world.close(Place::OpenForwards);
-    world.tell(Event::Lost);
-    world.wait_at(Place::OpenForwards);
-    world.vanish("/n/2");
+    end_while_put_back(&world, &desk);
     let heir = give(&desk, order_with("heir", "/n/3", &[8080]))
         .outcome()
         .unwrap();

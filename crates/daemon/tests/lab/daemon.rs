@@ -181,6 +181,16 @@ impl Daemon {
         }
     }
 
+    /// Returns when a daemon that was taken over has read the kernel.
+    pub(crate) fn wait_until_recovered(&self) {
+        eventually(
+            PATIENCE,
+            "the daemon is ready",
+            || self.recovered(),
+            |&ready| ready,
+        );
+    }
+
     /// Starts it and waits until it is ready; `false` where it ended before.
     pub(crate) fn try_start(&mut self, build: Build) -> bool {
         assert!(self.child.is_none(), "a daemon is running");

@@ -3,9 +3,9 @@
 use crate::daemon::{Build, Daemon, attach, detach};
 use crate::sandbox::Sandbox;
 use crate::witness::run;
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use stage::wait::{PATIENCE, eventually};
-use std::io::{Read as _, Write as _};
+use stage::pipe::fill;
+use stage::wait::PATIENCE;
+use std::io::Read as _;
 use std::os::unix::net::UnixDatagram;
 
 /// Starts the daemon as a service manager does that wants to be told.
@@ -75,24 +75,13 @@ fn ready_comes_with_what_an_attach_would_lack() {
 #[test]
 fn a_log_that_nobody_reads_holds_up_no_order() {
     let mut daemon = Daemon::new();
-    let (mut reader, mut writer) = std::io::pipe().unwrap();
-    let flags = fcntl_getfl(&writer).unwrap();
-    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
-    let mut filled = 0;
-    while let Ok(written) = writer.write(&[b'.'; 4096]) {
-        filled += written;
-    }
-    fcntl_setfl(&writer, flags).unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let filled = fill(&writer).unwrap();
     let mut command = daemon.command(Build::Usual);
     command.stderr(writer);
     let child = daemon.spawn(command);
     daemon.adopt(child);
-    eventually(
-        PATIENCE,
-        "the daemon is ready",
-        || daemon.recovered(),
-        |&ready| ready,
-    );
+    daemon.wait_until_recovered();
     let (namespace, caller) = (Sandbox::new(), daemon.caller());
     for _ in 0..3 {
         caller.attach(attach("web", &namespace)).unwrap();

@@ -61,15 +61,7 @@ fn an_upgrade_under_load_loses_no_request() {
     let listener = UnixListener::bind(daemon.socket()).unwrap();
     let child = start_activated(&daemon, &listener);
     daemon.adopt(child);
-    let ready = |daemon: &Daemon| {
-        eventually(
-            PATIENCE,
-            "the daemon is ready",
-            || daemon.recovered(),
-            |&ready| ready,
-        );
-    };
-    ready(&daemon);
+    daemon.wait_until_recovered();
     let empty = daemon.world();
 
     let over = AtomicBool::new(false);
@@ -100,7 +92,7 @@ fn an_upgrade_under_load_loses_no_request() {
             daemon.stop();
             let child = start_activated(&daemon, &listener);
             daemon.adopt(child);
-            ready(&daemon);
+            daemon.wait_until_recovered();
         }
     });
     assert_eq!(daemon.world(), empty);

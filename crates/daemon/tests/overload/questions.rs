@@ -3,7 +3,6 @@
 use crate::daemon::{Build, Daemon};
 use crate::frames::{STREAMS, asked, hello, nth};
 use crate::siege::{Reads, SERVED, Siege, Stops, Told, flood, pause};
-use stage::wait::{PATIENCE, eventually};
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::thread;
@@ -28,12 +27,7 @@ fn as_many_looks_at_the_kernel_as_can_be_asked_for_keep_neither_callers_nor_the_
             .env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
         let child = daemon.spawn(command);
         daemon.adopt(child);
-        eventually(
-            PATIENCE,
-            "the daemon is ready",
-            || daemon.recovered(),
-            |&ready| ready,
-        );
+        daemon.wait_until_recovered();
         daemon
     });
     let manager = manager.unwrap();

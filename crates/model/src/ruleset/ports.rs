@@ -1,7 +1,7 @@
 //! What of the table makes ports of the node lead to workloads: maps from what a packet is meant for to where it goes, and
 //! the chains that read them. Without ports the maps are empty, and a packet that begins a connection is looked up in vain.
 
-use super::{Chain, Condition as C, Hook, Rule, Verdict};
+use super::{Chain, Condition as C, Hook, Rule, Verdict, rule};
 use crate::address::Family;
 use ipnet::{Ipv4Net, Ipv6Net};
 use std::fmt;
@@ -105,15 +105,14 @@ impl fmt::Display for ForwardMap {
 /// Destinations are changed before routing, of packets that come and of the node's own. A workload that reaches itself by
 /// way of the node, or is reached from 127.0.0.0/8, answers to whom it sees, so it is to see the node.
 pub(super) fn chains(group: u32) -> [Chain; 3] {
-    let rule = |conditions: Vec<C>, verdict| Rule { conditions, verdict };
     let forwards = |mut rules: Vec<Rule>| {
         for (addresses, ports) in ADDRESSES.into_iter().zip(PORTS) {
-            rules.push(rule(vec![], Verdict::Dnat(addresses)));
-            rules.push(rule(vec![C::Of(ports.family)], Verdict::Dnat(ports)));
+            rules.push(rule(&[], Verdict::Dnat(addresses)));
+            rules.push(rule(&[C::Of(ports.family)], Verdict::Dnat(ports)));
         }
         rules
     };
-    let elsewhere = || rule(vec![C::DestinationElsewhere], Verdict::Accept);
+    let elsewhere = || rule(&[C::DestinationElsewhere], Verdict::Accept);
     let nat = |name, hook, priority, rules| Chain {
         name,
         kind: "nat",
@@ -121,7 +120,7 @@ pub(super) fn chains(group: u32) -> [Chain; 3] {
         priority,
         rules,
     };
-    let masquerade = |condition| rule(vec![C::ToGroup(group), condition], Verdict::Masquerade);
+    let masquerade = |condition| rule(&[C::ToGroup(group), condition], Verdict::Masquerade);
     [
         // What the node sends to 127.0.0.0/8 was led by the other chain. What comes from another host would never reach the
         // node itself there, and may not reach a workload.
@@ -131,7 +130,7 @@ pub(super) fn chains(group: u32) -> [Chain; 3] {
             -100,
             forwards(vec![
                 elsewhere(),
-                rule(vec![C::Destination4(LOOPBACK)], Verdict::Accept),
+                rule(&[C::Destination4(LOOPBACK)], Verdict::Accept),
             ]),
         ),
         nat(
@@ -140,7 +139,7 @@ pub(super) fn chains(group: u32) -> [Chain; 3] {
             -100,
             forwards(vec![
                 elsewhere(),
-                rule(vec![C::Destination6(LOOPBACK_V6)], Verdict::Accept),
+                rule(&[C::Destination6(LOOPBACK_V6)], Verdict::Accept),
             ]),
         ),
         nat(

@@ -82,7 +82,10 @@ impl<D: Datapath> Desk<D> {
                     repairs.look.push(link.index);
                 }
                 Standing::HalfAdopted(claim, undo) => repairs.release.push((link.clone(), claim, undo)),
-                Standing::HalfMade => repairs.prune.extend(target(link)),
+                Standing::HalfMade => {
+                    let name = link.host_link();
+                    repairs.prune.extend(name.map(|name| Target::of(name, link)));
+                }
                 Standing::Attached(record) | Standing::Regrouped(record) => {
                     if !state.by_index.contains_key(&link.index) {
                         let name = record.key.host_link();
@@ -187,14 +190,6 @@ impl<D: Datapath> State<D> {
         let known = self.at(link.index).filter(|known| !known.detaching);
         !link.is_dying() && known.is_some_and(|known| Some(&known.link.host) == link.host_link().as_ref())
     }
-}
-
-fn target(link: &FoundLink) -> Option<Target> {
-    Some(Target {
-        link: link.host_link()?,
-        index: link.index,
-        group: link.group,
-    })
 }
 
 pub(in crate::desk) fn attachment_of(record: &Record, link: &FoundLink, labels: Labels) -> Attachment {
