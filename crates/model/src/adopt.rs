@@ -13,24 +13,15 @@
 //! leaves an attachment. To commit is to drop the first name.
 
 use crate::address::{Addresses, Family, Mac, is_link_local};
-use crate::key::{HostLink, Key};
-use crate::op::{FORWARDING_V6, IPV6_ON, Ipv4Conf, Mark, Op, Scope, Sysctl};
-use crate::plan::{LinkPlan, host_net};
+use crate::host_end::mark;
+use crate::key::Key;
+use crate::op::{Ipv4Conf, Op};
+use crate::plan::host_net;
 use crate::record::{ALIAS_BYTES, Adopted, Asked, NamespaceId, PathDigest, Record};
 use crate::survey::FoundLink;
+use crate::undo::Undo;
 use ipnet::IpNet;
-use std::fmt::Write as _;
 use std::net::IpAddr;
-
-/// Between a claim's name and how the link was.
-const UNDO: &str = "_undo_";
-/// What our links have of IPv6, in the order of [`Undo::v6`].
-const OURS_V6: [Sysctl; 4] = [
-    Sysctl::v6("accept_ra", 0),
-    Sysctl::v6("autoconf", 0),
-    Sysctl::v6("accept_redirects", 0),
-    FORWARDING_V6,
-];
 
 /// What another plugin is said to have attached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,109 +81,6 @@ pub struct Adoption {
     pub undo: Undo,
 }
 
-/// How a link was before it was taken over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Undo {
-    /// Its link group.
-    pub group: u32,
-    /// Its settings of IPv4.
-    pub v4: Ipv4Conf,
-    /// `accept_ra`, `autoconf`, `accept_redirects`, `forwarding` of IPv6; `None`: the link has none.
-    pub v6: Option<[i32; 4]>,
-}
-
-impl Undo {
-    /// How a link is; `None` where the kernel did not tell its settings.
-    fn of(link: &FoundLink) -> Option<Self> {
-        let (v4, v6) = (&link.conf.v4, &link.conf.v6);
-        let all = |values: [Option<i32>; 4]| match values {
-            [Some(a), Some(b), Some(c), Some(d)] => Some([a, b, c, d]),
-            _ => None,
-        };
-        Some(Self {
-            group: link.group,
-            v4: Ipv4Conf {
-                forwarding: v4.forwarding?,
-                rp_filter: v4.rp_filter?,
-                accept_redirects: v4.accept_redirects?,
-                send_redirects: v4.send_redirects?,
-            },
-            v6: all([v6.accept_ra, v6.autoconf, v6.accept_redirects, v6.forwarding]),
-        })
-    }
-
-    /// The second name that says how a link was.
-    pub fn name(&self, claim: &HostLink) -> String {
-        let Ipv4Conf {
-            forwarding,
-            rp_filter,
-            accept_redirects,
-            send_redirects,
-        } = self.v4;
-        let v4 = dotted([forwarding, rp_filter, accept_redirects, send_redirects]);
-        let mut name = format!("{claim}{UNDO}{}_{v4}", self.group);
-        if let Some(v6) = self.v6 {
-            // Never fails on a String.
-            let _ = write!(name, "_{}", dotted(v6));
-        }
-        name
-    }
-
-    /// From a second name, with the claim that it belongs to.
-    pub fn parse(name: &str) -> Option<(HostLink, Self)> {
-        let (claim, rest) = name.split_once(UNDO)?;
-        let mut parts = rest.split('_');
-        let group = parts.next()?.parse().ok()?;
-        let [forwarding, rp_filter, accept_redirects, send_redirects] = numbers(parts.next()?)?;
-        let undo = Self {
-            group,
-            v4: Ipv4Conf {
-                forwarding,
-                rp_filter,
-                accept_redirects,
-                send_redirects,
-            },
-            v6: match parts.next() {
-                Some(text) => Some(numbers(text)?),
-                None => None,
-            },
-        };
-        parts.next().is_none().then_some((HostLink::parse(claim)?, undo))
-    }
-
-    /// What makes the link as it was, in order; all of it may have been done already. The last is to forget how it was. `key`
-    /// where its name for people may be there.
-    pub fn ops(&self, claim: &HostLink, key: Option<&Key>) -> Vec<Op> {
-        let mut ops: Vec<Op> = key.and_then(Key::altname).map(Op::DropName).into_iter().collect();
-        ops.push(Op::Mark(Mark {
-            alias: String::new(),
-            group: self.group,
-            v4: self.v4,
-        }));
-        ops.extend(
-            self.changed_v6()
-                .map(|(ours, was)| Op::Set(Sysctl { value: was, ..ours })),
-        );
-        ops.extend([Op::DropName(claim.to_string()), Op::DropName(self.name(claim))]);
-        ops
-    }
-
-    /// Settings of IPv6 that our links have otherwise, and how they were.
-    fn changed_v6(&self) -> impl Iterator<Item = (Sysctl, i32)> {
-        let pairs = OURS_V6.into_iter().zip(self.v6.into_iter().flatten());
-        pairs.filter(|(ours, was)| ours.value != *was)
-    }
-}
-
-fn dotted(values: [i32; 4]) -> String {
-    values.map(|value| value.to_string()).join(".")
-}
-
-fn numbers(text: &str) -> Option<[i32; 4]> {
-    let all: Option<Vec<i32>> = text.split('.').map(|number| number.parse().ok()).collect();
-    all?.try_into().ok()
-}
-
 /// Whether what was found can be taken over by a daemon whose links carry `group`; every reason where not, in words.
 pub fn decide(
     candidate: &Candidate,
@@ -218,7 +106,7 @@ pub fn decide(
         host, workload_mac, ..
     } = &*pair;
     let gateways = gateways(candidate, host).map_err(|more| reasons.extend(more));
-    let undo = Undo::of(host);
+    let undo = undo_of(host);
     if undo.is_none() {
         reasons.push(format!("the kernel does not tell the settings of {}", host.name));
     }
@@ -338,6 +226,25 @@ fn is_kernels_own(net: &IpNet) -> bool {
     net.addr().is_ipv6() && is_link_local(net.addr())
 }
 
+/// How a link is; `None` where the kernel did not tell its settings.
+fn undo_of(link: &FoundLink) -> Option<Undo> {
+    let (v4, v6) = (&link.conf.v4, &link.conf.v6);
+    let all = |values: [Option<i32>; 4]| match values {
+        [Some(a), Some(b), Some(c), Some(d)] => Some([a, b, c, d]),
+        _ => None,
+    };
+    Some(Undo {
+        group: link.group,
+        v4: Ipv4Conf {
+            forwarding: v4.forwarding?,
+            rp_filter: v4.rp_filter?,
+            accept_redirects: v4.accept_redirects?,
+            send_redirects: v4.send_redirects?,
+        },
+        v6: all([v6.accept_ra, v6.autoconf, v6.accept_redirects, v6.forwarding]),
+    })
+}
+
 /// What makes the link ours.
 fn ops(record: &Record, undo: &Undo, group: u32) -> Vec<Op> {
     let claim = record.key.host_link();
@@ -345,38 +252,5 @@ fn ops(record: &Record, undo: &Undo, group: u32) -> Vec<Op> {
     ops.extend(undo.changed_v6().map(|(ours, _)| Op::Set(ours)));
     ops.push(mark(record, group));
     ops.extend(record.key.altname().map(Op::AltName));
-    ops
-}
-
-fn mark(record: &Record, group: u32) -> Op {
-    Op::Mark(Mark {
-        alias: record.to_string(),
-        group,
-        v4: Ipv4Conf::OURS,
-    })
-}
-
-/// All that the host end of an attachment is whose link another plugin made: see [`crate::plan::host_end`].
-///
-/// Its neighbours are the kernel's own affair, on both ends, as the old plugin left them.
-pub(crate) fn host_end(record: &Record, adopted: &Adopted, link: &LinkPlan) -> Vec<Op> {
-    let mut ops = vec![Op::NoMaster, Op::Mac(link.host_mac), Op::Mtu(link.mtu)];
-    ops.extend(OURS_V6.map(Op::Set));
-    if record.addresses.v6().is_some() {
-        ops.push(Op::Set(IPV6_ON));
-    }
-    ops.extend([mark(record, link.group), Op::Claim(link.host.to_string())]);
-    ops.extend(record.key.altname().map(Op::AltName));
-    ops.push(Op::Up);
-    ops.extend(adopted.gateways.iter().map(|gateway| Op::Address {
-        address: host_net(gateway),
-        scope: Scope::Global,
-    }));
-    ops.extend(record.addresses.iter().map(|address| Op::Route {
-        destination: host_net(address),
-        gateway: None,
-        source: None,
-        mtu: None,
-    }));
     ops
 }

@@ -12,7 +12,7 @@
 
 use crate::address::{Family, Mac};
 use crate::key::{HostLink, InterfaceName};
-use crate::op::{FORWARDING_V6, IPV6_ON, Ipv4Conf, Op, Scope, Sysctl};
+use crate::op::{Ipv4Conf, Op, Scope, Sysctl};
 use crate::ports::PortForward;
 use crate::record::Record;
 use ipnet::IpNet;
@@ -127,34 +127,13 @@ pub fn routes_inside(record: &Record, own: impl Iterator<Item = IpNet>) -> Vec<O
 ///
 /// A workload that can send router advertisements must not be able to change the node's routes (CVE-2020-10749);
 /// `all.accept_ra` does not reach links that are made later, so each link gets its own.
-fn sysctls(record: &Record) -> Vec<Sysctl> {
+pub(crate) fn sysctls(record: &Record) -> Vec<Sysctl> {
     match record.addresses.v6() {
         Some(_) => ["accept_ra", "autoconf", "accept_redirects"]
             .map(|name| Sysctl::v6(name, 0))
             .to_vec(),
         None => vec![Sysctl::v6("disable_ipv6", 1)],
     }
-}
-
-/// All that the host end of an attachment is: what [`Plan`] has of it, and what a link has from its creation, or from the
-/// namespace's defaults unless those say otherwise.
-pub fn host_end(record: &Record, link: &LinkPlan) -> Vec<Op> {
-    if let Some(adopted) = &record.adopted {
-        return crate::adopt::host_end(record, adopted, link);
-    }
-    let mut ops = vec![
-        Op::Group(link.group),
-        Op::NoMaster,
-        Op::Mac(link.host_mac),
-        Op::Mtu(link.mtu),
-    ];
-    ops.extend(sysctls(record).into_iter().map(Op::Set));
-    if record.addresses.v6().is_some() {
-        // Whatever the namespace's defaults were when the link was made; IPv6 itself last, once the others are safe.
-        ops.extend([FORWARDING_V6, IPV6_ON].map(Op::Set));
-    }
-    ops.extend(host_ops(record));
-    ops
 }
 
 /// The inside. Routes to the first hop come before those by way of it, and are routes, not the onlink flag, which gVisor

@@ -1,13 +1,14 @@
 //! What a kernel was found to hold: links that could be ours, and what the node needs beside them.
 
 use crate::address::{Family, IPV6_MTU, Mac};
-use crate::adopt::Undo;
+use crate::host_end::host_end;
 use crate::key::HostLink;
 use crate::op::{Ipv4Conf, Mark, Op, Scope, Sysctl};
-use crate::plan::{LinkPlan, host_end};
+use crate::plan::LinkPlan;
 use crate::ports::Ports;
 use crate::prefix::Prefix;
 use crate::record::{Record, RecordError};
+use crate::undo::Undo;
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;

@@ -3,11 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use model::address::{Addresses, Mac};
-use model::adopt::{Candidate, Pair, Seen, Undo, decide};
+use model::adopt::{Candidate, Pair, Seen, decide};
 use model::key::{InterfaceName, Key, Owner, WorkloadId};
 use model::op::Ipv4Conf;
 use model::record::NamespaceId;
 use model::survey::{FoundLink, HostConf, HostConfV4, Standing};
+use model::undo::Undo;
 
 const GROUP: u32 = 8;
 const NAMESPACE: NamespaceId = NamespaceId { device: 4, inode: 77 };

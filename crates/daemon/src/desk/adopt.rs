@@ -3,13 +3,14 @@
 use super::order::{AdoptOrder, Adopted, Attachment, Refusal, Step};
 use super::sweep::attachment_of;
 use super::{Desk, now};
-use model::adopt::{Adoption, Candidate, MasqueradeRule, Undo, decide};
+use model::adopt::{Adoption, Candidate, MasqueradeRule, decide};
 use model::datapath::{Datapath, Fault, OpenError};
 use model::ipam::Unheld;
 use model::key::{HostLink, Key};
 use model::op::Op;
 use model::record::NamespaceId;
 use model::survey::FoundLink;
+use model::undo::Undo;
 use std::sync::Arc;
 
 impl<D: Datapath> Desk<D> {

@@ -4,13 +4,13 @@ use crate::desk::order::{Attachment, Labels};
 use crate::desk::ports::{Led, forwards_of};
 use crate::desk::{Desk, State, now};
 use crate::state_file::StateFile;
-use model::adopt::Undo;
 use model::datapath::{Datapath, Target};
 use model::key::HostLink;
 use model::op::Op;
 use model::plan::{LinkPlan, PlanSettings};
 use model::record::Record;
 use model::survey::{FoundLink, Standing, Survey};
+use model::undo::Undo;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
