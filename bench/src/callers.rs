@@ -19,6 +19,16 @@ const BLOCK: usize = 320;
 const BLOCK_OF_ONE: usize = 40;
 /// Namespaces of a caller that churns.
 const OWN: usize = 10;
+/// The first round that counts.
+const WARM: usize = 1;
+
+/// Who is measured.
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    Floor,
+    /// The daemon, or the first version.
+    Service(usize),
+}
 
 /// Rates of one service with so many callers, one value a round, and latencies.
 #[derive(Default)]
@@ -41,23 +51,29 @@ pub(crate) fn measure(size: &Size, figures: &mut Figures) -> Result<()> {
         let first = (0..count).map(|_| Ok(Caller::new(first.client(&runtime)?)));
         Ok([daemon.collect::<Result<_>>()?, first.collect::<Result<_>>()?])
     };
-    let mut floor = Vec::new();
-    for round in 0..=size.block_rounds {
-        let rate = bare(&mut Bare::here()?)?;
-        if round > 0 {
-            floor.push(rate);
-        }
-    }
-    figures.rounds("rate/attach/floor", "/s", &floor);
+    let mut floor = Bare::here()?;
     for count in CALLERS {
         let services = connect(count)?;
-        let mut rates = [Rates::default(), Rates::default()];
-        for _ in 0..size.block_rounds {
-            for (callers, rates) in services.iter().zip(&mut rates) {
-                rates.blocks(&runtime, callers)?;
-                rates.churn(&runtime, callers, size.churn)?;
+        let (mut rates, mut floors) = (<[Rates; 2]>::default(), Vec::new());
+        for round in 0..=size.block_rounds {
+            if round == WARM {
+                (rates, floors) = Default::default();
+            }
+            // Who begins changes, because what one leaves to the kernel's work queues is in the next one's way.
+            let mut turns = [Turn::Floor, Turn::Service(0), Turn::Service(1)];
+            let first = round % turns.len();
+            turns.rotate_left(first);
+            for turn in turns {
+                match turn {
+                    Turn::Floor => floors.push(bare(&mut floor)?),
+                    Turn::Service(n) => {
+                        rates[n].blocks(&runtime, &services[n])?;
+                        rates[n].churn(&runtime, &services[n], size.churn)?;
+                    }
+                }
             }
         }
+        figures.rounds(format!("rate/attach/floor/{count}"), "/s", &floors);
         for (who, rates) in ["daemon", "first"].into_iter().zip(&rates) {
             rates.tell(who, count, figures);
         }

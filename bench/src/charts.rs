@@ -125,11 +125,13 @@ fn throughput(figures: &Figures) -> String {
             });
         }
     }
-    let floor = figures.of("rate/attach/floor");
-    let ends = [1.0, 16.0];
+    let floor = |callers: &usize| figures.of(&format!("rate/attach/floor/{callers}"));
+    let floors = CALLERS
+        .iter()
+        .filter_map(|callers| Some((*callers as f64, floor(callers)?)));
     all.push(Line {
         label: "floor, 1 thread: attach".to_owned(),
-        points: ends.iter().filter_map(|end| Some((*end, floor?))).collect(),
+        points: floors.collect(),
         has_marks: false,
     });
     let (callers, rate) = (

@@ -6,6 +6,7 @@ use crate::Told;
 use crate::samples::{Samples, digits, millis, table};
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -23,6 +24,9 @@ pub(crate) struct Figure {
     pub(crate) n: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) p99: Option<f64>,
+    /// The least and the greatest of the rounds' own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) p99_spread: Option<[f64; 2]>,
     /// The least and the greatest of the rounds' medians.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) spread: Option<[f64; 2]>,
@@ -34,6 +38,10 @@ pub(crate) struct Figure {
 /// Where it was measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Machine {
+    /// The beginning of a hash of `/etc/machine-id`, which is nobody else's to know (machine-id(5)); of the boot's id where
+    /// there is none. Another guest of the same kind has the same kernel and processors, and other neighbours.
+    #[serde(default)]
+    pub(crate) id: String,
     pub(crate) kernel: String,
     pub(crate) cpu: String,
     pub(crate) cpus: usize,
@@ -47,7 +55,10 @@ impl Machine {
         let cpu = cpu
             .and_then(|line| line.split_once(": "))
             .map_or("unknown", |(_, name)| name);
+        let id = read("/etc/machine-id").or_else(|_| read("/proc/sys/kernel/random/boot_id"))?;
+        let digest = Sha256::digest(format!("workloadnet bench {}", id.trim()));
         Ok(Self {
+            id: digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect(),
             kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
             cpu: cpu.to_owned(),
             cpus: std::thread::available_parallelism()?.get(),
@@ -174,7 +185,8 @@ impl Figures {
             unit: "ms".to_owned(),
             n: samples.len(),
             p99: Some(millis(samples.percentile(99))),
-            spread: Some(samples.spread().map(millis)),
+            p99_spread: Some(samples.spread(99).map(millis)),
+            spread: Some(samples.spread(50).map(millis)),
             distribution: Vec::new(),
         };
         self.0.insert(name.into(), figure);
@@ -201,6 +213,7 @@ impl Figures {
             unit: unit.to_owned(),
             n: sorted.len(),
             p99: None,
+            p99_spread: None,
             spread: Some([*low, *high]),
             distribution: Vec::new(),
         };
@@ -214,6 +227,7 @@ impl Figures {
             unit: unit.to_owned(),
             n: 1,
             p99: None,
+            p99_spread: None,
             spread: None,
             distribution: Vec::new(),
         };
@@ -252,6 +266,7 @@ mod tests {
 
     fn report(values: &[(&str, f64)]) -> Report {
         let machine = Machine {
+            id: "1".to_owned(),
             kernel: "6.18".to_owned(),
             cpu: "some".to_owned(),
             cpus: 2,
@@ -287,6 +302,8 @@ mod tests {
         );
         new.machine.kernel = "6.18".to_owned();
         assert!(old.compare(&new).is_ok());
+        new.machine.id = "2".to_owned();
+        assert!(old.compare(&new).is_err());
     }
 
     #[test]

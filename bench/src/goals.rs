@@ -37,7 +37,7 @@ const GOALS: &[Goal] = &[
     Goal {
         text: "attaches per second with 8 callers / the floor's",
         limit: Limit::AtLeast(0.9),
-        of: |f| over(f, "rate/attach/daemon/8", "rate/attach/floor"),
+        of: |f| over(f, "rate/attach/daemon/8", "rate/attach/floor/8"),
     },
     Goal {
         text: "detach over gRPC, 1 caller / time to the bare RTM_DELLINK event",
@@ -120,7 +120,7 @@ const GOALS: &[Goal] = &[
         },
     },
     Goal {
-        text: "our own share of an attach is flat: with the most attachments / with the fewest",
+        text: "our own share of an attach is flat: with more attachments / with fewer, the worst of all counts",
         limit: Limit::AtMost(FLAT),
         of: |f| growth(f, "growth/attach/own/"),
     },
@@ -135,9 +135,9 @@ const GOALS: &[Goal] = &[
         of: |f| growth(f, "growth/get/"),
     },
     Goal {
-        text: "a look at everything, as the sweep's, per attachment is flat",
+        text: "our own share of a look at everything, as the sweep's, per attachment is flat",
         limit: Limit::AtMost(FLAT),
-        of: |f| growth(f, "growth/check-each/"),
+        of: |f| growth(f, "growth/check-own/"),
     },
     Goal {
         text: "start-up recovery of 5 000, in ms",
@@ -183,8 +183,16 @@ pub(crate) fn counts(figures: &Figures) -> Vec<usize> {
 
 fn growth(figures: &Figures, begin: &str) -> Option<f64> {
     let counts = counts(figures);
-    let at = |count: &usize| figures.of(&format!("{begin}{count}"));
-    Some(at(counts.last()?)? / at(counts.first()?)?)
+    let all: Option<Vec<f64>> = counts
+        .iter()
+        .map(|count| figures.of(&format!("{begin}{count}")))
+        .collect();
+    let all = all?;
+    let pairs = all
+        .iter()
+        .enumerate()
+        .flat_map(|(n, less)| all[n + 1..].iter().map(move |more| more / less));
+    pairs.reduce(f64::max)
 }
 
 /// How much slower the daemon is than the first version at each thing that both do; below 1 where it is faster.
@@ -279,7 +287,7 @@ mod tests {
         let at = |daemon| {
             figures(&[
                 ("rate/attach/daemon/8", "/s", daemon),
-                ("rate/attach/floor", "/s", 1000.0),
+                ("rate/attach/floor/8", "/s", 1000.0),
             ])
         };
         assert_eq!(verdict_of(&at(900.0), text), (Some(0.9), Verdict::Met));

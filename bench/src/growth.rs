@@ -19,8 +19,8 @@ const CALLERS: usize = 16;
 /// Looks at everything, as a sweep does.
 const CHECKS: usize = 5;
 const GETS: usize = 100;
-/// Over this time the daemon has nothing to do.
-pub(crate) const IDLE: Duration = Duration::from_secs(10);
+/// Over this time the daemon has nothing to do but its own rounds: two of the sweeper's, who comes once a minute.
+pub(crate) const IDLE: Duration = Duration::from_secs(120);
 
 struct Stand {
     runtime: Runtime,
@@ -39,6 +39,8 @@ struct Costs {
     own: [Vec<f64>; 2],
     get: Samples,
     check: Samples,
+    /// The kernel tells of as many links of the floor's.
+    list: Samples,
 }
 
 /// On a node of its own.
@@ -132,6 +134,7 @@ impl Stand {
             ensure!(found.is_some(), "{key:?} is not attached");
         }
         for _ in 0..CHECKS {
+            costs.list.time(|| self.bare.list())?;
             let findings = costs
                 .check
                 .time(|| Ok(self.runtime.block_on(self.client.check(None))?))?;
@@ -148,7 +151,7 @@ impl Stand {
             calls.time(|| Ok(self.runtime.block_on(self.client.detach(request))?))?;
         }
         self.own(1, before, calls, costs)?;
-        for samples in [&mut costs.get, &mut costs.check] {
+        for samples in [&mut costs.get, &mut costs.check, &mut costs.list] {
             samples.end_round();
         }
         costs.bare.end_round();
@@ -232,8 +235,11 @@ impl Costs {
         figures.rounds(format!("growth/detach/own/{count}"), "ms", &self.own[1]);
         figures.times(format!("growth/get/{count}"), &self.get);
         figures.times(format!("growth/check/{count}"), &self.check);
-        let each = self.check.p50().as_secs_f64() * 1e6 / count as f64;
-        figures.value(format!("growth/check-each/{count}"), "µs", each);
+        let each = |time: Duration| time.as_secs_f64() * 1e6 / count as f64;
+        let (all, kernel) = (self.check.p50(), self.list.p50());
+        figures.value(format!("growth/check-each/{count}"), "µs", each(all));
+        let own = all.saturating_sub(kernel);
+        figures.value(format!("growth/check-own/{count}"), "µs", each(own));
     }
 }
 

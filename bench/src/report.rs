@@ -85,8 +85,8 @@ fn head(report: &Report) -> String {
     format!(
         "# Report of `cargo xtask bench`\n\n\
          Linux {}, {} CPUs, {}. Parts: {}. All figures: [report.json](report.json).\n\n\
-         Whom a part compares it measures in turn, in the same minutes and after a warm-up that does not count. Times are \
-         medians in milliseconds; behind them are the least and the greatest median of the rounds. Compare ratios, not \
+         Whom a part compares it measures in turn, in the same minutes and after a warm-up that does not count. Times are in \
+         milliseconds; behind a median and a p99 are the least and the greatest of the rounds' own. Compare ratios, not \
          milliseconds, and only of one machine; p99 is partly the machine's noise.\n\n\
          - **floor**: the fewest netlink messages that make the same attachment, usable when the last is answered, in a bare \
          loop (`bench/src/bare.rs`); for the end of a link, the time until the kernel announces it (RTM_DELLINK).\n\
@@ -105,18 +105,22 @@ fn cell(figure: Option<&Figure>) -> String {
     let Some(figure) = figure else {
         return "-".to_owned();
     };
-    match figure.spread {
-        Some([low, high]) if low < high => {
-            format!("{} ({}..{})", digits(figure.value), digits(low), digits(high))
-        }
-        _ => digits(figure.value),
-    }
+    with_spread(figure.value, figure.spread)
 }
 
 fn p99(figure: Option<&Figure>) -> String {
     figure
-        .and_then(|figure| figure.p99)
-        .map_or_else(|| "-".to_owned(), digits)
+        .and_then(|figure| Some(with_spread(figure.p99?, figure.p99_spread)))
+        .unwrap_or_else(|| "-".to_owned())
+}
+
+fn with_spread(value: f64, spread: Option<[f64; 2]>) -> String {
+    match spread {
+        Some([low, high]) if low < high => {
+            format!("{} ({}..{})", digits(value), digits(low), digits(high))
+        }
+        _ => digits(value),
+    }
 }
 
 fn over(figures: &Figures, a: &str, b: &str) -> String {
@@ -186,7 +190,7 @@ fn several(figures: &Figures) -> String {
                 continue;
             };
             let floor = match what {
-                "attach" => cell(figures.get("rate/attach/floor")),
+                "attach" => cell(figures.get(&format!("rate/attach/floor/{callers}"))),
                 _ => String::new(),
             };
             rows.push(vec![
@@ -307,6 +311,7 @@ fn growth(figures: &Figures) -> String {
         }
         row.push(cell(figures.get(&name("get"))));
         row.push(cell(figures.get(&name("check-each"))));
+        row.push(cell(figures.get(&name("check-own"))));
         rows.push(row);
     }
     let calls = table(
@@ -322,6 +327,7 @@ fn growth(figures: &Figures) -> String {
             "own share",
             "get",
             "look at all, µs each",
+            "own share",
         ],
         &rows,
     );
@@ -360,8 +366,11 @@ fn growth(figures: &Figures) -> String {
     };
     format!(
         "The own share is what a call takes beyond the daemon's phase `kernel`: gRPC and the desk; means of the rounds. A look at \
-         all is the call Check, which reads and compares what the sweep does.\n\n{calls}\n{costs}\n\
-         Each attachment adds {each}. With nothing to do for 10 s: {} wake-ups per second, {} % of one CPU.\n",
+         all is the call Check, which reads and compares what the sweep does; its own share is what it takes beyond the kernel's telling \
+         of as many links of the floor's.\n\n{calls}\n{costs}\n\
+         Each attachment adds {each}. With nothing to do for {} s, in which all is compared \
+         with the kernel twice: {} wake-ups per second, {} % of one CPU.\n",
+        crate::growth::IDLE.as_secs(),
         cell(figures.get("idle/wake-ups")),
         cell(figures.get("idle/cpu")),
     )

@@ -69,21 +69,21 @@ impl Samples {
         self.percentile(50)
     }
 
-    /// The least and the greatest of the rounds' medians.
-    pub(crate) fn spread(&self) -> [Duration; 2] {
+    /// The least and the greatest of the rounds' own percentiles.
+    pub(crate) fn spread(&self, percent: usize) -> [Duration; 2] {
         let mut ends = self.rounds.clone();
         if ends.last() != Some(&self.all.len()) {
             ends.push(self.all.len());
         }
         let mut begin = 0;
-        let mut medians = Vec::new();
+        let mut each = Vec::new();
         for end in ends {
-            medians.push(percentile(&self.all[begin..end], 50));
+            each.push(percentile(&self.all[begin..end], percent));
             begin = end;
         }
         [
-            medians.iter().min().copied().unwrap_or_default(),
-            medians.iter().max().copied().unwrap_or_default(),
+            each.iter().min().copied().unwrap_or_default(),
+            each.iter().max().copied().unwrap_or_default(),
         ]
     }
 }
@@ -190,14 +190,15 @@ mod tests {
     }
 
     #[test]
-    fn the_spread_is_that_of_the_rounds_medians() {
-        let spread = |rounds| samples(rounds).spread().map(|time| time.as_millis());
-        assert_eq!(spread(&[&[9, 1, 2], &[5, 5, 50], &[3]]), [2, 5]);
+    fn the_spread_is_that_of_the_rounds_own_percentiles() {
+        let spread = |rounds, percent| samples(rounds).spread(percent).map(|time| time.as_millis());
+        let rounds: &[&[u64]] = &[&[9, 1, 2], &[5, 5, 50], &[3]];
+        assert_eq!((spread(rounds, 50), spread(rounds, 99)), ([2, 5], [3, 50]));
         // What no round ended is one.
         let mut open = samples(&[&[4]]);
         open.push(Duration::from_millis(8));
-        assert_eq!(open.spread().map(|time| time.as_millis()), [4, 8]);
-        assert_eq!(Samples::default().spread(), [Duration::ZERO; 2]);
+        assert_eq!(open.spread(50).map(|time| time.as_millis()), [4, 8]);
+        assert_eq!(Samples::default().spread(50), [Duration::ZERO; 2]);
     }
 
     #[test]

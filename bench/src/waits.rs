@@ -65,7 +65,7 @@ const KNOWN: &[(&str, &str, Way)] = &[
     ),
     (
         "hrtimer_nanosleep",
-        "the local routes of IPv6 addresses come from a work queue of the kernel, which tells nobody; they are looked for every 30 µs",
+        "addrconf_dad_work, which makes the local routes of IPv6 addresses in a work queue and tells nobody; they are looked for every 30 µs",
         Way::Unavoidable,
     ),
     (

@@ -16,6 +16,7 @@ mod config;
 mod door;
 mod files;
 mod kernel;
+mod migrate;
 mod record;
 
 use std::sync::OnceLock;
@@ -24,13 +25,14 @@ use std::sync::OnceLock;
 pub type Target = fn(&[u8]);
 
 /// All of them, by name.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("answers", kernel::answers),
     ("cluster", cluster::cluster),
     ("cni", cni::cni),
     ("config", config::config),
     ("door", door::door),
     ("state_file", files::state_file),
+    ("migrate", migrate::migrate),
     ("notifications", kernel::notifications),
     ("queue", files::queue),
     ("record", record::record),

@@ -62,6 +62,11 @@ fn whatever_the_state_file_says_addresses_are_given_out_from_it() {
 }
 
 #[test]
+fn whatever_old_plugins_left_is_taken_away_from_its_own_folder_alone() {
+    replay("migrate");
+}
+
+#[test]
 fn whatever_the_kernel_tells_is_heard_without_harm() {
     replay("notifications");
 }

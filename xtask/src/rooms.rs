@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  cni, cli -> client -> api, queue        bench -> anything, known by nobody
+//!  cli -> migrate
 //!   '---> stage --> kernel -> model        stage: known by the demo and by tests
 //!  daemon -> api, cluster, model, queue; its main -> kernel
 //!  daemon, kernel, queue -> mishap, which is empty in the product
@@ -41,6 +42,7 @@ const CNI: &str = "workloadnet-cni";
 const DAEMON: &str = "workloadnet-daemon";
 const FUZZ: &str = "workloadnet-fuzz";
 const KERNEL: &str = "workloadnet-kernel";
+const MIGRATE: &str = "workloadnet-migrate";
 const MISHAP: &str = "workloadnet-mishap";
 const MODEL: &str = "workloadnet-model";
 const NEMESIS: &str = "workloadnet-nemesis";
@@ -50,6 +52,7 @@ const XTASK: &str = "xtask";
 
 const ROOMS: &[Room] = &[
     room(MODEL, &[], &[]),
+    room(MIGRATE, &[], &[]),
     room(MISHAP, &[], &[]),
     room(KERNEL, &[MISHAP, MODEL], &[STAGE]),
     room(API, &[], &[]),
@@ -57,7 +60,7 @@ const ROOMS: &[Room] = &[
     room(CLIENT, &[API, QUEUE], &[STAGE]),
     room(CLUSTER, &[MODEL], &[STAGE]),
     room(STAGE, &[KERNEL, MODEL], &[]),
-    room(CLI, &[CLIENT, STAGE], &[]),
+    room(CLI, &[CLIENT, MIGRATE, STAGE], &[]),
     room(CNI, &[CLIENT], &[QUEUE, STAGE]),
     room(
         DAEMON,
@@ -65,7 +68,11 @@ const ROOMS: &[Room] = &[
         &[CLIENT, STAGE],
     ),
     room(BENCH, &[API, CLIENT, KERNEL, MODEL, STAGE], &[]),
-    room(FUZZ, &[API, CLUSTER, CNI, DAEMON, KERNEL, MODEL, QUEUE], &[]),
+    room(
+        FUZZ,
+        &[API, CLUSTER, CNI, DAEMON, KERNEL, MIGRATE, MODEL, QUEUE],
+        &[],
+    ),
     room(CLIENT_TESTS, &[], &[API, CLIENT, KERNEL, MODEL, STAGE]),
     room(CLUSTER_TESTS, &[], &[STAGE]),
     room(NEMESIS, &[CLIENT, STAGE], &[]),

@@ -1,7 +1,6 @@
-//! `adopt`: running pods of ptp and host-local become the daemon's. The files are read here, the links are the daemon's.
+//! `adopt`: running pods of ptp and host-local become the daemon's. `migrate` reads the files, the links are the
+//! daemon's.
 
-mod chain;
-mod files;
 mod lines;
 mod rules;
 
@@ -15,8 +14,8 @@ use client::inspection::adoption::State;
 use client::inspection::attachment::Origin;
 use client::inspection::{AdoptRequest, Adoption, Attachment, Candidate, Key, MasqueradeRule};
 use client::{Client, Code, Error};
-use files::{Fate, Old, Pod};
 use lines::{Line, Told, render};
+use migrate::{Fate, Old, Pod};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -78,7 +77,7 @@ pub(crate) async fn adopt(client: &Client, adopt: &Adopt, output: Output) -> Res
     // What is given back goes by the files only where a network is named.
     let old = match adopt.undo && adopt.networks.is_empty() {
         true => Ok(Old::default()),
-        false => files::read(&adopt.data_dir, &adopt.results_dir, &adopt.networks),
+        false => migrate::read(&adopt.data_dir, &adopt.results_dir, &adopt.networks),
     };
     let old = old.map_err(Failure::Own)?;
     Ok(match (adopt.undo, adopt.commit) {
@@ -227,7 +226,7 @@ async fn commit(client: &Client, adopt: &Adopt, old: &Old, output: Output) -> Re
     };
     notes.extend(rules::masquerade_rules(over(), &found));
     notes.extend(unreadable(old));
-    let faults = over().filter_map(|pod| files::remove(&adopt.data_dir, pod).err());
+    let faults = over().filter_map(|pod| migrate::remove(&adopt.data_dir, pod).err());
     let faults: Vec<String> = faults.map(|error| format!("{error:#}")).collect();
     let has_failed = !faults.is_empty();
     notes.extend(faults);

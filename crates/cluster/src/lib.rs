@@ -36,6 +36,8 @@ pub struct Settings {
     pub kubeconfig: Option<PathBuf>,
     /// Whether the other nodes are followed, too.
     pub peers: bool,
+    /// Whether this node routes to them, and so says when that is done.
+    pub routes: bool,
 }
 
 /// What Kubernetes said.
@@ -54,21 +56,27 @@ pub enum Told {
 /// Follows the cluster for ever.
 ///
 /// `tell` hears what changes, and may block for a moment. `is_ready` answers whether workloads get an address and reach those
-/// of other nodes: then, and only then, the own Node's condition NetworkUnavailable becomes False. What [`Notices`] were given
-/// becomes events of the own Node.
+/// of other nodes: then, and only then, the own Node's condition NetworkUnavailable becomes False, unless others route. What
+/// [`Notices`] were given becomes events of the own Node.
 pub async fn follow(settings: Settings, tell: impl Fn(Told), is_ready: impl Fn() -> bool, queue: Queue) {
     let access = Access::new(settings.kubeconfig);
     let own = own::Own::default();
     let tell = &tell;
     let follow_peers = async {
         if settings.peers {
-            peers::follow(&access, tell).await;
+            peers::follow(&access, &settings.node, tell).await;
+        }
+    };
+    // Whoever makes routes says that they are there, and not one who only looks on.
+    let keep_condition = async {
+        if settings.routes {
+            condition::keep(&access, &settings.node, &own, is_ready).await;
         }
     };
     tokio::join!(
         own::follow(&access, &settings.node, &own, tell),
         follow_peers,
-        condition::keep(&access, &settings.node, &own, is_ready),
+        keep_condition,
         events::write(&access, &settings.node, &own, queue),
     );
 }

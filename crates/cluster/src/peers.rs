@@ -38,14 +38,24 @@ pub(crate) fn keep(node: Node) -> Kept {
 }
 
 /// What is known of all Nodes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Known {
+    /// The own Node's name.
+    own: String,
     nodes: BTreeMap<String, Kept>,
     /// Since when the API server does not answer, and why.
     away: Option<(Timestamp, String)>,
 }
 
 impl Known {
+    pub(crate) fn of(own: &str) -> Self {
+        Self {
+            own: own.to_owned(),
+            nodes: BTreeMap::new(),
+            away: None,
+        }
+    }
+
     /// Whether that may be worth telling.
     pub(crate) fn on(&mut self, change: Change<Kept>) -> bool {
         if !matches!(change, Change::Lost(_)) {
@@ -78,7 +88,11 @@ impl Known {
 
     pub(crate) fn peers(&self) -> Vec<Peer> {
         let peers = self.nodes.values().filter_map(|node| node.peer.clone());
-        peers.collect()
+        let marked = peers.map(|peer| Peer {
+            is_self: peer.name == self.own,
+            ..peer
+        });
+        marked.collect()
     }
 
     fn trouble(&self) -> Option<String> {
@@ -94,8 +108,8 @@ fn warn(node: &Kept) {
 }
 
 /// Follows all Nodes for ever.
-pub(crate) async fn follow(access: &Access, tell: &impl Fn(Told)) {
-    let known = RefCell::new(Known::default());
+pub(crate) async fn follow(access: &Access, own: &str, tell: &impl Fn(Told)) {
+    let known = RefCell::new(Known::of(own));
     let changed = Notify::new();
     let watching = watch::follow(access, None, keep, |change| {
         if known.borrow_mut().on(change) {
@@ -140,7 +154,7 @@ mod tests {
 
     #[test]
     fn what_is_known_outlives_the_api_and_only_a_whole_list_replaces_it() {
-        let mut known = Known::default();
+        let mut known = Known::of("b");
         assert!(known.on(Change::All(vec![
             kept("a", "10.1.0.0/24"),
             kept("b", "10.2.0.0/24")
@@ -159,7 +173,8 @@ mod tests {
         assert_eq!(known.trouble(), None);
         known.on(Change::Gone(kept("a", "10.1.0.0/24")));
         known.on(Change::Put(kept("c", "10.3.0.0/24")));
-        let names: Vec<String> = known.peers().into_iter().map(|peer| peer.name).collect();
-        assert_eq!(names, ["b", "c"]);
+        let peers = known.peers().into_iter();
+        let named: Vec<(String, bool)> = peers.map(|peer| (peer.name, peer.is_self)).collect();
+        assert_eq!(named, [("b".to_owned(), true), ("c".to_owned(), false)]);
     }
 }

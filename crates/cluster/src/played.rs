@@ -13,7 +13,7 @@ use std::cell::RefCell;
 
 /// What is known of all nodes after a page of them and the lines of a watch, up to the first that cannot be read, and why not.
 pub fn peers(page: &[u8], lines: &[&[u8]]) -> (Vec<Peer>, Result<(), String>) {
-    let mut known = Known::default();
+    let mut known = Known::of("node");
     let outcome = each(page, lines, |change| {
         known.on(change.map(keep));
     });

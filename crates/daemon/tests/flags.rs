@@ -117,6 +117,9 @@ fn the_version_is_the_packages() {
     assert_eq!(run(&["--version"]), (true, expected, String::new()));
 }
 
+/// The device of routes to other nodes (`Tunnel::name`).
+const OF_VXLAN: &str = "wkvx*";
+
 #[test]
 fn what_is_shipped_for_other_software_matches_our_links() {
     let networkd = include_str!("../../../packaging/networkd/05-workloadnet.network");
@@ -126,10 +129,20 @@ fn what_is_shipped_for_other_software_matches_our_links() {
         InterfaceName::new("eth0").unwrap(),
     );
     let link = key.unwrap().host_link();
-    let pattern = format!("Name=wk{}", "?".repeat(link.as_str().len() - 2));
+    let of_workloads = format!("wk{}", "?".repeat(link.as_str().len() - 2));
     assert!(link.as_str().starts_with("wk"));
-    assert_eq!(section(networkd, "Match"), [pattern]);
+    assert_eq!(
+        section(networkd, "Match"),
+        [format!("Name={of_workloads} {OF_VXLAN}")]
+    );
     assert_eq!(section(networkd, "Link"), ["Unmanaged=yes"]);
+    // VXLAN's is loose about the reverse path, and a workload's is strict.
+    let sysctls = include_str!("../../../packaging/sysctl.d/90-workloadnet.conf");
+    for (links, value) in [(&*of_workloads, 1), (OF_VXLAN, 2)] {
+        let line = format!("net.ipv4.conf.{links}.rp_filter = {value}");
+        assert!(sysctls.lines().any(|other| other == line), "{line}");
+    }
+    assert_eq!(sysctls.matches("rp_filter = ").count(), 2);
 }
 
 /// The settings of a unit's section (systemd.syntax(7)).

@@ -251,13 +251,16 @@ fn of_vxlan() -> Message {
         .nest(link::LINKINFO, |info| info.text(1, VXLAN))
 }
 
+/// Of `rp_filter` on the device: two nodes may think otherwise of the way between them for a moment (RFC 3704).
+const LOOSE: i32 = 2;
+
 /// The device with our mark.
 struct Device {
     index: u32,
     tunnel: Tunnel,
     /// It is otherwise than ours are made, or one of several.
     odd: bool,
-    /// It is down, or takes no IPv6 and is to.
+    /// It is down, or lacks a setting that it is to have.
     down: bool,
 }
 
@@ -295,12 +298,16 @@ fn find_tunnel(socket: &mut Socket) -> Result<Option<Device>, Fault> {
                 .and_then(|mtu| mtu.try_into().ok())
                 .unwrap_or_default(),
         };
-        let takes_no_ipv6 = crate::survey::parse_link(&payload)
-            .is_some_and(|link| link.conf.v6.disable_ipv6.is_some_and(|off| off != 0));
+        let conf = crate::survey::parse_link(&payload).map(|link| link.conf);
+        let is_lacking = conf.is_some_and(|conf| {
+            let takes_no_ipv6 = conf.v6.disable_ipv6.is_some_and(|off| off != 0);
+            let is_strict = conf.v4.rp_filter.is_some_and(|how| how != LOOSE);
+            is_strict || takes_no_ipv6 && tunnel.carries_ipv6()
+        });
         last = Some(Device {
             index: u32_at(&payload, 4).unwrap_or_default(),
             odd: !right || last.is_some() || attributes.text(link::IFNAME) != Some(&tunnel.name()),
-            down: flags_of(&payload) & UP == 0 || (takes_no_ipv6 && tunnel.carries_ipv6()),
+            down: flags_of(&payload) & UP == 0 || is_lacking,
             tunnel,
         });
     }

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv6Addr};
 /// Bytes of a peer's name: a DNS subdomain, as Kubernetes names nodes (RFC 1123, section 2.1).
 pub const NAME_BYTES: usize = 253;
 
-/// Another node. A list of peers may hold the node itself, too: it is recognised by its addresses.
+/// Another node. A list of peers may hold the node itself, too: it is marked where its name is known, and else recognised by
+/// its addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Peer {
     /// What people call it, e.g. `node-b`; 1 to [`NAME_BYTES`] bytes, no control characters.
@@ -15,6 +16,8 @@ pub struct Peer {
     pub addresses: Vec<IpAddr>,
     /// What its workloads' addresses come from, in any order; disjoint.
     pub prefixes: Vec<Prefix>,
+    /// Whether it is this node, by its name.
+    pub is_self: bool,
 }
 
 /// Why something is no peer.
@@ -74,6 +77,7 @@ impl Peer {
             name: peer,
             addresses,
             prefixes,
+            is_self: false,
         })
     }
 }

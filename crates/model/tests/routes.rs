@@ -371,3 +371,90 @@ fn a_node_that_claims_too_much_takes_nothing_from_the_others() {
     ];
     assert_eq!(planned.warnings, warnings);
 }
+
+/// What is planned for these peers where each address of a list is reached so.
+fn planned(mode: Mode, peers: &[Peer], reach: &[(IpAddr, Reach)]) -> Planned {
+    let settings = Settings {
+        mode,
+        ..Settings::default()
+    };
+    let facts = Facts {
+        own: &Own::default(),
+        peers,
+        reach: &reach.iter().cloned().collect(),
+        found: &FoundRoutes::default(),
+        ipv6: true,
+    };
+    plan(&settings, facts)
+}
+
+fn routed() -> Reach {
+    Reach::Over {
+        index: 2,
+        device: "eth0".to_owned(),
+        mtu: 1500,
+        shared: false,
+        on_link: false,
+        source: None,
+    }
+}
+
+fn named(name: &str, addresses: &[IpAddr], net: &str) -> Peer {
+    Peer::new(name, addresses.to_vec(), vec![net.parse().unwrap()]).unwrap()
+}
+
+#[test]
+fn a_node_that_has_no_address_yet_changes_nothing_for_the_others() {
+    let (a, b) = (
+        named("a", &[v6(1)], "fd77::/64"),
+        named("b", &[v6(2)], "fd77:0:0:1::/64"),
+    );
+    let reach = [(v6(1), Reach::Own), (v6(2), routed())];
+    let before = planned(Mode::Auto, &[a.clone(), b.clone()], &reach);
+    assert_eq!(before.held.tunnel.map(|tunnel| tunnel.family), Some(Family::V6));
+    let young = named("young", &[], "fd77:0:0:2::/64");
+    let after = planned(Mode::Auto, &[a, b, young], &reach);
+    assert_eq!(after.held, before.held);
+    let how: Vec<&How> = after
+        .ways
+        .iter()
+        .filter_map(|way| way.how.as_ref().ok())
+        .collect();
+    assert_eq!(how, [&How::Vxlan { to: v6(2) }]);
+}
+
+/// As an address that moves between nodes, or one that each of them has.
+#[test]
+fn a_peer_that_lists_an_address_of_this_node_is_not_taken_for_it_where_its_name_is_known() {
+    let myself = Peer {
+        is_self: true,
+        ..named("a", &[v4(1)], "10.77.1.0/24")
+    };
+    let b = named("b", &[v4(9), v4(2)], "10.77.2.0/24");
+    let c = named("c", &[v4(9)], "10.77.3.0/24");
+    let reach = [(v4(1), Reach::Own), (v4(9), Reach::Own), (v4(2), routed())];
+    let told = |planned: &Planned| -> Vec<String> {
+        let one = |way: &model::routes::Way| format!("{} {:?}", way.peer, way.how);
+        planned.ways.iter().map(one).collect()
+    };
+    let known = planned(Mode::Direct, &[myself.clone(), b.clone(), c.clone()], &reach);
+    assert_eq!(
+        told(&known)[1],
+        format!(
+            "c Err(\"no address of it is on a link of this node that could carry IPv4: {} is this node's own, too\")",
+            v4(9)
+        )
+    );
+    assert!(told(&known)[0].starts_with("b "), "{known:#?}");
+    // Where nobody knows the name it is said.
+    let unmarked = Peer {
+        is_self: false,
+        ..myself
+    };
+    let unknown = planned(Mode::Direct, &[unmarked, b, c], &reach);
+    assert_eq!(told(&unknown), Vec::<String>::new());
+    assert_eq!(
+        unknown.warnings[0],
+        "peers a and b both have addresses of this node, and neither is routed to"
+    );
+}

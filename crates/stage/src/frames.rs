@@ -6,7 +6,7 @@ use crate::change::Links;
 use crate::traffic::checksum;
 use anyhow::{Context as _, Result};
 pub use kernel::frames::Frames;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// An Ethernet address.
 pub type Mac = [u8; 6];
@@ -63,11 +63,16 @@ pub fn arp(operation: u16, sender: (Mac, Ipv4Addr), target: (Mac, Ipv4Addr)) -> 
 
 /// A datagram from port 4000 between any two addresses of a family.
 pub fn datagram(from: IpAddr, to: IpAddr, port: u16, text: &[u8]) -> Packet {
-    let mut udp = [4000_u16.to_be_bytes(), port.to_be_bytes()].concat();
+    datagram_between((from, 4000).into(), (to, port).into(), text)
+}
+
+/// A datagram between any two addresses and ports of a family.
+pub fn datagram_between(from: SocketAddr, to: SocketAddr, text: &[u8]) -> Packet {
+    let mut udp = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
     udp.extend(u16::try_from(8 + text.len()).expect("short").to_be_bytes());
     udp.extend([0, 0]);
     udp.extend(text);
-    match (from, to) {
+    match (from.ip(), to.ip()) {
         // A sum of zero is none at all (RFC 768).
         (IpAddr::V4(from), IpAddr::V4(to)) => ipv4(from, to, UDP, 0, &udp),
         (IpAddr::V6(from), IpAddr::V6(to)) => {

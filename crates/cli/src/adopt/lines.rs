@@ -1,11 +1,11 @@
 //! What became of pods, as it is shown.
 
-use super::files::{Fate, Pod};
 use crate::answer::Answer;
 use crate::hint::Exit;
 use crate::output::Output;
 use client::inspection::Adoption;
 use client::inspection::adoption::State;
+use migrate::{Fate, Pod};
 use serde_json::{Value, json};
 
 /// Why nothing is known of a pod but its reservation.

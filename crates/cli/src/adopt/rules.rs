@@ -1,8 +1,7 @@
 //! Rules of the node by which the old plugin masqueraded for pods, and how they are taken away.
 
-use super::chain::Masquerade;
-use super::files::Pod;
 use client::inspection::MasqueradeRule;
+use migrate::{Masquerade, Pod};
 use sha2::{Digest as _, Sha512};
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -75,4 +74,66 @@ fn commands(pod: &Pod) -> Vec<String> {
         }
     }
     commands
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use migrate::Fate;
+
+    fn pod(n: u8, masquerade: Option<Masquerade>) -> Pod {
+        Pod {
+            network: "old".to_owned(),
+            container: format!("c{n}"),
+            if_name: "eth0".to_owned(),
+            path: String::new(),
+            addresses: vec![IpAddr::from([10, 1, 0, n + 2])],
+            masquerade,
+            fate: Fate::Gone,
+            reservations: Vec::new(),
+            result: None,
+        }
+    }
+
+    #[test]
+    fn a_dead_pods_masquerade_rules_are_named_where_they_are() {
+        let (iptables, nftables) = (Some(Masquerade::Iptables), Some(Masquerade::Nftables));
+        let pods = [pod(0, iptables), pod(1, nftables), pod(2, None), pod(3, iptables)];
+        // As ptp 1.9.1 wrote them for c1, which was told to use nftables, and for c3, which found no iptables.
+        let rule = |handle, id: &str, hash: &str| MasqueradeRule {
+            handle,
+            comment: format!("a6d96fa05fb243a1-{hash}, net: old, if: eth0, id: {id}"),
+        };
+        let found = [
+            rule(6, "c1", "f4d01f2ef4b92245"),
+            rule(7, "c1", "f4d01f2ef4b92245"),
+            rule(8, "c3", "bc61dce671641a4e"),
+            rule(9, "somebody", "0123456789abcdef"),
+        ];
+        let lines = masquerade_rules(pods.iter(), &found);
+        assert!(
+            lines[1].starts_with("iptables -t nat -D POSTROUTING -s 10.1.0.2 "),
+            "{lines:#?}"
+        );
+        let rest: Vec<&str> = lines[2..].iter().map(String::as_str).collect();
+        assert_eq!(
+            rest,
+            [
+                "iptables -t nat -F CNI-7a948d91e348222fee2e1e17",
+                "iptables -t nat -X CNI-7a948d91e348222fee2e1e17",
+                &format!("{DELETE} handle 6"),
+                &format!("{DELETE} handle 7"),
+                &format!("{DELETE} handle 8"),
+            ]
+        );
+        // What is gone already is not named; of what may be in iptables nobody knows.
+        let lines = masquerade_rules(pods.iter(), &[]);
+        let count = |word: &str| lines.iter().filter(|line| line.contains(word)).count();
+        assert_eq!(
+            count("10.1.0.3") + count("10.1.0.4") + count("nft "),
+            0,
+            "{lines:#?}"
+        );
+        assert_eq!(count("-s 10.1.0.5 "), 1, "{lines:#?}");
+    }
 }

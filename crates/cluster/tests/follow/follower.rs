@@ -9,6 +9,28 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 
+/// What is done beside following the own Node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Follows {
+    pub(crate) peers: bool,
+    pub(crate) routes: bool,
+}
+
+pub(crate) const ROUTES: Follows = Follows {
+    peers: true,
+    routes: true,
+};
+pub(crate) const OWN_NODE: Follows = Follows {
+    peers: false,
+    routes: false,
+};
+
+/// Others route; what goes there is not masqueraded.
+pub(crate) const SPARES: Follows = Follows {
+    peers: true,
+    routes: false,
+};
+
 /// What is told on a thread of its own, as text.
 pub(crate) struct Follower {
     told: Arc<Mutex<Vec<String>>>,
@@ -23,23 +45,24 @@ pub(crate) struct Follower {
 impl Follower {
     /// As the node `a`.
     pub(crate) fn new(server: &ApiServer) -> Self {
-        Self::with(server, "{}", true)
+        Self::with(server, "{}", ROUTES)
     }
 
-    pub(crate) fn with(server: &ApiServer, user: &str, peers: bool) -> Self {
+    pub(crate) fn with(server: &ApiServer, user: &str, follows: Follows) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let kubeconfig = folder.path().join("kubeconfig");
         std::fs::write(folder.path().join("token"), "old").unwrap();
         let user = user.replace("FOLDER", folder.path().to_str().unwrap());
         std::fs::write(&kubeconfig, server.kubeconfig(&user)).unwrap();
-        Self::of(folder, Some(kubeconfig), peers)
+        Self::of(folder, Some(kubeconfig), follows)
     }
 
-    pub(crate) fn of(folder: TempDir, kubeconfig: Option<PathBuf>, peers: bool) -> Self {
+    pub(crate) fn of(folder: TempDir, kubeconfig: Option<PathBuf>, follows: Follows) -> Self {
         let settings = Settings {
             node: "a".to_owned(),
             kubeconfig,
-            peers,
+            peers: follows.peers,
+            routes: follows.routes,
         };
         let told = Arc::<Mutex<Vec<String>>>::default();
         let is_ready = Arc::<AtomicBool>::default();

@@ -1,7 +1,7 @@
 //! Nodes that come, change and go, and who of them is asked for.
 
 use crate::api_server::{ApiServer, Mishap, node};
-use crate::follower::{BOTH, Follower, OF_A, PEERS, PREFIXES, a, b};
+use crate::follower::{BOTH, Follower, OF_A, OWN_NODE, PEERS, PREFIXES, a, b};
 use stage::wait::{PATIENCE, eventually};
 
 #[test]
@@ -67,7 +67,7 @@ fn only_the_own_node_is_asked_for_where_nobody_routes() {
     let server = ApiServer::start();
     server.put(a());
     server.put(b());
-    let follower = Follower::with(&server, "{}", false);
+    let follower = Follower::with(&server, "{}", OWN_NODE);
     follower.expect(PREFIXES, OF_A);
     eventually(
         PATIENCE,

@@ -1,7 +1,7 @@
 //! A server that is away, is late, or says what is wrong: what was told stays.
 
 use crate::api_server::{ApiServer, Mishap, node};
-use crate::follower::{BOTH, Follower, OF_A, PEERS, PREFIXES, a, a_and_b, b, is_watched};
+use crate::follower::{BOTH, Follower, OF_A, OWN_NODE, PEERS, PREFIXES, a, a_and_b, b, is_watched};
 use stage::wait::{PATIENCE, eventually};
 
 #[test]
@@ -88,7 +88,7 @@ fn whatever_is_cut_or_garbled_takes_nothing_away_and_is_got_over() {
         let server = ApiServer::start();
         server.put(a());
         server.fail(mishap);
-        let follower = Follower::with(&server, "{}", false);
+        let follower = Follower::with(&server, "{}", OWN_NODE);
         follower.expect(PREFIXES, OF_A);
         assert!(server.has_failed(), "{mishap:?}");
         assert_eq!(follower.told("trouble: ").len(), 1, "{mishap:?}");

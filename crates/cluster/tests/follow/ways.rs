@@ -1,14 +1,14 @@
 //! By which way, and as whom, a server is asked.
 
 use crate::api_server::{ApiServer, node};
-use crate::follower::{Follower, OF_A, PREFIXES, a, is_watched};
+use crate::follower::{Follower, OF_A, OWN_NODE, PREFIXES, ROUTES, a, is_watched};
 
 #[test]
 fn a_token_that_is_rotated_is_read_again() {
     let server = ApiServer::start();
     server.put(a());
     server.require("old");
-    let follower = Follower::with(&server, "{tokenFile: FOLDER/token}", true);
+    let follower = Follower::with(&server, "{tokenFile: FOLDER/token}", ROUTES);
     follower.expect(PREFIXES, OF_A);
     is_watched(&server);
     server.require("new");
@@ -32,7 +32,7 @@ fn what_there_is_no_way_by_is_said_and_is_tried_again() {
     let follower = Follower::with(
         &server,
         "{exec: {apiVersion: client.authentication.k8s.io/v1, command: /bin/true}}",
-        true,
+        ROUTES,
     );
     follower.expect_trouble("the daemon starts no program");
     let kubeconfig = follower.folder.path().join("kubeconfig");
@@ -42,6 +42,6 @@ fn what_there_is_no_way_by_is_said_and_is_tried_again() {
     follower.expect_trouble("kubeconfig: failed to parse");
     std::fs::write(&kubeconfig, server.kubeconfig("{}")).unwrap();
     follower.expect(PREFIXES, OF_A);
-    let outside = Follower::of(tempfile::tempdir().unwrap(), None, false);
+    let outside = Follower::of(tempfile::tempdir().unwrap(), None, OWN_NODE);
     outside.expect_trouble("no service account of a pod is there");
 }

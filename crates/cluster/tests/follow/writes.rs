@@ -1,10 +1,11 @@
 //! What a server is told: the Node's condition, and events.
 
 use crate::api_server::{ApiServer, Mishap, node};
-use crate::follower::{Follower, OF_A, PEERS, PREFIXES, a, b};
+use crate::follower::{BOTH, Follower, OF_A, PEERS, PREFIXES, SPARES, a, b};
 use cluster::{Kind, Notice};
 use stage::wait::{PATIENCE, eventually};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 #[test]
 fn the_condition_is_false_when_the_node_is_ready_and_again_when_somebody_changes_it() {
@@ -45,6 +46,25 @@ fn the_condition_is_false_when_the_node_is_ready_and_again_when_somebody_changes
         .filter(|r| r.starts_with("PATCH"))
         .count();
     assert!((3..=4).contains(&patches), "{patches}");
+}
+
+/// As a cloud's route controller has it: the condition is its own, and says what it knows.
+#[test]
+fn where_others_route_the_condition_is_theirs_and_the_nodes_are_told_all_the_same() {
+    let server = ApiServer::start();
+    let mut unavailable = a();
+    unavailable["status"]["conditions"] =
+        serde_json::json!([{"type": "NetworkUnavailable", "status": "True"}]);
+    server.put(unavailable);
+    server.put(b());
+    let follower = Follower::with(&server, "{}", SPARES);
+    follower.is_ready.store(true, Ordering::Relaxed);
+    follower.expect(PEERS, BOTH);
+    // As long as it takes where this node routes.
+    std::thread::park_timeout(Duration::from_millis(2500));
+    let condition = server.condition("a", "NetworkUnavailable");
+    assert_eq!(condition.as_deref(), Some("True"));
+    assert_eq!(follower.asked.load(Ordering::Relaxed), 0);
 }
 
 #[test]

@@ -14,6 +14,9 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// It rests for so many times as long as it has looked: a node with many connections and many workloads that come and go has
 /// other things to do.
 const REST: u32 = 9;
+/// Where it has found more than is forgotten at once: a workload may have filled the table, and its addresses cool down for a
+/// while only.
+const REST_WITH_MORE: u32 = 1;
 /// After what is in the way for a moment, as too little memory, it is looked for again; a kernel that cannot forget never will.
 const TRIES: u32 = 5;
 const AGAIN: Duration = Duration::from_secs(1);
@@ -82,8 +85,8 @@ impl<D: Datapath> Desk<D> {
             loop {
                 let past = desk.cleaner.wait(rest);
                 let began = instant();
-                desk.clean(past, &mut failed);
-                rest = (instant() - began) * REST;
+                let is_all = desk.clean(past, &mut failed);
+                rest = (instant() - began) * if is_all { REST } else { REST_WITH_MORE };
                 if failed.times > 0 {
                     rest = rest.max(AGAIN);
                 }
@@ -91,14 +94,15 @@ impl<D: Datapath> Desk<D> {
         })
     }
 
-    fn clean(&self, mut past: Past, failed: &mut Failed) {
+    /// Whether there were no more than are forgotten at once.
+    fn clean(&self, mut past: Past, failed: &mut Failed) -> bool {
         let state = self.state();
         // Connections of who has an address again cannot be told from those of who had it.
         past.addresses
             .retain(|address| state.ipam.holder(*address).is_none());
         drop(state);
         if past.is_empty() {
-            return;
+            return true;
         }
         match self.datapath.forget(&past) {
             Ok(forgotten) => {
@@ -110,6 +114,7 @@ impl<D: Datapath> Desk<D> {
                 if forgotten.more {
                     self.cleaner.again(past);
                 }
+                !forgotten.more
             }
             Err(found) => {
                 if failed.fault.as_ref() != Some(&found) {
@@ -125,6 +130,7 @@ impl<D: Datapath> Desk<D> {
                 if failed.times < TRIES {
                     self.cleaner.again(past);
                 }
+                true
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The source `kubernetes`: podCIDRs of the own Node, and the other nodes where they are routed to. What the API server is told
+//! The source `kubernetes`: podCIDRs of the own Node, and the other nodes where they are routed to or spared. What the API server is told
 //! of the own node goes the other way.
 //!
 //! A thread of its own, with a runtime of its own: whatever becomes of the API server, the door and the desk do not wait.
@@ -53,11 +53,14 @@ pub fn follow<D: Datapath>(config: &Config, desk: Arc<Desk<D>>) -> anyhow::Resul
     let settings = Settings {
         node: own_name(config.kubernetes.node.as_deref())?,
         kubeconfig: config.kubernetes.kubeconfig.clone(),
-        peers: config.routes.mode != Mode::None,
+        // Where others route, what goes there is not masqueraded all the same.
+        peers: config.routes.mode != Mode::None || config.network.masquerade,
+        routes: config.routes.mode != Mode::None,
     };
     tracing::info!(
         node = settings.node,
         peers = settings.peers,
+        routes = settings.routes,
         "following Kubernetes"
     );
     let (notices, queue) = cluster::notices(EVENT_PACE);

@@ -127,6 +127,29 @@ fn daemon_says(daemon: &Daemon, words: &str) {
     eventually(PATIENCE, words, look, |said| said.contains(words));
 }
 
+/// With `masquerade`, which is on, nobody there is to be seen as this node.
+#[test]
+fn where_others_route_the_nodes_prefixes_are_spared_and_the_condition_is_left_alone() {
+    let (mut daemon, server) = follower("none");
+    let mut own = a(&ONE);
+    own["status"]["conditions"] = serde_json::json!([{"type": "NetworkUnavailable", "status": "True"}]);
+    server.put(own);
+    server.put(node("b", 2, &TWO, &["203.0.113.3"]));
+    daemon.start();
+    for (set, nets) in [("cluster4", [ONE[0], TWO[0]]), ("cluster6", [ONE[1], TWO[1]])] {
+        let look = || run(&daemon.node.node, &format!("nft list set inet workloadnet {set}"));
+        eventually(PATIENCE, set, look, |now| {
+            nets.iter().all(|net| now.contains(net))
+        });
+    }
+    let routes = run(&daemon.node.node, "ip route show proto 77 type unicast");
+    assert_eq!(routes, "");
+    assert_eq!(
+        server.condition("a", "NetworkUnavailable").as_deref(),
+        Some("True")
+    );
+}
+
 #[test]
 fn nodes_bring_their_routes_and_take_them_along_and_the_api_server_does_not() {
     let (mut daemon, server) = follower("auto");

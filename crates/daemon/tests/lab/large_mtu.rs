@@ -6,7 +6,7 @@ use crate::witness::run;
 use client::workload::AttachRequest;
 use stage::tcp::{Conversation, Server};
 use stage::wait::{PATIENCE, eventually};
-use stage::{OUTSIDE, ping};
+use stage::{Namespace, OUTSIDE, ping};
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -25,6 +25,22 @@ fn replace(file: &Path, prefixes: &[&str]) {
     let beside = file.with_extension("new");
     std::fs::write(&beside, format!("prefixes = {prefixes:?}\n")).unwrap();
     std::fs::rename(beside, file).unwrap();
+}
+
+/// What the kernel may put together on an end, in bytes (BIG TCP: more than 65536).
+#[track_caller]
+fn has_no_big_tcp(place: &Namespace, link: &str) {
+    let shown = run(place, &format!("ip -d link show dev {link}"));
+    let words: Vec<&str> = shown.split_whitespace().collect();
+    // `tso_max_size` is what a device could do.
+    let is_set = |name: &str| name.ends_with("_max_size") && name != "tso_max_size";
+    let ceilings = words.windows(2).filter(|pair| is_set(pair[0]));
+    let ceilings: Vec<(&str, u32)> = ceilings.map(|pair| (pair[0], pair[1].parse().unwrap())).collect();
+    assert!(
+        ceilings.iter().any(|(name, _)| *name == "gso_max_size"),
+        "{shown}"
+    );
+    assert!(ceilings.iter().all(|(_, bytes)| *bytes <= 65_536), "{ceilings:?}");
 }
 
 /// In one piece of 60000 bytes.
@@ -54,6 +70,9 @@ fn workloads_of_a_node_exchange_large_packets_and_what_leaves_it_has_the_real_mt
     let caller = daemon.caller();
     let first = caller.attach(owned("a", &a)).unwrap();
     let second = caller.attach(owned("b", &b)).unwrap();
+    // IPv6 collapses with it where it is routed.
+    has_no_big_tcp(&daemon.node.node, &first.host_link);
+    has_no_big_tcp(&a, "eth0");
     let third = caller.attach(attach("c", &usual)).unwrap();
     let mtu = 1400;
     let fourth = caller.attach(AttachRequest {

@@ -88,6 +88,11 @@ fn what_is_taken_away_is_put_back_and_a_strangers_route_stays() {
         cluster.ip(0, flush);
         cluster.settled();
     }
+    // As udev applies sysctl.d to a new link.
+    cluster.ip(0, "sysctl -w net.ipv4.conf.wkvx8.rp_filter=1");
+    cluster.expect(0, "sysctl -n net.ipv4.conf.wkvx8.rp_filter", |now| {
+        now.trim() == "2"
+    });
     let fdb = cluster.ip(0, "bridge fdb show dev wkvx8");
     let mac = fdb.split(' ').next().unwrap();
     cluster.ip(

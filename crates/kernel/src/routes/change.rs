@@ -1,6 +1,6 @@
 //! Steps as messages.
 
-use super::{AF_BRIDGE, UNREACHABLE, VXLAN, find_tunnel, vxlan};
+use super::{AF_BRIDGE, LOOSE, UNREACHABLE, VXLAN, find_tunnel, vxlan};
 use crate::encode::{
     AF_INET, AF_INET6, DELADDR, DELLINK, DELROUTE, LOOPBACK, NEWADDR, NEWLINK, NEWROUTE, PERMANENT, SETLINK,
     TABLE_MAIN, UNICAST, UP, address, family, ifinfo, link, neighbour, route,
@@ -282,13 +282,13 @@ fn make_tunnel(tunnel: &Tunnel, tried: String) -> Message {
         })
 }
 
-/// Loose about the reverse path, because two nodes may think otherwise of the way between them for a moment (RFC 3704).
 fn configure_tunnel(tunnel: &Tunnel, index: u32, tried: String) -> Message {
     Message::new(SETLINK, 0, tried)
         .fixed(&ifinfo(index, 0, 0))
         .nest(link::AF_SPEC, |spec| {
             // IPV4_DEVCONF_RP_FILTER; IFLA_INET6_ADDR_GEN_MODE: none.
-            let spec = spec.nest(AF_INET.into(), |inet| inet.nest(1, |conf| conf.u32(8, 2)));
+            let loose = LOOSE.cast_unsigned();
+            let spec = spec.nest(AF_INET.into(), |inet| inet.nest(1, |conf| conf.u32(8, loose)));
             match sysctl::has_ipv6() && tunnel.carries_ipv6() {
                 true => spec.nest(AF_INET6.into(), |inet6| inet6.u8(8, 1)),
                 false => spec,

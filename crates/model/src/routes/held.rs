@@ -31,7 +31,7 @@ pub struct Held {
 pub struct Odd {
     /// There are several VXLAN devices with our mark, or the one has another name or other settings.
     pub tunnel: bool,
-    /// It is down, or takes no IPv6 though its MTU is large enough.
+    /// It is down, takes no IPv6 though its MTU is large enough, or is strict about the reverse path.
     pub down: bool,
     /// Where routes without a next hop go to.
     pub routes: BTreeSet<IpNet>,

@@ -89,9 +89,14 @@ pub(super) fn to_others(settings: &Settings, facts: Facts<'_>) -> Planned {
             ..Planned::default()
         };
     }
+    // An address may have moved here that another node still lists, or stand on each of them: a name is one node's.
+    let is_named = facts.peers.iter().any(|peer| peer.is_self);
     let is_own = |peer: &&Peer| {
-        let mut addresses = peer.addresses.iter();
-        addresses.any(|a| facts.reach.get(a) == Some(&Reach::Own))
+        let has_own = |a: &IpAddr| facts.reach.get(a) == Some(&Reach::Own);
+        match is_named {
+            true => peer.is_self,
+            false => peer.addresses.iter().any(has_own),
+        }
     };
     let (myself, others): (Vec<&Peer>, Vec<&Peer>) = facts.peers.iter().partition(is_own);
     let mine: &[IpAddr] = match (settings.addresses.as_slice(), myself.first()) {
@@ -110,16 +115,25 @@ pub(super) fn to_others(settings: &Settings, facts: Facts<'_>) -> Planned {
         kept: Vec::new(),
         hops: Vec::new(),
     };
+    if let [first, second, ..] = myself[..] {
+        let text = format!(
+            "peers {} and {} both have addresses of this node, and neither is routed to",
+            first.name, second.name
+        );
+        planner.planned.warnings.push(text);
+    }
     planner.address();
     planner.route(mine, &others);
     planner.finish(mine, &others)
 }
 
-/// The family that every node has; IPv4 where that is both or neither. Nodes that know the same peers agree.
+/// The family that every node has; IPv4 where that is both or neither. Nodes that know the same peers agree. One without an
+/// address, as a Node is before a cloud's controller has seen it, has no say.
 fn underlay(mine: &[IpAddr], others: &[&Peer]) -> Family {
-    let has = |addresses: &[IpAddr], family| addresses.iter().any(|a| Family::of(*a) == family);
-    let all =
-        |family| (mine.is_empty() || has(mine, family)) && others.iter().all(|p| has(&p.addresses, family));
+    let lacks = |addresses: &[IpAddr], family| {
+        !addresses.is_empty() && addresses.iter().all(|a| Family::of(*a) != family)
+    };
+    let all = |family| !lacks(mine, family) && !others.iter().any(|peer| lacks(&peer.addresses, family));
     match all(Family::V6) && !all(Family::V4) {
         true => Family::V6,
         false => Family::V4,
@@ -344,6 +358,7 @@ impl Planner<'_> {
     fn nowhere(&self, peer: &Peer) -> String {
         let why = peer.addresses.iter().find_map(|a| match self.facts.reach.get(a) {
             Some(Reach::Nowhere(why)) => Some(format!(": {a}: {why}")),
+            Some(Reach::Own) => Some(format!(": {a} is this node's own, too")),
             _ => None,
         });
         why.unwrap_or_default()

@@ -2,10 +2,11 @@
 
 use super::{Stand, Undisturbed};
 use crate::witness::run;
-use stage::frames::{Packet, datagram};
+use stage::frames::{Packet, datagram, datagram_between};
 use stage::packets::{udp_listener, udp_receive};
 use stage::wait::{PATIENCE, eventually};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::time::Duration;
 
 /// Connections that a workload begins; few for a table of 65536, and more than anything else here.
@@ -13,13 +14,33 @@ const MANY: u16 = 1000;
 /// More than everybody else here has at once.
 const FEW: usize = 200;
 
+/// So many connections are forgotten at once (`crates/kernel/src/conntrack.rs`).
+const AT_ONCE: usize = 20_000;
+
 /// How many connections the node tracks.
 fn tracked(stand: &Stand) -> usize {
-    let count = run(
+    setting(stand, "nf_conntrack_count")
+}
+
+fn setting(stand: &Stand, name: &str) -> usize {
+    let text = run(
         &stand.daemon.node.node,
-        "sysctl -n net.netfilter.nf_conntrack_count",
+        &format!("sysctl -n net.netfilter.{name}"),
     );
-    count.trim().parse().unwrap()
+    text.trim().parse().unwrap()
+}
+
+/// The hostile one begins connections of IPv4, which nobody answers.
+fn begin(stand: &Stand, numbers: Range<usize>) {
+    const PORTS: usize = 60_000;
+    let at = |address: IpAddr, port: usize| SocketAddr::new(address, u16::try_from(port).unwrap());
+    let packets: Vec<Packet> = numbers
+        .map(|n| {
+            let from = at(stand.hostile.ips[0], 1024 + n % PORTS);
+            datagram_between(from, at(stand.outside[0], 10_000 + n / PORTS), b"new")
+        })
+        .collect();
+    stand.send(&packets);
 }
 
 #[test]
@@ -51,6 +72,50 @@ fn connections_that_a_workload_makes_up_take_no_place_and_its_own_go_with_it() {
         || tracked(&stand),
         |left| *left < FEW,
     );
+}
+
+#[test]
+fn a_table_that_a_workload_fills_keeps_nobody_out_and_is_emptied_when_it_has_gone() {
+    let stand = Stand::new();
+    let before = Undisturbed::begin(&stand);
+    let places = setting(&stand, "nf_conntrack_max");
+    for some in (0..places).step_by(10_000) {
+        begin(&stand, some..(some + 10_000).min(places));
+    }
+    let full = tracked(&stand);
+    assert!(full > places / 10 * 9, "{full} of {places}");
+    // Who was there before, and who comes now: the kernel makes room among those that nobody has answered.
+    before.end();
+    Undisturbed::begin(&stand).end();
+    stand.is_cleaned_up();
+    // Some tens of thousands at a time, one after the other.
+    for part in 1..=2 {
+        eventually(
+            3 * PATIENCE,
+            "its connections are forgotten",
+            || tracked(&stand),
+            |left| *left < full - part * AT_ONCE + FEW,
+        );
+    }
+}
+
+/// As decision 43 says.
+#[test]
+fn a_limit_that_an_administrator_sets_by_the_link_group_holds() {
+    let stand = Stand::new();
+    for line in [
+        "add table inet mine",
+        "add chain inet mine forward { type filter hook forward priority 10; }",
+        "add set inet mine new { type ipv4_addr; size 65535; flags dynamic; }",
+        "add rule inet mine forward iifgroup 8 ct state new add @new { ip saddr ct count over 300 } drop",
+    ] {
+        run(&stand.daemon.node.node, &format!("nft {line}"));
+    }
+    begin(&stand, 0..usize::from(MANY));
+    let own = tracked(&stand);
+    assert!((300..300 + FEW).contains(&own), "{own}");
+    // The others have places of their own.
+    Undisturbed::begin(&stand).end();
 }
 
 #[test]

@@ -11,9 +11,10 @@ const ON_DEMAND: [(&str, &str, &[&str]); 2] = [
 ];
 /// By what ptp gives packets for the world the node's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Masquerade {
+pub enum Masquerade {
     /// Or, unasked, by nftables.
     Iptables,
+    /// As it was told to.
     Nftables,
 }
 

@@ -1,8 +1,6 @@
 //! Folders as host-local and libcni leave them.
 
 use super::*;
-use crate::adopt::rules;
-use client::inspection::MasqueradeRule;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -96,57 +94,6 @@ fn only_a_pod_whose_namespace_is_gone_is_dead() {
         ]
     );
     assert_eq!(old.unreadable[0].0, node.path("results/old-torn-eth0"));
-}
-
-#[test]
-fn a_dead_pods_masquerade_rules_are_named_where_they_are() {
-    let node = Node::new();
-    let nftables = PTP.replace(r#""ipMasq":true"#, r#""ipMasq":true,"ipMasqBackend":"nftables""#);
-    let none = PTP.replace("true", "false");
-    for (n, plugin) in [PTP, &nftables, &none, PTP].into_iter().enumerate() {
-        let (address, container) = (format!("10.1.0.{}", n + 2), format!("c{n}"));
-        node.reserve("old", &address, &container);
-        node.cache("old", &address, &container, "nowhere", &[plugin]);
-    }
-    let old = node.read(&[]);
-    assert!(old.pods.iter().all(|pod| pod.fate == Fate::Gone));
-    // As ptp 1.9.1 wrote them for c1, which was told to use nftables, and for c3, which found no iptables.
-    let rule = |handle, id: &str, hash: &str| MasqueradeRule {
-        handle,
-        comment: format!("a6d96fa05fb243a1-{hash}, net: old, if: eth0, id: {id}"),
-    };
-    let found = [
-        rule(6, "c1", "f4d01f2ef4b92245"),
-        rule(7, "c1", "f4d01f2ef4b92245"),
-        rule(8, "c3", "bc61dce671641a4e"),
-        rule(9, "somebody", "0123456789abcdef"),
-    ];
-    let lines = rules::masquerade_rules(old.pods.iter(), &found);
-    assert!(
-        lines[1].starts_with("iptables -t nat -D POSTROUTING -s 10.1.0.2 "),
-        "{lines:#?}"
-    );
-    let rest: Vec<&str> = lines[2..].iter().map(String::as_str).collect();
-    let delete = "nft delete rule inet cni_plugins_masquerade masq_checks handle";
-    assert_eq!(
-        rest,
-        [
-            "iptables -t nat -F CNI-7a948d91e348222fee2e1e17",
-            "iptables -t nat -X CNI-7a948d91e348222fee2e1e17",
-            &format!("{delete} 6"),
-            &format!("{delete} 7"),
-            &format!("{delete} 8"),
-        ]
-    );
-    // What is gone already is not named; of what may be in iptables nobody knows.
-    let lines = rules::masquerade_rules(old.pods.iter(), &[]);
-    let count = |word: &str| lines.iter().filter(|line| line.contains(word)).count();
-    assert_eq!(
-        count("10.1.0.3") + count("10.1.0.4") + count("nft "),
-        0,
-        "{lines:#?}"
-    );
-    assert_eq!(count("-s 10.1.0.5 "), 1, "{lines:#?}");
 }
 
 #[test]
@@ -256,4 +203,44 @@ fn a_cached_result_goes_though_the_reservations_are_gone() {
     node.remove(&old);
     assert!(!node.path("results/old-a-eth0").exists());
     assert!(!node.path("networks/old").exists());
+}
+
+#[test]
+fn a_result_whose_names_lead_elsewhere_is_told_of_and_nothing_more() {
+    let node = Node::new();
+    fs::create_dir(node.path("elsewhere")).unwrap();
+    let names = ["../elsewhere", "", ".", "..", "a/b", "/", "a\u{1b}[2J"];
+    for (n, name) in names.into_iter().enumerate() {
+        let file = node.cache("old", "10.1.0.2", &format!("c{n}"), "netns", &[PTP]);
+        let text = fs::read_to_string(&file).unwrap();
+        let mut json: Value = serde_json::from_str(&text).unwrap();
+        json["networkName"] = json!(name);
+        fs::write(&file, json.to_string()).unwrap();
+    }
+    let old = node.read(&[]);
+    assert_eq!((old.pods.len(), old.unreserved.len()), (0, 0), "{old:#?}");
+    assert_eq!(old.unreadable.len(), names.len());
+    let said = &old.unreadable[0].1;
+    assert_eq!(said, r#"its networkName is "../elsewhere", which names nothing"#);
+    assert!(
+        old.unreadable
+            .iter()
+            .all(|(_, why)| !why.contains(char::is_control))
+    );
+}
+
+#[test]
+fn what_cannot_be_shown_in_a_line_names_nobody() {
+    let node = Node::new();
+    for (address, text, why) in [
+        ("10.1.0.2", "", "it names no container"),
+        ("10.1.0.3", "a\u{1b}b\neth0", "it names no container"),
+        ("10.1.0.4", "a\neth\u{7}0", "it names no interface"),
+    ] {
+        let file = node.reserve("old", address, "");
+        fs::write(&file, text).unwrap();
+        let old = node.read(&[]);
+        assert_eq!(old.unreadable.last(), Some(&(file, why.to_owned())));
+        assert_eq!(old.pods.len(), 0);
+    }
 }

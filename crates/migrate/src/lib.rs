@@ -2,8 +2,14 @@
 //! libcni's cached results (`DIR/NETWORK-CONTAINER-INTERFACE`, JSON of the kind `cniCacheV1`).
 //!
 //! Files are read and taken away here, and nowhere else: the daemon goes by what the kernel holds.
+//!
+//! ```text
+//!  reservations, results --> read --> Old { pods, unreserved, unreadable } --> the command line asks the daemon
+//!                                      '--> remove, once the daemon keeps a pod for good
+//! ```
 
-use super::chain::{self, Masquerade};
+mod chain;
+
 use anyhow::{Context as _, Result, anyhow, bail};
 use base64::Engine as _;
 use serde_json::Value;
@@ -11,29 +17,36 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+
+pub use chain::Masquerade;
 
 /// One interface of one container, as the files have it.
 #[derive(Debug)]
-pub(crate) struct Pod {
-    pub(crate) network: String,
-    pub(crate) container: String,
-    pub(crate) if_name: String,
+pub struct Pod {
+    /// Name of the network, which is that of a folder, too.
+    pub network: String,
+    /// Id of the container, as the runtime gave it.
+    pub container: String,
+    /// Name inside; empty where neither kind of file tells it.
+    pub if_name: String,
     /// Of the namespace; empty where no result is cached.
-    pub(crate) path: String,
-    pub(crate) addresses: Vec<IpAddr>,
+    pub path: String,
+    /// Sorted.
+    pub addresses: Vec<IpAddr>,
     /// How the old plugin gives packets for the world the node's address; `None`: it does not.
-    pub(crate) masquerade: Option<Masquerade>,
-    pub(crate) fate: Fate,
+    pub masquerade: Option<Masquerade>,
+    /// What the files alone say.
+    pub fate: Fate,
     /// The files of its addresses.
-    pub(crate) reservations: Vec<PathBuf>,
+    pub reservations: Vec<PathBuf>,
     /// Its cached result.
-    pub(crate) result: Option<PathBuf>,
+    pub result: Option<PathBuf>,
 }
 
 /// What the files alone say of a pod.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub enum Fate {
     /// The kernel is to be asked.
     Open,
     /// It cannot be taken over.
@@ -46,12 +59,13 @@ pub(crate) enum Fate {
 
 /// Everything that was read.
 #[derive(Debug, Default)]
-pub(crate) struct Old {
-    pub(crate) pods: Vec<Pod>,
+pub struct Old {
+    /// By network, container and interface.
+    pub pods: Vec<Pod>,
     /// Of cached results without a reservation: what a commit that was cut short has left, or another IPAM's.
-    pub(crate) unreserved: Vec<Pod>,
+    pub unreserved: Vec<Pod>,
     /// Files that say nothing, and why.
-    pub(crate) unreadable: Vec<(PathBuf, String)>,
+    pub unreadable: Vec<(PathBuf, String)>,
 }
 
 struct Cached {
@@ -62,6 +76,20 @@ struct Cached {
 impl Cached {
     fn text(&self, field: &str) -> &str {
         self.json[field].as_str().unwrap_or_default()
+    }
+
+    /// The field that names nothing, if there is one.
+    fn misnamed(&self) -> Option<String> {
+        let is_good = |field: &str, text: &str| match field {
+            "networkName" => is_folder(text),
+            _ => is_named(text),
+        };
+        let fields = ["networkName", "containerId", "ifName"];
+        let field = fields
+            .into_iter()
+            .find(|field| !is_good(field, self.text(field)))?;
+        let said = self.json[field].to_string();
+        Some(format!("its {field} is {}, which names nothing", shown(&said)))
     }
 
     /// The configuration's plugins, the first one first.
@@ -77,8 +105,9 @@ impl Cached {
     }
 }
 
-/// Reads both folders; only of these networks, or of all where none is named.
-pub(crate) fn read(reservations: &Path, results: &Path, networks: &[String]) -> Result<Old> {
+/// Reads both folders; only of these networks, or of all where none is named. A file that says nothing is told of and in
+/// nobody's way; a folder that cannot be listed, and a network that nobody knows, is an error.
+pub fn read(reservations: &Path, results: &Path, networks: &[String]) -> Result<Old> {
     let mut old = Old::default();
     let cached = cached(results, networks, &mut old)?;
     for network in networks {
@@ -90,7 +119,7 @@ pub(crate) fn read(reservations: &Path, results: &Path, networks: &[String]) -> 
     // By network, container and interface.
     let mut held: BTreeMap<(String, String, String), Vec<(IpAddr, PathBuf)>> = BTreeMap::new();
     for folder in entries(reservations)? {
-        let Some(network) = name_of(&folder).filter(|_| folder.is_dir()) else {
+        let Some(network) = name_of(&folder).filter(|name| is_named(name) && folder.is_dir()) else {
             continue;
         };
         if !networks.is_empty() && !networks.contains(&network) {
@@ -190,11 +219,39 @@ fn name_of(path: &Path) -> Option<String> {
 fn holder(file: &Path) -> Result<(String, String), String> {
     let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
     let mut lines = text.lines().map(str::trim);
-    let container = lines.next().unwrap_or_default();
-    match container.is_empty() || container.contains(char::is_control) {
-        true => Err("it names no container".to_owned()),
-        false => Ok((container.to_owned(), lines.next().unwrap_or_default().to_owned())),
+    let (container, if_name) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    if !is_named(container) {
+        return Err("it names no container".to_owned());
     }
+    match if_name.contains(char::is_control) {
+        true => Err("it names no interface".to_owned()),
+        false => Ok((container.to_owned(), if_name.to_owned())),
+    }
+}
+
+/// What can be shown in a line.
+fn is_named(text: &str) -> bool {
+    !text.is_empty() && !text.contains(char::is_control)
+}
+
+/// What files say, on a terminal.
+fn shown(text: &str) -> String {
+    text.chars()
+        .fold(String::with_capacity(text.len()), |mut shown, character| {
+            match character.is_control() {
+                true => shown.extend(character.escape_default()),
+                false => shown.push(character),
+            }
+            shown
+        })
+}
+
+/// A network's name is joined to paths, and files below are removed.
+fn is_folder(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    let is_one =
+        matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name);
+    is_one && is_named(name)
 }
 
 fn cached(results: &Path, networks: &[String], old: &mut Old) -> Result<Vec<Cached>> {
@@ -216,7 +273,13 @@ fn cached(results: &Path, networks: &[String], old: &mut Old) -> Result<Vec<Cach
             serde_json::from_slice::<Value>(&bytes).map_err(|error| format!("it is not JSON: {error}"))
         });
         match json {
-            Ok(json) if json["kind"] == "cniCacheV1" => all.push(Cached { path, json }),
+            Ok(json) if json["kind"] == "cniCacheV1" => {
+                let cached = Cached { path, json };
+                match cached.misnamed() {
+                    None => all.push(cached),
+                    Some(why) => old.unreadable.push((cached.path, why)),
+                }
+            }
             // Results of the first releases tell neither the container nor the namespace.
             Ok(_) => old
                 .unreadable
@@ -257,7 +320,10 @@ fn pod(
     pod.result = Some(found.path.clone());
     let plugins = found.plugins();
     pod.masquerade = plugins.as_deref().and_then(chain::masquerade);
-    pod.fate = fate(&mut pod, found, plugins.as_deref());
+    pod.fate = match fate(&mut pod, found, plugins.as_deref()) {
+        Fate::Refused(reasons) => Fate::Refused(reasons.iter().map(|reason| shown(reason)).collect()),
+        fate => fate,
+    };
     pod
 }
 
@@ -326,7 +392,7 @@ fn list(addresses: &[IpAddr]) -> String {
 
 /// Takes the files of a pod away, under host-local's own lock of their network; and what is left of a network that has
 /// nothing else any more. What somebody else has been given meanwhile stays.
-pub(crate) fn remove(reservations: &Path, pod: &Pod) -> Result<()> {
+pub fn remove(reservations: &Path, pod: &Pod) -> Result<()> {
     let folder = reservations.join(&pod.network);
     let lock = folder.join("lock");
     match File::options().create(true).append(true).open(&lock) {
