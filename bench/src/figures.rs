@@ -38,8 +38,9 @@ pub(crate) struct Figure {
 /// Where it was measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Machine {
-    /// The beginning of a hash of `/etc/machine-id`, which is nobody else's to know (machine-id(5)); of the boot's id where
-    /// there is none. Another guest of the same kind has the same kernel and processors, and other neighbours.
+    /// The beginning of a hash of `/etc/machine-id`, which is nobody else's to know (machine-id(5)), and of the machine's UUID
+    /// where it has one. Another guest of the same kind has the same kernel and processors, and other neighbours; one that
+    /// came from the same image and has no UUID cannot be told from this one.
     #[serde(default)]
     pub(crate) id: String,
     pub(crate) kernel: String,
@@ -56,7 +57,8 @@ impl Machine {
             .and_then(|line| line.split_once(": "))
             .map_or("unknown", |(_, name)| name);
         let id = read("/etc/machine-id").or_else(|_| read("/proc/sys/kernel/random/boot_id"))?;
-        let digest = Sha256::digest(format!("workloadnet bench {}", id.trim()));
+        let uuid = read("/sys/class/dmi/id/product_uuid").unwrap_or_default();
+        let digest = Sha256::digest(format!("workloadnet bench {}{}", id.trim(), uuid.trim()));
         Ok(Self {
             id: digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect(),
             kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),

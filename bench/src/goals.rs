@@ -25,7 +25,7 @@ pub(crate) enum Verdict {
     NotMeasured,
 }
 
-/// Of what is to be flat, how much more it may be with the most attachments than with the fewest.
+/// Of what is to be flat, how much more it may be with more attachments than with fewer.
 const FLAT: f64 = 1.25;
 
 const GOALS: &[Goal] = &[

@@ -279,6 +279,12 @@ impl Config {
         toml::to_string_pretty(&all).expect("every setting has a form in TOML")
     }
 
+    /// Whether Kubernetes tells the other nodes. Where others route, they are needed for what is not masqueraded.
+    pub(crate) fn follows_nodes(&self) -> bool {
+        let is_needed = self.routes.mode != Mode::None || self.network.masquerade;
+        self.prefixes.source == Kind::Kubernetes && is_needed
+    }
+
     /// What the desk goes by.
     pub fn desk(&self) -> anyhow::Result<desk::Settings> {
         Ok(desk::Settings {
@@ -302,6 +308,7 @@ impl Config {
                 port: self.routes.vxlan_port,
                 addresses: self.routes.addresses.clone(),
             },
+            peers_are_told: self.routes.peers.is_some() || self.follows_nodes(),
             state_file: Some(self.network.state.clone()),
             queue: Some(Queue::beside(&self.socket.path)),
             open_limit: OPEN_LIMIT,

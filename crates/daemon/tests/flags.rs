@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use daemon::config::Config;
+use model::address::{Family, Mac};
 use model::key::{InterfaceName, Key, Owner, WorkloadId};
+use model::routes::Tunnel;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -117,7 +119,7 @@ fn the_version_is_the_packages() {
     assert_eq!(run(&["--version"]), (true, expected, String::new()));
 }
 
-/// The device of routes to other nodes (`Tunnel::name`).
+/// The device of routes to other nodes.
 const OF_VXLAN: &str = "wkvx*";
 
 #[test]
@@ -136,6 +138,14 @@ fn what_is_shipped_for_other_software_matches_our_links() {
         [format!("Name={of_workloads} {OF_VXLAN}")]
     );
     assert_eq!(section(networkd, "Link"), ["Unmanaged=yes"]);
+    let tunnel = Tunnel {
+        vni: 8,
+        port: 4789,
+        family: Family::V4,
+        mac: Mac([0; 6]),
+        mtu: 1450,
+    };
+    assert_eq!(tunnel.name(), OF_VXLAN.replace('*', "8"));
     // VXLAN's is loose about the reverse path, and a workload's is strict.
     let sysctls = include_str!("../../../packaging/sysctl.d/90-workloadnet.conf");
     for (links, value) in [(&*of_workloads, 1), (OF_VXLAN, 2)] {

@@ -246,12 +246,15 @@ fn shown(text: &str) -> String {
         })
 }
 
+/// Bytes of a file's name (`NAME_MAX`).
+const NAME_MAX: usize = 255;
+
 /// A network's name is joined to paths, and files below are removed.
 fn is_folder(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     let is_one =
         matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name);
-    is_one && is_named(name)
+    is_one && is_named(name) && name.len() <= NAME_MAX
 }
 
 fn cached(results: &Path, networks: &[String], old: &mut Old) -> Result<Vec<Cached>> {

@@ -97,6 +97,22 @@ fn only_a_pod_whose_namespace_is_gone_is_dead() {
 }
 
 #[test]
+fn by_what_a_pods_packets_get_the_nodes_address_is_as_it_was_configured() {
+    for (plugin, expected) in [
+        (PTP.to_owned(), Some(Masquerade::Iptables)),
+        (
+            PTP.replace(r#""ipMasq":true"#, r#""ipMasq":true,"ipMasqBackend":"nftables""#),
+            Some(Masquerade::Nftables),
+        ),
+        (PTP.replace("true", "false"), None),
+    ] {
+        let node = Node::new();
+        node.pod("old", "10.1.0.2", "a", &[&plugin]);
+        assert_eq!(node.read(&[]).pods[0].masquerade, expected, "{plugin}");
+    }
+}
+
+#[test]
 fn a_rate_in_the_configuration_of_bandwidth_is_a_reason() {
     for (plugin, expected) in [
         (
@@ -209,7 +225,8 @@ fn a_cached_result_goes_though_the_reservations_are_gone() {
 fn a_result_whose_names_lead_elsewhere_is_told_of_and_nothing_more() {
     let node = Node::new();
     fs::create_dir(node.path("elsewhere")).unwrap();
-    let names = ["../elsewhere", "", ".", "..", "a/b", "/", "a\u{1b}[2J"];
+    let long = "n".repeat(256);
+    let names = ["../elsewhere", "", ".", "..", "a/b", "/", "a\u{1b}[2J", &long];
     for (n, name) in names.into_iter().enumerate() {
         let file = node.cache("old", "10.1.0.2", &format!("c{n}"), "netns", &[PTP]);
         let text = fs::read_to_string(&file).unwrap();

@@ -184,6 +184,13 @@ proptest! {
         let planned = world.plan();
         let held = &planned.held;
         prop_assert!(is_whole(held));
+        let is_node = |net: &IpNet| {
+            let mut nodes = world.peers.iter().flat_map(|p| &p.addresses).chain(&world.settings.addresses);
+            nodes.any(|a| net.contains(a))
+        };
+        // Whoever routes: what claims a node is masqueraded on the way there.
+        let all = world.peers.iter().flat_map(|peer| &peer.prefixes).map(Prefix::net);
+        prop_assert_eq!(all.filter(|net| !is_node(net)).collect::<Vec<_>>(), planned.spared.clone());
         if world.settings.mode == Mode::None {
             let spared = planned.spared.clone();
             let to_others = Planned {
@@ -202,16 +209,9 @@ proptest! {
             prop_assert!(source.is_none_or(|source| held.addresses.contains(&source)));
         }
         // No route of ours changes how a node is reached, so what was asked before them holds after them.
-        let is_node = |net: &IpNet| {
-            let mut nodes = world.peers.iter().flat_map(|p| &p.addresses).chain(&world.settings.addresses);
-            nodes.any(|a| net.contains(a))
-        };
         prop_assert!(!held.routes.keys().any(is_node));
         // What is routed keeps its address, and so does what would be if something did not stand in its way.
         prop_assert!(held.routes.keys().all(|net| planned.spared.contains(net)));
-        prop_assert!(!planned.spared.iter().any(is_node));
-        let all = world.peers.iter().flat_map(|peer| &peer.prefixes).map(Prefix::net);
-        prop_assert_eq!(all.filter(|net| !is_node(net)).collect::<Vec<_>>(), planned.spared.clone());
         for peer in &world.peers {
             for prefix in &peer.prefixes {
                 let net = prefix.net();

@@ -63,7 +63,7 @@ fn a_long_list_comes_in_pages_and_one_that_grows_old_meanwhile_begins_anew() {
 }
 
 #[test]
-fn only_the_own_node_is_asked_for_where_nobody_routes() {
+fn only_the_own_node_is_asked_for_where_nobody_needs_the_others() {
     let server = ApiServer::start();
     server.put(a());
     server.put(b());

@@ -3,7 +3,7 @@
 use crate::api_server::{ApiServer, Mishap, node};
 use crate::follower::{BOTH, Follower, OF_A, PEERS, PREFIXES, SPARES, a, b};
 use cluster::{Kind, Notice};
-use stage::wait::{PATIENCE, eventually};
+use stage::wait::{PATIENCE, eventually, throughout};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -60,10 +60,11 @@ fn where_others_route_the_condition_is_theirs_and_the_nodes_are_told_all_the_sam
     let follower = Follower::with(&server, "{}", SPARES);
     follower.is_ready.store(true, Ordering::Relaxed);
     follower.expect(PEERS, BOTH);
-    // As long as it takes where this node routes.
-    std::thread::park_timeout(Duration::from_millis(2500));
-    let condition = server.condition("a", "NetworkUnavailable");
-    assert_eq!(condition.as_deref(), Some("True"));
+    // For longer than it takes where this node routes.
+    let condition = || server.condition("a", "NetworkUnavailable");
+    throughout(Duration::from_millis(2500), "it is as it was", condition, |now| {
+        now.as_deref() == Some("True")
+    });
     assert_eq!(follower.asked.load(Ordering::Relaxed), 0);
 }
 

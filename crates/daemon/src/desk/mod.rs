@@ -91,6 +91,8 @@ pub struct Settings {
     pub no_masquerade: Vec<IpNet>,
     /// How other nodes are routed to.
     pub routes: roads::Settings,
+    /// Whether somebody tells which other nodes there are.
+    pub peers_are_told: bool,
     /// Where labels, addresses that are held or cool down, and what was told of prefixes are kept.
     pub state_file: Option<PathBuf>,
     /// Where clients leave deletions while the daemon is down.

@@ -350,8 +350,12 @@ impl Routes {
     /// What hinders packets to other nodes, in words.
     pub(super) fn said(&self, peers_known: bool, trouble: Option<&str>) -> Vec<String> {
         let mut said = Vec::new();
-        if self.mode != Mode::None && !peers_known {
-            said.push("the other nodes are not known yet: routes to them are left as they stand".to_owned());
+        if !peers_known {
+            let stays = match self.mode {
+                Mode::None => "what is not masqueraded on its way to them stays so",
+                _ => "routes to them are left as they stand",
+            };
+            said.push(format!("the other nodes are not known yet: {stays}"));
         }
         said.extend(trouble.map(|why| format!("the other nodes are those that were told last: {why}")));
         let lost = self.ways.iter().filter_map(|way| {

@@ -113,6 +113,8 @@ struct Known {
     own: Own,
     /// `None`: nobody has said yet.
     peers: Option<Arc<[Peer]>>,
+    /// What becomes of what others spared.
+    rest: Rest,
 }
 
 impl<D: Datapath> State<D> {
@@ -200,7 +202,7 @@ impl<D: Datapath> Desk<D> {
                 faults
             }
         };
-        self.spare(&known.own, &planned.spared, Rest::Goes);
+        self.spare(&known.own, &planned.spared, known.rest);
         let is_good = faults.is_empty();
         for fault in &faults {
             self.counters.fault(fault.errno);
@@ -233,9 +235,11 @@ impl<D: Datapath> Desk<D> {
             Mode::None => Some(state.peers.clone().unwrap_or_default()),
             _ => state.peers.clone(),
         };
+        let is_awaited = state.peers.is_none() && self.settings.peers_are_told;
         Known {
             own: state.own(),
             peers,
+            rest: if is_awaited { Rest::Stays } else { Rest::Goes },
         }
     }
 

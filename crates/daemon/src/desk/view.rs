@@ -101,11 +101,9 @@ impl<D: Datapath> Desk<D> {
         let (mtu, mtu_source) = self.mtu(&state, None);
         let prefixes: Vec<PrefixUse> = state.ipam.usage(now()).into_iter().map(PrefixUse::from).collect();
         let mut warnings = state.oddities.clone();
-        warnings.extend(
-            state
-                .routes
-                .said(state.peers.is_some(), state.peer_trouble.as_deref()),
-        );
+        let routes = self.settings.routes.mode != Mode::None;
+        let peers_known = state.peers.is_some() || !routes && !self.settings.peers_are_told;
+        warnings.extend(state.routes.said(peers_known, state.peer_trouble.as_deref()));
         let generation = state.ipam.generation();
         if let Some(why) = state
             .trouble
@@ -156,8 +154,7 @@ impl<D: Datapath> Desk<D> {
     /// Whether an Attach could succeed now, and workloads reach those of other nodes, as far as this node can do that.
     pub fn is_connected(&self) -> bool {
         let state = self.state();
-        let is_routed = self.settings.routes.mode == Mode::None
-            || state.peers.is_some() && state.routes.made && state.routes.faults.is_empty();
+        let is_routed = state.peers.is_some() && state.routes.made && state.routes.faults.is_empty();
         is_routed && self.unmet(&state).is_empty()
     }
 

@@ -1,5 +1,5 @@
-//! The source `kubernetes`: podCIDRs of the own Node, and the other nodes where they are routed to or spared. What the API server is told
-//! of the own node goes the other way.
+//! The source `kubernetes`: podCIDRs of the own Node, and the other nodes where they are routed to or spared. What the API
+//! server is told of the own node goes the other way.
 //!
 //! A thread of its own, with a runtime of its own: whatever becomes of the API server, the door and the desk do not wait.
 
@@ -53,8 +53,7 @@ pub fn follow<D: Datapath>(config: &Config, desk: Arc<Desk<D>>) -> anyhow::Resul
     let settings = Settings {
         node: own_name(config.kubernetes.node.as_deref())?,
         kubeconfig: config.kubernetes.kubeconfig.clone(),
-        // Where others route, what goes there is not masqueraded all the same.
-        peers: config.routes.mode != Mode::None || config.network.masquerade,
+        peers: config.follows_nodes(),
         routes: config.routes.mode != Mode::None,
     };
     tracing::info!(

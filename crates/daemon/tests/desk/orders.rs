@@ -23,6 +23,7 @@ pub(crate) fn settings() -> Settings {
             .to_vec(),
         mtu: None,
         large_mtu_owners: Vec::new(),
+        peers_are_told: false,
         cool_down: Duration::from_secs(30),
         max_queued: 100,
         masquerade: true,

@@ -112,6 +112,36 @@ fn what_is_spared_stays_so_over_a_restart_until_the_peers_are_known() {
     spares(&["10.8.0.0/24", "10.9.8.0/24"]);
 }
 
+/// Others route, and who the other nodes are is told all the same.
+#[test]
+fn what_is_spared_stays_so_over_a_restart_also_where_others_route() {
+    let world = World::default();
+    let settings = |peers_are_told| Settings {
+        routes: model::routes::Settings::default(),
+        peers_are_told,
+        ..routing(&["10.9.0.0/24"])
+    };
+    let desk = open_with(&world, settings(true));
+    // One that claims too much has no say here either.
+    desk.set_peers(vec![
+        peer("b", "192.0.2.2", "10.9.9.0/24"),
+        peer("c", "192.0.2.3", "10.8.0.0/14"),
+    ]);
+    let spares = |wanted: &[&str]| expect_spared(&world, wanted);
+    spares(&["10.9.0.0/24", "10.9.9.0/24"]);
+    world.forget_the_daemon();
+    let desk = open_with(&world, settings(true));
+    expect_warning(&desk, "the other nodes are not known yet");
+    desk.set_prefixes(&["10.8.0.0/24".parse().unwrap()]).unwrap();
+    spares(&["10.8.0.0/24", "10.9.0.0/24", "10.9.9.0/24"]);
+    desk.set_peers(vec![peer("c", "192.0.2.3", "10.9.8.0/24")]);
+    spares(&["10.8.0.0/24", "10.9.8.0/24"]);
+    world.forget_the_daemon();
+    let desk = open_with(&world, settings(false));
+    spares(&["10.9.0.0/24"]);
+    assert_eq!(desk.node().warnings, Vec::<String>::new());
+}
+
 /// Else one node could have everybody's packets leave with addresses that have no way back.
 #[test]
 fn a_prefix_with_nodes_or_with_the_nodes_own_prefix_in_it_is_not_spared() {

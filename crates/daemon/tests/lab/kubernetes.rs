@@ -5,8 +5,9 @@ use crate::daemon::{Daemon, addresses, attach, detach};
 use crate::sandbox::Sandbox;
 use crate::witness::run;
 use client::Error;
-use stage::wait::{A_SECOND, PATIENCE, eventually};
+use stage::wait::{A_SECOND, PATIENCE, eventually, throughout};
 use stage::{NODE, OUTSIDE, ping};
+use std::time::Duration;
 
 const ONE: [&str; 2] = ["10.77.1.0/24", "fd77:1::/64"];
 const TWO: [&str; 2] = ["10.77.2.0/24", "fd77:2::/64"];
@@ -144,9 +145,24 @@ fn where_others_route_the_nodes_prefixes_are_spared_and_the_condition_is_left_al
     }
     let routes = run(&daemon.node.node, "ip route show proto 77 type unicast");
     assert_eq!(routes, "");
-    assert_eq!(
-        server.condition("a", "NetworkUnavailable").as_deref(),
-        Some("True")
+    // For longer than it takes where this node routes.
+    let condition = || server.condition("a", "NetworkUnavailable");
+    throughout(Duration::from_millis(2500), "it is as it was", condition, |now| {
+        now.as_deref() == Some("True")
+    });
+    // Nor is it forgotten which they are while nobody says it.
+    server.go_away();
+    daemon.crash();
+    daemon.start();
+    expect_trouble(&daemon, "the Kubernetes API is away");
+    let look = || run(&daemon.node.node, "nft list set inet workloadnet cluster4");
+    throughout(Duration::from_millis(500), "they are spared", look, |now| {
+        now.contains(TWO[0])
+    });
+    let warnings = daemon.caller().node().warning.join("\n");
+    assert!(
+        warnings.contains("the other nodes are not known yet"),
+        "{warnings}"
     );
 }
 

@@ -88,8 +88,10 @@ fn what_is_taken_away_is_put_back_and_a_strangers_route_stays() {
         cluster.ip(0, flush);
         cluster.settled();
     }
-    // As udev applies sysctl.d to a new link.
+    // As udev applies sysctl.d to a new link. Nothing tells of it but what is told of otherwise.
     cluster.ip(0, "sysctl -w net.ipv4.conf.wkvx8.rp_filter=1");
+    cluster.ip(0, "ip route flush proto 77");
+    cluster.settled();
     cluster.expect(0, "sysctl -n net.ipv4.conf.wkvx8.rp_filter", |now| {
         now.trim() == "2"
     });

@@ -82,13 +82,6 @@ impl<'a> Nodes<'a> {
 
 /// Decides how other nodes are routed to.
 pub(super) fn to_others(settings: &Settings, facts: Facts<'_>) -> Planned {
-    if settings.mode == Mode::None {
-        let all = facts.peers.iter().flat_map(|peer| &peer.prefixes);
-        return Planned {
-            spared: all.map(Prefix::net).collect(),
-            ..Planned::default()
-        };
-    }
     // An address may have moved here that another node still lists, or stand on each of them: a name is one node's.
     let is_named = facts.peers.iter().any(|peer| peer.is_self);
     let is_own = |peer: &&Peer| {
@@ -103,6 +96,12 @@ pub(super) fn to_others(settings: &Settings, facts: Facts<'_>) -> Planned {
         ([], Some(myself)) => &myself.addresses,
         (addresses, _) => addresses,
     };
+    if settings.mode == Mode::None {
+        return Planned {
+            spared: spared(&facts, &Nodes::of(facts.peers, mine)),
+            ..Planned::default()
+        };
+    }
     let mut planner = Planner {
         settings,
         facts,
@@ -125,6 +124,22 @@ pub(super) fn to_others(settings: &Settings, facts: Facts<'_>) -> Planned {
     planner.address();
     planner.route(mine, &others);
     planner.finish(mine, &others)
+}
+
+/// Prefixes of all nodes, but for those that hold this node's own among others, or an address of a node: one that claims too
+/// much is not to change how packets leave the others.
+fn spared(facts: &Facts<'_>, nodes: &Nodes<'_>) -> Vec<IpNet> {
+    let all = facts
+        .peers
+        .iter()
+        .flat_map(|peer| &peer.prefixes)
+        .map(Prefix::net);
+    let holds_own = |net: &IpNet| {
+        let mut own = facts.own.prefixes.iter().map(Prefix::net);
+        own.any(|own| own != *net && net.contains(&own))
+    };
+    all.filter(|net| nodes.within(net).is_none() && !holds_own(net))
+        .collect()
 }
 
 /// The family that every node has; IPv4 where that is both or neither. Nodes that know the same peers agree. One without an
@@ -227,18 +242,7 @@ impl Planner<'_> {
         }
         claims.sort_by_key(|(first, length, kept)| (kept.family, *first, *length, kept.peer));
         let nodes = Nodes::of(self.facts.peers, mine);
-        let nets = self
-            .facts
-            .peers
-            .iter()
-            .flat_map(|peer| &peer.prefixes)
-            .map(Prefix::net);
-        let holds_own = |net: &IpNet| {
-            own.iter()
-                .any(|own| own.net() != *net && net.contains(&own.net()))
-        };
-        let spared = nets.filter(|net| nodes.within(net).is_none() && !holds_own(net));
-        self.planned.spared = spared.collect();
+        self.planned.spared = spared(&self.facts, &nodes);
         let mut all = Vec::with_capacity(claims.len());
         let (mut last, mut wide): (Option<Kept>, Option<Kept>) = (None, None);
         for (.., claim) in claims {
