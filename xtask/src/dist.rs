@@ -35,7 +35,8 @@ pub(crate) fn beside() -> Result<Beside> {
     let log = graph()?.target.join("dist.log");
     let file = fs::File::create(&log).with_context(|| format!("make {}", log.display()))?;
     let errors = file.try_clone().context("share a file")?;
-    let this = std::env::current_exe().context("find this program")?;
+    // What runs, also where another command has built it anew meanwhile.
+    let this = format!("/proc/{}/exe", std::process::id());
     let mut dist = Command::new("nice");
     dist.args(["-n", "19"]).arg(this).arg("dist");
     dist.stdin(Stdio::null()).stdout(file).stderr(errors);
