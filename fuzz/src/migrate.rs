@@ -1,8 +1,7 @@
 //! What old plugins left of pods, in folders of its own for each input.
 
 use crate::{is_bounded, pieces};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use migrate::played::{Folders, encoded};
 use migrate::{Fate, Old, Pod};
 use serde_json::Value;
 use std::fs;
@@ -16,19 +15,20 @@ const ADDRESSES: [&str; 2] = ["10.1.0.2", "fd00::2"];
 pub(crate) fn migrate(bytes: &[u8]) {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let path = |below: &str| folder.path().join(below);
-    for below in ["networks/net", "results", "elsewhere"] {
-        fs::create_dir_all(path(below)).expect("a folder can be made");
+    let Folders { networks, results } = Folders::below(folder.path()).expect("folders can be made");
+    for made in [networks.join(NETWORK), path("elsewhere")] {
+        fs::create_dir(made).expect("a folder can be made");
     }
     let pieces = pieces(bytes, 0);
     for (address, said) in ADDRESSES.iter().zip(&pieces) {
-        let file = path("networks").join(NETWORK).join(address);
+        let file = networks.join(NETWORK).join(address);
         fs::write(file, said).expect("a file can be written");
     }
     if let Some(result) = pieces.get(2) {
         let result = with_config(result, pieces.get(3).copied());
-        fs::write(path("results/net-c0-eth0"), result).expect("a file can be written");
+        fs::write(results.join("net-c0-eth0"), result).expect("a file can be written");
     }
-    let read = || migrate::read(&path("networks"), &path("results"), &[]).expect("all can be listed");
+    let read = || migrate::read(&networks, &results, &[]).expect("all can be listed");
     let old = read();
     for (file, why) in &old.unreadable {
         is_shown(why, bytes);
@@ -49,12 +49,12 @@ pub(crate) fn migrate(bytes: &[u8]) {
         "the daemon would take one for the other: {old:#?}"
     );
     for pod in all(&old) {
-        migrate::remove(&path("networks"), pod).expect("all can be removed");
+        migrate::remove(&networks, pod).expect("all can be removed");
     }
     let left = read();
     assert_eq!(all(&left).count(), 0, "{left:#?}");
     assert_eq!(left.unreadable, old.unreadable);
-    assert!(path("elsewhere").is_dir() && path("networks").is_dir());
+    assert!(path("elsewhere").is_dir() && networks.is_dir());
 }
 
 /// With a configuration as libcni writes it down.
@@ -62,7 +62,7 @@ fn with_config(result: &[u8], config: Option<&[u8]>) -> Vec<u8> {
     let (Ok(Value::Object(mut fields)), Some(config)) = (serde_json::from_slice(result), config) else {
         return result.to_owned();
     };
-    fields.insert("config".to_owned(), BASE64_STANDARD.encode(config).into());
+    fields.insert("config".to_owned(), encoded(config).into());
     Value::Object(fields).to_string().into_bytes()
 }
 

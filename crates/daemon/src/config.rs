@@ -308,7 +308,9 @@ impl Config {
                 port: self.routes.vxlan_port,
                 addresses: self.routes.addresses.clone(),
             },
-            peers_are_told: self.routes.peers.is_some() || self.follows_nodes(),
+            peers_are_told: self.routes.mode != Mode::None
+                || self.routes.peers.is_some()
+                || self.follows_nodes(),
             state_file: Some(self.network.state.clone()),
             queue: Some(Queue::beside(&self.socket.path)),
             open_limit: OPEN_LIMIT,

@@ -36,6 +36,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::slice;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// The network namespace in which it was opened, and the links of one group there.
 #[derive(Debug)]
@@ -56,6 +57,16 @@ pub struct Linux {
     tracker: Mutex<Socket>,
     nft: Nft,
     dying: DyingGroups,
+}
+
+/// Between two looks at what a work queue of the kernel does. As a sleep, because a thread that is parked looks like one that
+/// waits for another in a report of the kernel's waits.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing tells when the kernel's work queue is done"
+)]
+fn rest(time: Duration) {
+    std::thread::sleep(time);
 }
 
 impl Linux {

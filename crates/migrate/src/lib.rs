@@ -9,6 +9,8 @@
 //! ```
 
 mod chain;
+#[doc(hidden)]
+pub mod played;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use base64::Engine as _;

@@ -1,49 +1,38 @@
 //! Folders as host-local and libcni leave them.
 
+use super::played::{Folders, PTP};
 use super::*;
 use serde_json::json;
 use tempfile::TempDir;
 
-const PTP: &str = r#"{"type":"ptp","ipMasq":true,"ipam":{"type":"host-local"}}"#;
-
-struct Node(TempDir);
+struct Node {
+    folder: TempDir,
+    folders: Folders,
+}
 
 impl Node {
     fn new() -> Self {
-        let node = Self(tempfile::tempdir().unwrap());
-        fs::create_dir(node.path("networks")).unwrap();
-        fs::create_dir(node.path("results")).unwrap();
-        fs::write(node.path("netns"), "").unwrap();
-        node
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("netns"), "").unwrap();
+        Self {
+            folders: Folders::below(folder.path()).unwrap(),
+            folder,
+        }
     }
 
     fn path(&self, below: &str) -> PathBuf {
-        self.0.path().join(below)
+        self.folder.path().join(below)
     }
 
     fn reserve(&self, network: &str, address: &str, container: &str) -> PathBuf {
-        let folder = self.path("networks").join(network);
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("lock"), "").unwrap();
-        fs::write(folder.join("last_reserved_ip.0"), address).unwrap();
-        let file = folder.join(address);
-        fs::write(&file, format!("{container}\r\neth0")).unwrap();
-        file
+        self.folders.reserve(network, address, container).unwrap()
     }
 
     fn cache(&self, network: &str, address: &str, container: &str, netns: &str, plugins: &[&str]) -> PathBuf {
-        let config = format!(r#"{{"name":"{network}","plugins":[{}]}}"#, plugins.join(","));
-        let json = json!({
-            "kind": "cniCacheV1", "containerId": container, "networkName": network, "ifName": "eth0",
-            "config": base64::prelude::BASE64_STANDARD.encode(config),
-            "result": {
-                "interfaces": [{"name": "eth0", "sandbox": self.path(netns)}],
-                "ips": [{"address": format!("{address}/24")}],
-            },
-        });
-        let file = self.path("results").join(format!("{network}-{container}-eth0"));
-        fs::write(&file, json.to_string()).unwrap();
-        file
+        let namespace = self.path(netns);
+        self.folders
+            .cache(network, address, container, &namespace, plugins)
+            .unwrap()
     }
 
     fn pod(&self, network: &str, address: &str, container: &str, plugins: &[&str]) {
@@ -53,12 +42,12 @@ impl Node {
 
     fn read(&self, networks: &[&str]) -> Old {
         let networks: Vec<String> = networks.iter().map(|name| (*name).to_owned()).collect();
-        read(&self.path("networks"), &self.path("results"), &networks).unwrap()
+        read(&self.folders.networks, &self.folders.results, &networks).unwrap()
     }
 
     fn remove(&self, old: &Old) {
         for pod in &old.pods {
-            remove(&self.path("networks"), pod).unwrap();
+            remove(&self.folders.networks, pod).unwrap();
         }
     }
 }

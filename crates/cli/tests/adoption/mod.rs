@@ -2,11 +2,10 @@
 
 use crate::fake::Fake;
 use crate::{code, run, text};
-use base64::Engine as _;
 use client::inspection::AdoptRequest;
 use client::inspection::adopt_request::Step;
 use client::inspection::attachment::Origin;
-use serde_json::json;
+use migrate::played::{Folders, PTP};
 use std::fs;
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -14,18 +13,18 @@ use tempfile::TempDir;
 struct Node {
     fake: Fake,
     folder: TempDir,
+    folders: Folders,
 }
 
 impl Node {
     fn new() -> Self {
-        let node = Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("netns"), "").unwrap();
+        Self {
             fake: Fake::new(),
-            folder: tempfile::tempdir().unwrap(),
-        };
-        fs::create_dir(node.path("networks")).unwrap();
-        fs::create_dir(node.path("results")).unwrap();
-        fs::write(node.path("netns"), "").unwrap();
-        node
+            folders: Folders::below(folder.path()).unwrap(),
+            folder,
+        }
     }
 
     fn path(&self, below: &str) -> PathBuf {
@@ -33,30 +32,21 @@ impl Node {
     }
 
     fn reserve(&self, network: &str, address: &str, container: &str) {
-        let folder = self.path("networks").join(network);
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join(address), format!("{container}\r\neth0")).unwrap();
+        self.folders.reserve(network, address, container).unwrap();
     }
 
     /// A pod of ptp's.
     fn pod(&self, network: &str, address: &str, container: &str, netns: &str) {
         self.reserve(network, address, container);
-        let config = r#"{"plugins":[{"type":"ptp","ipMasq":true,"ipam":{"type":"host-local"}}]}"#;
-        let json = json!({
-            "kind": "cniCacheV1", "containerId": container, "networkName": network, "ifName": "eth0",
-            "config": base64::prelude::BASE64_STANDARD.encode(config),
-            "result": {
-                "interfaces": [{"name": "eth0", "sandbox": self.path(netns)}],
-                "ips": [{"address": format!("{address}/24")}],
-            },
-        });
-        let file = self.path("results").join(format!("{network}-{container}-eth0"));
-        fs::write(file, json.to_string()).unwrap();
+        let namespace = self.path(netns);
+        self.folders
+            .cache(network, address, container, &namespace, &[PTP])
+            .unwrap();
     }
 
     /// Exit code and all that was said.
     fn adopt(&self, args: &[&str]) -> (i32, String) {
-        let (networks, results) = (self.path("networks"), self.path("results"));
+        let Folders { networks, results } = &self.folders;
         let mut all = vec!["adopt", "--from", "host-local"];
         all.extend(["--data-dir", networks.to_str().unwrap()]);
         all.extend(["--results-dir", results.to_str().unwrap()]);

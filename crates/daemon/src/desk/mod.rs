@@ -91,7 +91,7 @@ pub struct Settings {
     pub no_masquerade: Vec<IpNet>,
     /// How other nodes are routed to.
     pub routes: roads::Settings,
-    /// Whether somebody tells which other nodes there are.
+    /// Whether somebody is to tell which other nodes there are.
     pub peers_are_told: bool,
     /// Where labels, addresses that are held or cool down, and what was told of prefixes are kept.
     pub state_file: Option<PathBuf>,

@@ -228,6 +228,11 @@ impl<D: Datapath> Desk<D> {
         Ok(is_good)
     }
 
+    /// Whether nobody has told yet which other nodes there are, and somebody is to.
+    pub(super) fn awaits_peers(&self, state: &State<D>) -> bool {
+        state.peers.is_none() && self.settings.peers_are_told
+    }
+
     /// What there is to go by. Where others route, nobody has to say that there are no other nodes.
     fn known(&self) -> Known {
         let state = self.state();
@@ -235,11 +240,13 @@ impl<D: Datapath> Desk<D> {
             Mode::None => Some(state.peers.clone().unwrap_or_default()),
             _ => state.peers.clone(),
         };
-        let is_awaited = state.peers.is_none() && self.settings.peers_are_told;
         Known {
             own: state.own(),
             peers,
-            rest: if is_awaited { Rest::Stays } else { Rest::Goes },
+            rest: match self.awaits_peers(&state) {
+                true => Rest::Stays,
+                false => Rest::Goes,
+            },
         }
     }
 

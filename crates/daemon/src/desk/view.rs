@@ -7,7 +7,6 @@ use model::address::{Family, IPV6_MTU};
 use model::datapath::Datapath;
 use model::ipam::Moment;
 use model::key::{Key, Owner};
-use model::routes::Mode;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,8 +100,7 @@ impl<D: Datapath> Desk<D> {
         let (mtu, mtu_source) = self.mtu(&state, None);
         let prefixes: Vec<PrefixUse> = state.ipam.usage(now()).into_iter().map(PrefixUse::from).collect();
         let mut warnings = state.oddities.clone();
-        let routes = self.settings.routes.mode != Mode::None;
-        let peers_known = state.peers.is_some() || !routes && !self.settings.peers_are_told;
+        let peers_known = !self.awaits_peers(&state);
         warnings.extend(state.routes.said(peers_known, state.peer_trouble.as_deref()));
         let generation = state.ipam.generation();
         if let Some(why) = state

@@ -16,6 +16,7 @@ fn routing(prefixes: &[&str]) -> Settings {
     let mut settings = settings();
     settings.prefixes = prefixes.iter().map(|text| text.parse().unwrap()).collect();
     settings.routes.mode = Mode::Auto;
+    settings.peers_are_told = true;
     settings.routes.addresses = vec![IpAddr::from([192, 0, 2, 1])];
     settings
 }

@@ -1,5 +1,6 @@
 //! Until a link sends: whoever hears that it is there may send at once.
 
+use super::rest;
 use crate::encode::{UP, link};
 use crate::message::Attributes;
 use crate::socket::Answer;
@@ -39,7 +40,7 @@ pub(super) fn noted(mut ask: impl FnMut() -> Result<Answer, Fault>) -> Result<An
             tracing::warn!(limit = ?LIMIT, "the carrier of a link is not noted");
             return Ok(answer);
         }
-        std::thread::park_timeout(STEP);
+        rest(STEP);
     }
 }
 

@@ -1,7 +1,7 @@
 //! One attachment, made true: see `model::plan` for the order and its reasons.
 
 use super::batch::{Batch, gone_or_refused, refused, send_all};
-use super::{Linux, carrier, no_second_name};
+use super::{Linux, carrier, no_second_name, rest};
 use crate::encode::{
     self, LOCAL, LOOPBACK, UNICAST, UP, link_by_index, link_by_name, route_over, route_to, set_up,
 };
@@ -433,15 +433,6 @@ pub(super) fn answers(
         reason: format!("not within {LOCAL_ROUTE_LIMIT:?}"),
         errno: 0,
     }))
-}
-
-/// As a sleep, because a thread that is parked looks like one that waits for another in a report of the kernel's waits.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "nothing tells when the kernel's work queue is done"
-)]
-fn rest(time: Duration) {
-    std::thread::sleep(time);
 }
 
 /// Of RTM_GETROUTE: the address is this namespace's own.
