@@ -201,7 +201,9 @@ fn a_file_that_cannot_be_removed_hides_nothing_of_what_was_done() {
     node.fake.takes("workloadnet", "a", "10.1.0.2", Origin::Taken);
     node.fake.takes("workloadnet", "b", "10.2.0.2", Origin::Taken);
     // Which nobody can open as a file.
-    fs::create_dir(node.path("networks/old/lock")).unwrap();
+    let lock = node.path("networks/old/lock");
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
     let (code, said) = node.adopt(&["--commit"]);
     assert_eq!(code, 1, "{said}");
     for words in [
